@@ -1,0 +1,278 @@
+package device
+
+import (
+	"fmt"
+	"math"
+)
+
+// A device calls the Check function of an op before it enqueues it: a wrong shape, type, stride or address is a bug of the caller and
+// panics here, with the op, the argument and both values, before native code reads past a buffer. They run some 400 times a step, so
+// that the good path allocates nothing and only compares; what is built for the message is built after the decision to panic.
+//
+// No tensor may be empty: a batch without rows that want logits skips the ops on them.
+//
+// Activations are F32, F16 or BF16, all of one type within an op; what a device computes in is its own business. KV caches have those
+// types too, whatever the activations have. Weights have every type but I32.
+
+// CheckEmbed panics unless out is [n, d] for table [v, d] and ids I32 [n].
+func CheckEmbed(out Tensor, table Weight, ids Tensor) {
+	const op = "Embed"
+	checkActivation(op, "out", &out)
+	checkWeight(op, "table", &table, out.Cols)
+	checkVector(op, "ids", &ids, I32, out.Rows)
+}
+
+// CheckRMSNorm panics unless out and x are [n, d], w is F32 [d], and eps is finite and not negative.
+func CheckRMSNorm(out, x, w Tensor, eps float32) {
+	const op = "RMSNorm"
+	checkActivation(op, "x", &x)
+	checkLike(op, "out", &out, "x", &x)
+	checkVector(op, "w", &w, F32, x.Cols)
+	if !(eps >= 0) || eps > math.MaxFloat32 {
+		badNumber(op, "eps", eps, "at least 0 and finite")
+	}
+}
+
+// CheckMatMul panics unless x is [n, c] and each of the 1 to MaxProducts products has W [m, c], Bias F32 [m] or none, and Out [n, m]
+// in x's type or in F32 (logits are F32 on every device).
+func CheckMatMul(x Tensor, products []Product) {
+	const op = "MatMul"
+	if len(products) < 1 || len(products) > MaxProducts {
+		badCount(op, "number of products", len(products), 1, MaxProducts)
+	}
+	checkActivation(op, "x", &x)
+	for i := range products {
+		p := &products[i]
+		checkWeight(op, "W", &p.W, x.Cols)
+		t := x.DType
+		if p.Out.DType == F32 {
+			t = F32
+		}
+		checkMatrix(op, "Out", &p.Out, t, x.Rows, p.W.Rows)
+		if p.Bias.Data != 0 {
+			checkVector(op, "Bias", &p.Bias, F32, p.W.Rows)
+		}
+	}
+}
+
+// CheckRopeTable panics unless table is F32 [n, k] for an even k, pos I32 [n], freq F32 [k/2], and scale is positive and finite.
+func CheckRopeTable(table, pos, freq Tensor, scale float32) {
+	const op = "RopeTable"
+	checkMatrix(op, "table", &table, F32, table.Rows, table.Cols)
+	checkEven(op, "head dim", table.Cols)
+	checkVector(op, "pos", &pos, I32, table.Rows)
+	checkVector(op, "freq", &freq, F32, table.Cols/2)
+	checkScale(op, scale)
+}
+
+// CheckRope panics unless x is [n, heads·k] for table F32 [n, k] with an even k.
+func CheckRope(x, table Tensor, heads int) {
+	checkRope("Rope", "x", &x, &table, heads, table.Cols)
+}
+
+// CheckStoreKV panics unless Key and Value are [n, g·k], Slots is I32 [n], and both caches are [B, g·p·k] of one type.
+func CheckStoreKV(a StoreKVArgs) { checkStoreKV("StoreKV", &a) }
+
+// CheckRopeStoreKV panics unless CheckRope and CheckStoreKV pass with q, Key and Value of one type and as many rows each.
+func CheckRopeStoreKV(q, table Tensor, heads int, a StoreKVArgs) {
+	const op = "RopeStoreKV"
+	checkStoreKV(op, &a)
+	checkGroups(op, heads, a.Shape.Heads)
+	checkRope(op, "q", &q, &table, heads, a.Shape.HeadDim)
+	checkMatrix(op, "Key", &a.Key, q.DType, q.Rows, a.Key.Cols)
+}
+
+// CheckAttention panics unless Q and Out are [n, h·k], the caches [B, g·p·k] of one type, BlockTable I32 [b, max blocks], QueryStart
+// I32 [b+1], KVLen I32 [b], h a multiple of g, and Scale is positive and finite.
+func CheckAttention(a AttentionArgs) {
+	const op = "Attention"
+	checkShape(op, &a.Shape)
+	checkGroups(op, a.Heads, a.Shape.Heads)
+	checkActivation(op, "Q", &a.Q)
+	checkMatrix(op, "Q", &a.Q, a.Q.DType, a.Q.Rows, a.Heads*a.Shape.HeadDim)
+	checkLike(op, "Out", &a.Out, "Q", &a.Q)
+	checkCaches(op, &a.KCache, &a.VCache, &a.Shape)
+	checkMatrix(op, "BlockTable", &a.BlockTable, I32, a.BlockTable.Rows, a.BlockTable.Cols)
+	checkVector(op, "QueryStart", &a.QueryStart, I32, a.BlockTable.Rows+1)
+	checkVector(op, "KVLen", &a.KVLen, I32, a.BlockTable.Rows)
+	checkScale(op, a.Scale)
+}
+
+// CheckSwiGLU panics unless all three are [n, f] of one type.
+func CheckSwiGLU(out, gate, up Tensor) {
+	const op = "SwiGLU"
+	checkActivation(op, "gate", &gate)
+	checkLike(op, "up", &up, "gate", &gate)
+	checkLike(op, "out", &out, "gate", &gate)
+}
+
+// CheckAdd panics unless all three have one shape and type.
+func CheckAdd(out, a, b Tensor) {
+	const op = "Add"
+	checkActivation(op, "a", &a)
+	checkLike(op, "b", &b, "a", &a)
+	checkLike(op, "out", &out, "a", &a)
+}
+
+// CheckGatherRows panics unless out is [r, d] for x [n, d] and rows I32 [r].
+func CheckGatherRows(out, x, rows Tensor) {
+	const op = "GatherRows"
+	checkActivation(op, "x", &x)
+	checkMatrix(op, "out", &out, x.DType, out.Rows, x.Cols)
+	checkVector(op, "rows", &rows, I32, out.Rows)
+}
+
+// CheckSample panics unless Logits is F32 [r, v], Params contiguous I32 [r, 12], Banned I32 [r, max banned] or none, and IDs I32 [r].
+func CheckSample(a SampleArgs) {
+	const op = "Sample"
+	const paramsCols = SampleParamsBytes / 4
+	checkMatrix(op, "Logits", &a.Logits, F32, a.Logits.Rows, a.Logits.Cols)
+	checkMatrix(op, "Params", &a.Params, I32, a.Logits.Rows, paramsCols)
+	if a.Params.Stride != paramsCols {
+		badCount(op, "stride of Params", a.Params.Stride, paramsCols, paramsCols)
+	}
+	if a.Params.Data%8 != 0 {
+		badAddress(op, "Params", a.Params.Data, 8)
+	}
+	if a.Banned.Data != 0 {
+		checkMatrix(op, "Banned", &a.Banned, I32, a.Logits.Rows, a.Banned.Cols)
+	}
+	checkVector(op, "IDs", &a.IDs, I32, a.Logits.Rows)
+}
+
+func checkRope(op, arg string, x, table *Tensor, heads, headDim int) {
+	if heads < 1 {
+		badCount(op, "heads", heads, 1, math.MaxInt32)
+	}
+	checkEven(op, "head dim", headDim)
+	checkActivation(op, arg, x)
+	checkMatrix(op, arg, x, x.DType, x.Rows, heads*headDim)
+	checkMatrix(op, "table", table, F32, x.Rows, headDim)
+}
+
+func checkStoreKV(op string, a *StoreKVArgs) {
+	checkShape(op, &a.Shape)
+	checkActivation(op, "Key", &a.Key)
+	checkMatrix(op, "Key", &a.Key, a.Key.DType, a.Key.Rows, a.Shape.Heads*a.Shape.HeadDim)
+	checkLike(op, "Value", &a.Value, "Key", &a.Key)
+	checkVector(op, "Slots", &a.Slots, I32, a.Key.Rows)
+	checkCaches(op, &a.KCache, &a.VCache, &a.Shape)
+}
+
+func checkCaches(op string, k, v *Tensor, s *KVShape) {
+	checkActivation(op, "KCache", k)
+	checkMatrix(op, "KCache", k, k.DType, k.Rows, s.Elements())
+	checkLike(op, "VCache", v, "KCache", k)
+}
+
+func checkShape(op string, s *KVShape) {
+	if s.Heads < 1 {
+		badCount(op, "Shape.Heads", s.Heads, 1, math.MaxInt32)
+	}
+	if s.BlockSize < 1 {
+		badCount(op, "Shape.BlockSize", s.BlockSize, 1, math.MaxInt32)
+	}
+	checkEven(op, "Shape.HeadDim", s.HeadDim)
+}
+
+func checkGroups(op string, heads, kvHeads int) {
+	if heads < 1 || heads%kvHeads != 0 {
+		panic(fmt.Sprintf("device: %s: %d heads, want a positive multiple of the %d KV heads", op, heads, kvHeads))
+	}
+}
+
+func checkEven(op, what string, n int) {
+	if n < 2 || n%2 != 0 {
+		panic(fmt.Sprintf("device: %s: %s is %d, want a positive even number", op, what, n))
+	}
+}
+
+func checkScale(op string, scale float32) {
+	if !(scale > 0) || scale > math.MaxFloat32 {
+		badNumber(op, "scale", scale, "positive and finite")
+	}
+}
+
+// checkActivation is for the tensor that gives an op its type and shape; the others are checked against it.
+func checkActivation(op, arg string, t *Tensor) {
+	if t.DType != F32 && t.DType != F16 && t.DType != BF16 {
+		panic(fmt.Sprintf("device: %s: %s is %v, want F32, F16 or BF16", op, arg, *t))
+	}
+	checkMatrix(op, arg, t, t.DType, t.Rows, t.Cols)
+}
+
+func checkLike(op, arg string, t *Tensor, likeArg string, like *Tensor) {
+	if t.DType != like.DType || t.Rows != like.Rows || t.Cols != like.Cols {
+		panic(fmt.Sprintf("device: %s: %s is %v, want %v as %s is", op, arg, *t, *like, likeArg))
+	}
+	checkLayout(op, arg, t)
+}
+
+func checkMatrix(op, arg string, t *Tensor, dt DType, rows, cols int) {
+	if t.DType != dt || t.Rows != rows || t.Cols != cols {
+		panic(fmt.Sprintf("device: %s: %s is %v, want %v[%d %d]", op, arg, *t, dt, rows, cols))
+	}
+	checkLayout(op, arg, t)
+}
+
+// checkVector takes n contiguous elements, as a row or as a column.
+func checkVector(op, arg string, t *Tensor, dt DType, n int) {
+	row := t.Rows == 1 && t.Cols == n
+	column := t.Cols == 1 && t.Rows == n
+	if t.DType != dt || !row && !column {
+		panic(fmt.Sprintf("device: %s: %s is %v, want a vector of %d %v", op, arg, *t, n, dt))
+	}
+	if !row && t.Stride != 1 {
+		panic(fmt.Sprintf("device: %s: %s is a column of stride %d, want contiguous elements (stride 1)", op, arg, t.Stride))
+	}
+	checkLayout(op, arg, t)
+}
+
+func checkLayout(op, arg string, t *Tensor) {
+	if t.Rows < 1 || t.Cols < 1 {
+		panic(fmt.Sprintf("device: %s: %s is %v, want at least 1 row and 1 column", op, arg, *t))
+	}
+	if t.Stride < t.Cols {
+		panic(fmt.Sprintf("device: %s: %s has stride %d, want at least its %d columns", op, arg, t.Stride, t.Cols))
+	}
+	size := Ptr(4)
+	if t.DType == F16 || t.DType == BF16 {
+		size = 2
+	}
+	if t.Data == 0 || t.Data%size != 0 {
+		badAddress(op, arg, t.Data, size)
+	}
+}
+
+func checkWeight(op, arg string, w *Weight, cols int) {
+	if !w.DType.Valid() || w.DType == I32 {
+		panic(fmt.Sprintf("device: %s: %s is %v, want F32, F16, BF16 or a quantised type", op, arg, *w))
+	}
+	if w.Rows < 1 || w.Cols != cols {
+		panic(fmt.Sprintf("device: %s: %s is %v, want at least 1 row and %d columns", op, arg, *w, cols))
+	}
+	if w.Cols%w.DType.Block() != 0 {
+		panic(fmt.Sprintf("device: %s: %s is %v, want a multiple of %d columns", op, arg, *w, w.DType.Block()))
+	}
+	if w.Data == 0 {
+		badAddress(op, arg, w.Data, 1)
+	}
+}
+
+func badAddress(op, arg string, p, align Ptr) {
+	if p == 0 {
+		panic(fmt.Sprintf("device: %s: %s has no data (address 0)", op, arg))
+	}
+	panic(fmt.Sprintf("device: %s: %s lies at %#x, want a multiple of %d", op, arg, uintptr(p), align))
+}
+
+func badCount(op, what string, got, low, high int) {
+	if low == high {
+		panic(fmt.Sprintf("device: %s: %s is %d, want %d", op, what, got, low))
+	}
+	panic(fmt.Sprintf("device: %s: %s is %d, want %d to %d", op, what, got, low, high))
+}
+
+func badNumber(op, arg string, got float32, want string) {
+	panic(fmt.Sprintf("device: %s: %s is %v, want it %s", op, arg, got, want))
+}

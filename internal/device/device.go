@@ -1,0 +1,203 @@
+// Package device is what a model may ask of a chip: memory, packed weights, a dozen ops, captured graphs. It knows no implementation.
+// One goroutine, locked to its thread, drives a Device (the engine's loop, or a test); Alloc, Free, PackBytes and Pack may also be
+// called from others, so that a load runs beside a step.
+//
+// Ops enqueue and return nothing: the first failure sticks, and Sync reports it. A wrong shape or type is a bug of the caller and
+// panics in the Check functions, before native code sees it.
+//
+// Dimension letters: n tokens in the batch, b sequences, r rows that want logits, d model dim, h query heads, g KV heads, k head dim,
+// f ffn dim, v vocabulary, p block size (tokens a KV block), B KV blocks.
+package device
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrUnavailable means that the device asked for cannot be had here: no library, driver or card. The wrapping error says which.
+var ErrUnavailable = errors.New("device unavailable")
+
+// ErrOutOfMemory means that the device could not give the memory asked for.
+var ErrOutOfMemory = errors.New("device out of memory")
+
+// ErrLost means that the device failed for good: every later call fails and the replica has to be replaced.
+var ErrLost = errors.New("device lost")
+
+// Ptr is an address in device memory; 0 is none.
+type Ptr uintptr
+
+// Device is one chip, or a group that acts as one.
+type Device interface {
+	Info() Info
+	// Close waits for what runs and frees the device; pending work is dropped. Idempotent.
+	Close() error
+
+	// Alloc returns bytes of device memory, aligned to 256, contents undefined. The error wraps ErrOutOfMemory.
+	Alloc(bytes int64) (Ptr, error)
+	Free(p Ptr)
+	// Upload copies src to the device in order with the ops; src may be reused on return.
+	Upload(dst Ptr, src []byte)
+	// Download copies from the device in order with the ops; dst is valid after Sync.
+	Download(dst []byte, src Ptr)
+	// Fill sets bytes of device memory to b.
+	Fill(dst Ptr, b byte, bytes int64)
+
+	// PackBytes is the size of a packed weight [rows, cols] of type t.
+	PackBytes(t DType, rows, cols int) int64
+	// Pack copies w.Rows rows from src (host memory, rows as a file holds them, in w.DType) into w's packed form. sourceRow[i] names
+	// the source row that becomes row i; nil means row i itself. Complete on return.
+	Pack(w Weight, src []byte, sourceRow []int32) error
+
+	// Capture records the ops that record enqueues instead of running them. Nothing may upload, download, allocate or sync inside.
+	Capture(record func()) (Graph, error)
+	// Launch starts a captured graph, after what is pending.
+	Launch(g Graph)
+	// Flush starts what is pending and does not wait.
+	Flush()
+	// Sync starts what is pending, waits for it and returns the first failure since the device was opened.
+	Sync() error
+
+	Embed(out Tensor, table Weight, ids Tensor)
+	RMSNorm(out, x, w Tensor, eps float32)
+	// MatMul computes each product of x: out = x·Wᵀ + bias, added to what out holds where Accumulate is set. At most MaxProducts.
+	MatMul(x Tensor, products []Product)
+	RopeTable(table, pos, freq Tensor, scale float32)
+	Rope(x, table Tensor, heads int)
+	StoreKV(a StoreKVArgs)
+	// RopeStoreKV is Rope on q and key, then StoreKV, fused where the device has it; key's contents are undefined afterwards.
+	RopeStoreKV(q, table Tensor, heads int, a StoreKVArgs)
+	Attention(a AttentionArgs)
+	SwiGLU(out, gate, up Tensor)
+	Add(out, a, b Tensor)
+	GatherRows(out, x, rows Tensor)
+	Sample(a SampleArgs)
+}
+
+// Graph is a captured sequence of ops. Close frees it.
+type Graph interface{ Close() }
+
+// Info describes an opened device.
+type Info struct {
+	Kind       string // "cpu" or "cuda"
+	Name       string // "AMD EPYC 9654", "NVIDIA H200"
+	Features   string // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90a"
+	Threads    int    // CPU worker threads; 0 elsewhere
+	Unified    bool   // device memory is host memory
+	Exact      bool   // quantised weights multiply float32 activations
+	TotalBytes int64  // of the memory that Alloc draws from
+	FreeBytes  int64
+}
+
+// Tensor is a dense matrix in device memory, or a vector. Element (i, j) is at Data + (i·Stride + j)·DType.Size().
+type Tensor struct {
+	Data       Ptr
+	DType      DType
+	Rows, Cols int
+	Stride     int // elements between rows
+}
+
+// Matrix is a contiguous tensor [rows, cols] at p.
+func Matrix(p Ptr, t DType, rows, cols int) Tensor {
+	return Tensor{Data: p, DType: t, Rows: rows, Cols: cols, Stride: cols}
+}
+
+// Vector is a contiguous tensor of one row.
+func Vector(p Ptr, t DType, n int) Tensor { return Matrix(p, t, 1, n) }
+
+// Len is the number of elements.
+func (t Tensor) Len() int { return t.Rows * t.Cols }
+
+// Top is the first rows of t.
+func (t Tensor) Top(rows int) Tensor {
+	if rows < 0 || rows > t.Rows {
+		panic(fmt.Sprintf("device: Top(%d) of %v", rows, t))
+	}
+	t.Rows = rows
+	return t
+}
+
+// Columns is the columns [from, to) of t.
+func (t Tensor) Columns(from, to int) Tensor {
+	if from < 0 || to < from || to > t.Cols {
+		panic(fmt.Sprintf("device: Columns(%d, %d) of %v", from, to, t))
+	}
+	t.Data += Ptr(from * t.DType.Size())
+	t.Cols = to - from
+	return t
+}
+
+func (t Tensor) String() string { return fmt.Sprintf("%v[%d %d]", t.DType, t.Rows, t.Cols) }
+
+// Weight is a packed matrix [Rows, Cols] = [out, in], opaque to everyone but its device.
+type Weight struct {
+	Data       Ptr
+	DType      DType
+	Rows, Cols int
+}
+
+func (w Weight) String() string { return fmt.Sprintf("%v weight [%d %d]", w.DType, w.Rows, w.Cols) }
+
+// MaxProducts bounds the products of one MatMul.
+const MaxProducts = 3
+
+// Product is one output of a MatMul.
+type Product struct {
+	W          Weight // [m, c]
+	Bias       Tensor // F32 [m]; Data 0: none
+	Out        Tensor // [n, m]
+	Accumulate bool   // add to what Out holds
+}
+
+// KVShape is the geometry of paged keys and values.
+type KVShape struct {
+	Heads     int // g
+	HeadDim   int // k
+	BlockSize int // p
+}
+
+// Elements is the number of elements of a block of keys (as many again of values).
+func (s KVShape) Elements() int { return s.Heads * s.BlockSize * s.HeadDim }
+
+// StoreKVArgs writes keys and values of n tokens to their slots (block·p + offset); slot −1 is skipped.
+type StoreKVArgs struct {
+	Key, Value     Tensor // [n, g·k]
+	Slots          Tensor // I32 [n]
+	KCache, VCache Tensor // F32 or F16 [B, g·p·k], a block holding [g, p, k]
+	Shape          KVShape
+}
+
+// AttentionArgs is causal attention of a ragged batch over paged keys and values. Rows QueryStart[i] up to QueryStart[i+1] belong to
+// sequence i and are its last positions; KVLen[i] counts them and all before.
+type AttentionArgs struct {
+	Out, Q         Tensor // [n, h·k]
+	KCache, VCache Tensor // [B, g·p·k]
+	BlockTable     Tensor // I32 [b, max blocks a sequence]
+	QueryStart     Tensor // I32 [b+1]
+	KVLen          Tensor // I32 [b]
+	Heads          int    // h
+	Shape          KVShape
+	Scale          float32
+}
+
+// SampleParams is what one row of logits is sampled with: inferno_sample_params of kernels/inferno.h, which defines the arithmetic.
+type SampleParams struct {
+	Seed        uint64
+	Position    uint32  // of the token being chosen, counted from the start of the prompt
+	TopK        int32   // 0: off
+	Temperature float32 // 0: greedy
+	TopP        float32 // 1: off
+	MinP        float32 // 0: off
+	NumBanned   int32
+	_           [2]int64
+}
+
+// SampleParamsBytes is the size of a SampleParams.
+const SampleParamsBytes = 48
+
+// SampleArgs chooses an id a row; −1 where a row holds a NaN or +Inf, or every id is banned.
+type SampleArgs struct {
+	Logits Tensor // F32 [r, v]
+	Params Tensor // SampleParams [r], declared as I32 [r, 12]
+	Banned Tensor // I32 [r, max banned]; Data 0: none
+	IDs    Tensor // I32 [r], written
+}

@@ -1,0 +1,57 @@
+// Package model turns checkpoints into models on a device: Config, Checkpoint (Hugging Face directories and GGUF files), Loader, and the
+// interface that every architecture fills. The architectures themselves are siblings such as model/llama; whoever assembles the server
+// gives the Loader its map of them.
+package model
+
+import (
+	"github.com/inferno-serve/inferno/internal/device"
+)
+
+// Model is a loaded architecture on a device. Forward belongs to the goroutine that drives the device.
+type Model interface {
+	Config() *Config
+	// KVLayout says what the engine must allocate for cached keys and values.
+	KVLayout() KVLayout
+	// Forward enqueues one step: it writes the batch's keys and values to their slots and the logits of the rows in b.LogitRows to
+	// b.Logits. It does not synchronise and allocates no device memory.
+	Forward(b *Batch, kv *KV)
+}
+
+// KVLayout is the shape of the cache of one layer; all layers are alike.
+type KVLayout struct {
+	Layers  int
+	Heads   int          // g
+	HeadDim int          // k
+	DType   device.DType // F32 or F16 on the CPU
+}
+
+// BlockBytes is what one block of blockSize tokens takes over all layers, keys and values.
+func (l KVLayout) BlockBytes(blockSize int) int64 {
+	return 2 * int64(l.Layers) * int64(l.Heads) * int64(l.HeadDim) * int64(blockSize) * int64(l.DType.Size())
+}
+
+// KV is the paged cache of keys and values.
+type KV struct {
+	BlockSize int             // p
+	K, V      []device.Tensor // a layer each: [B, g·p·k]
+}
+
+// Batch is one step on the device: prefill chunks and decode rows together. All tensors are I32 but Logits.
+type Batch struct {
+	Tokens     device.Tensor // [n] ids
+	Positions  device.Tensor // [n] from the start of each sequence
+	Slots      device.Tensor // [n] where keys and values go: block·p + offset; −1 for padding
+	QueryStart device.Tensor // [b+1] first row of each sequence; QueryStart[b] = n
+	KVLen      device.Tensor // [b] tokens of each sequence up to and including this step
+	BlockTable device.Tensor // [b, max blocks]
+	LogitRows  device.Tensor // [r] rows whose logits are wanted
+	Logits     device.Tensor // F32 [r, v], written
+}
+
+// Limits bounds a batch, so that a model can allocate its activations once.
+type Limits struct {
+	MaxTokens int // n
+	MaxSeqs   int // b
+	MaxRows   int // r
+	Context   int // tokens of one sequence
+}

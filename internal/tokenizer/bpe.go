@@ -1,0 +1,234 @@
+package tokenizer
+
+import (
+	"sync/atomic"
+	"unicode/utf8"
+)
+
+// bpe is the byte-pair model: it starts from the symbols of a piece (bytes, or runes with bytes as the fallback) and
+// joins the adjacent pair of lowest rank, the leftmost among equals, until no pair has a merge.
+//
+// Read-only after load, but for whole's verdicts, which are atomic and idempotent.
+type bpe struct {
+	byteSymbols bool            // symbols are bytes; else runes
+	symbols     [256]int32      // token of each byte (byteSymbols) or ASCII rune; noToken where there is none
+	runes       map[rune]int32  // tokens of the other runes
+	fallback    [256]int32      // tokens of bytes, for runes that have none; noToken where there is none
+	unknown     int32           // token of what has no other; noToken: it is dropped
+	fuseUnknown bool            // one unknown token for a run of them
+	merges      mergeTable      //
+	words       map[string]int32 // the text of every mergeable token
+	longestWord int             // bytes
+	wholeWords  bool            // a piece that is a word is that token, whatever the merges say
+	whole       []atomic.Uint32 // [v] whether a word encodes to its own token alone: untried, yes or no
+}
+
+// Verdicts of bpe.whole.
+const (
+	wholeUntried = iota
+	wholeYes
+	wholeNo
+)
+
+// scratch is the memory of one Encode call, reused between calls.
+type scratch struct {
+	ids   []int32    // symbols of the piece in hand
+	pairs []merge    // [len(ids)−1] the merge of each symbol with its right neighbour
+	links []link     // the same symbols as a list, for long pieces
+	queue candidates // possible merges, for long pieces
+	text  [2][]byte  // normalized text, before and after a step
+}
+
+// link is a symbol of a long piece in a doubly linked list.
+type link struct {
+	id         int32 // noToken once it was joined to its left neighbour
+	prev, next int32 // −1 at the ends
+}
+
+// shortPiece is the largest number of symbols for which scanning every pair is faster than a heap.
+const shortPiece = 32
+
+// appendEncode appends the tokens of one piece.
+func (m *bpe) appendEncode(dst []int32, piece string, w *scratch) []int32 {
+	if len(piece) > m.longestWord {
+		return m.appendMerged(dst, piece, w)
+	}
+	id, ok := m.words[piece]
+	if !ok {
+		return m.appendMerged(dst, piece, w)
+	}
+	if m.wholeWords {
+		return append(dst, id)
+	}
+	switch m.whole[id].Load() {
+	case wholeYes:
+		return append(dst, id)
+	case wholeNo:
+		return m.appendMerged(dst, piece, w)
+	}
+	from := len(dst)
+	dst = m.appendMerged(dst, piece, w)
+	verdict := uint32(wholeNo)
+	if len(dst) == from+1 && dst[from] == id {
+		verdict = wholeYes
+	}
+	m.whole[id].Store(verdict)
+	return dst
+}
+
+func (m *bpe) appendMerged(dst []int32, piece string, w *scratch) []int32 {
+	if m.byteSymbols {
+		m.splitBytes(piece, w)
+	} else {
+		m.splitRunes(piece, w)
+	}
+	if len(w.ids) <= shortPiece {
+		m.mergeShort(w)
+		return append(dst, w.ids...)
+	}
+	return m.mergeLong(dst, w)
+}
+
+func (m *bpe) splitBytes(piece string, w *scratch) {
+	w.ids = w.ids[:0]
+	inUnknown := false
+	for i := range len(piece) {
+		id := m.symbols[piece[i]]
+		if id != noToken {
+			w.ids = append(w.ids, id)
+			inUnknown = false
+			continue
+		}
+		w.ids, inUnknown = m.appendUnknown(w.ids, inUnknown)
+	}
+}
+
+func (m *bpe) splitRunes(piece string, w *scratch) {
+	w.ids = w.ids[:0]
+	inUnknown := false
+	for i := 0; i < len(piece); {
+		r, n := utf8.DecodeRuneInString(piece[i:])
+		char := piece[i : i+n]
+		i += n
+		if id := m.symbolOf(r); id != noToken {
+			w.ids = append(w.ids, id)
+			inUnknown = false
+			continue
+		}
+		if ids, ok := m.appendBytes(w.ids, char); ok {
+			w.ids = ids
+			inUnknown = false
+			continue
+		}
+		w.ids, inUnknown = m.appendUnknown(w.ids, inUnknown)
+	}
+}
+
+func (m *bpe) symbolOf(r rune) int32 {
+	if r < utf8.RuneSelf {
+		return m.symbols[r]
+	}
+	if id, ok := m.runes[r]; ok {
+		return id
+	}
+	return noToken
+}
+
+// appendBytes appends the byte tokens of a rune, if each of its bytes has one.
+func (m *bpe) appendBytes(ids []int32, char string) ([]int32, bool) {
+	for i := range len(char) {
+		if m.fallback[char[i]] == noToken {
+			return ids, false
+		}
+	}
+	for i := range len(char) {
+		ids = append(ids, m.fallback[char[i]])
+	}
+	return ids, true
+}
+
+func (m *bpe) appendUnknown(ids []int32, inUnknown bool) ([]int32, bool) {
+	if m.unknown == noToken {
+		return ids, false
+	}
+	if inUnknown && m.fuseUnknown {
+		return ids, true
+	}
+	return append(ids, m.unknown), true
+}
+
+// mergeShort merges w.ids in place.
+func (m *bpe) mergeShort(w *scratch) {
+	ids := w.ids
+	w.pairs = w.pairs[:0]
+	for i := 1; i < len(ids); i++ {
+		w.pairs = append(w.pairs, m.merges.get(ids[i-1], ids[i]))
+	}
+	pairs := w.pairs
+	for {
+		best, rank := -1, noRank
+		for i := range pairs {
+			if pairs[i].rank < rank {
+				best, rank = i, pairs[i].rank
+			}
+		}
+		if best < 0 {
+			break
+		}
+		ids[best] = pairs[best].id
+		ids = append(ids[:best+1], ids[best+2:]...)
+		pairs = append(pairs[:best], pairs[best+1:]...)
+		if best > 0 {
+			pairs[best-1] = m.merges.get(ids[best-1], ids[best])
+		}
+		if best < len(pairs) {
+			pairs[best] = m.merges.get(ids[best], ids[best+1])
+		}
+	}
+	w.ids, w.pairs = ids, pairs
+}
+
+// mergeLong merges w.ids in O(n log n) and appends the result to dst.
+func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
+	w.links, w.queue = w.links[:0], w.queue[:0]
+	for i, id := range w.ids {
+		w.links = append(w.links, link{id: id, prev: int32(i) - 1, next: int32(i) + 1})
+	}
+	w.links[len(w.links)-1].next = -1
+	for i := range len(w.links) - 1 {
+		m.pushMerge(w, int32(i))
+	}
+	for len(w.queue) > 0 {
+		c := w.queue.pop()
+		left := &w.links[c.at]
+		if left.id == noToken || left.next < 0 {
+			continue
+		}
+		right := &w.links[left.next]
+		// A symbol only grows, so a candidate whose pair changed can not name the pair's merge of now.
+		if m.merges.get(left.id, right.id) != c.merge {
+			continue
+		}
+		left.id, left.next = c.id, right.next
+		right.id = noToken
+		if left.next >= 0 {
+			w.links[left.next].prev = c.at
+			m.pushMerge(w, c.at)
+		}
+		if left.prev >= 0 {
+			m.pushMerge(w, left.prev)
+		}
+	}
+	for i := int32(0); i >= 0; i = w.links[i].next {
+		dst = append(dst, w.links[i].id)
+	}
+	return dst
+}
+
+// pushMerge queues the merge of the symbol at index at with its right neighbour, if there is one.
+func (m *bpe) pushMerge(w *scratch, at int32) {
+	left := w.links[at]
+	if found := m.merges.get(left.id, w.links[left.next].id); found.rank != noRank {
+		w.queue.push(candidate{merge: found, at: at})
+	}
+}

@@ -1,0 +1,116 @@
+package tokenizer
+
+// noToken marks the absence of a token where an id is expected.
+const noToken = int32(-1)
+
+// noRank is above every rank of a merge.
+const noRank = ^uint32(0)
+
+// A merge joins two adjacent symbols; the lower rank goes first.
+type merge struct {
+	rank uint32
+	id   int32 // the token that the pair becomes
+}
+
+// mergeTable maps a pair of ids to its merge: open addressing with linear probing, at most half full, so that a lookup
+// is one multiplication and about one cache line.
+type mergeTable struct {
+	slots []mergeSlot // a power of two
+	shift uint
+}
+
+type mergeSlot struct {
+	pair  uint64 // left<<32 | right; emptySlot where free
+	merge merge
+}
+
+const emptySlot = ^uint64(0)
+
+// newMergeTable returns a table with room for n merges.
+func newMergeTable(n int) mergeTable {
+	bits := uint(4)
+	for 1<<bits < 2*n {
+		bits++
+	}
+	t := mergeTable{slots: make([]mergeSlot, 1<<bits), shift: 64 - bits}
+	for i := range t.slots {
+		t.slots[i].pair = emptySlot
+	}
+	return t
+}
+
+// find returns the slot of a pair, or the free slot where it belongs.
+func (t *mergeTable) find(left, right int32) *mergeSlot {
+	pair := uint64(uint32(left))<<32 | uint64(uint32(right))
+	mask := uint64(len(t.slots) - 1)
+	for i := (pair ^ pair>>29) * 0x9E3779B97F4A7C15 >> t.shift; ; i = (i + 1) & mask {
+		if s := &t.slots[i]; s.pair == pair || s.pair == emptySlot {
+			return s
+		}
+	}
+}
+
+func (t *mergeTable) get(left, right int32) merge {
+	if s := t.find(left, right); s.pair != emptySlot {
+		return s.merge
+	}
+	return merge{rank: noRank, id: noToken}
+}
+
+// put adds a merge; a later one of the same pair replaces the earlier.
+func (t *mergeTable) put(left, right int32, m merge) {
+	s := t.find(left, right)
+	s.pair, s.merge = uint64(uint32(left))<<32|uint64(uint32(right)), m
+}
+
+// A candidate is a merge that was possible at a position when it was pushed.
+type candidate struct {
+	merge
+	at int32 // index of the left symbol
+}
+
+func (c candidate) before(o candidate) bool {
+	return c.rank < o.rank || c.rank == o.rank && c.at < o.at
+}
+
+// candidates is a binary heap: the lowest rank first, the leftmost among equals.
+type candidates []candidate
+
+func (h *candidates) push(c candidate) {
+	s := append(*h, c)
+	i := len(s) - 1
+	for i > 0 {
+		up := (i - 1) / 2
+		if !c.before(s[up]) {
+			break
+		}
+		s[i] = s[up]
+		i = up
+	}
+	s[i] = c
+	*h = s
+}
+
+func (h *candidates) pop() candidate {
+	s := *h
+	top, last := s[0], s[len(s)-1]
+	s = s[:len(s)-1]
+	*h = s
+	for i := 0; len(s) > 0; {
+		down := 2*i + 1
+		if down >= len(s) {
+			s[i] = last
+			break
+		}
+		if down+1 < len(s) && s[down+1].before(s[down]) {
+			down++
+		}
+		if !s[down].before(last) {
+			s[i] = last
+			break
+		}
+		s[i] = s[down]
+		i = down
+	}
+	return top
+}

@@ -1,0 +1,283 @@
+// inferno.h: the one seam between Go and native code. A device library fills inferno_table; internal/device/native calls it.
+//
+// Contract
+//   - The table and every argument struct grow at their end only; `size` is sizeof the struct as the caller knows it, and any change
+//     bumps INFERNO_ABI_VERSION. Plain fixed-width data, no C++ types, nothing throws, prints or exits.
+//   - One thread drives a device: the one that opened it, or one that took it over with nothing pending. open, info, alloc, free,
+//     pack_bytes and pack may also be called from other threads (loads run beside a step).
+//   - Ops enqueue and return nothing. The first failure sticks; sync reports it from then on. The caller has checked shapes and types.
+//   - Work runs in the order of its calls. `launch(dev, NULL)` starts what is pending, sync starts and waits for it.
+//   - Between capture_begin and capture_end nothing is uploaded, downloaded, allocated or synchronised; ops are recorded, not run.
+//     A graph reads lengths, ids and block tables from the device memory that its tensors name, at the time of its launch.
+//   - A row's result does not depend on the other rows of the batch, on how many there are, or on timing: the order of every sum
+//     is fixed by the layer's shape and the row's own position.
+//
+// Dimension letters: n tokens in the batch, b sequences, r rows that want logits, d model dim, h query heads, g KV heads, k head dim,
+// f ffn dim, v vocabulary, p block size (tokens in a KV block), B KV blocks.
+#ifndef INFERNO_H
+#define INFERNO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define INFERNO_ABI_VERSION 1
+
+// Element types. The quantised ones are GGUF's blocks of 32 along a row:
+//   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
+//   Q4_0: f16 d, 16 bytes of nibbles    value = d·(q − 8)              18 bytes; low nibbles are elements 0..15, high ones 16..31
+//   Q4_1: f16 d, f16 m, 16 bytes        value = d·q + m                20 bytes; nibbles as in Q4_0
+enum {
+  INFERNO_F32 = 1,
+  INFERNO_F16 = 2,
+  INFERNO_BF16 = 3,
+  INFERNO_I32 = 4,
+  INFERNO_Q8_0 = 16,
+  INFERNO_Q4_0 = 17,
+  INFERNO_Q4_1 = 18,
+};
+
+// Status of open, alloc and sync; 0 is success.
+enum {
+  INFERNO_OK = 0,
+  INFERNO_UNAVAILABLE = 1,  // no such device, driver or feature here
+  INFERNO_OUT_OF_MEMORY = 2,
+  INFERNO_DEVICE_LOST = 3,  // sticky: the device must be closed
+  INFERNO_BAD_ARGUMENT = 4, // the caller broke the contract
+};
+
+// Flags of open.
+enum {
+  INFERNO_EXACT = 1,     // quantised weights multiply float32 activations; the default quantises activations to 8 bits
+  INFERNO_NO_AVX512 = 2, // CPU: leave AVX-512 unused, so that one machine can test the other kernels
+  INFERNO_NO_AVX2 = 4,   // CPU: leave AVX2 unused too
+};
+
+typedef struct inferno_device inferno_device;
+typedef struct inferno_graph inferno_graph;
+
+// A dense matrix in device memory, or a vector (rows or cols 1). Element (i, j) is at data + (i·stride + j)·sizeof(dtype).
+typedef struct {
+  void *data;
+  int32_t dtype;
+  int32_t reserved;
+  int64_t rows, cols, stride;
+} inferno_tensor;
+
+// A packed weight [rows, cols] = [out, in]: `data` holds pack_bytes(dtype, rows, cols) bytes in the device's own order.
+typedef struct {
+  void *data;
+  int32_t dtype;
+  int32_t reserved;
+  int64_t rows, cols;
+} inferno_weight;
+
+typedef struct {
+  uint32_t size;
+  uint32_t flags;
+  int32_t ordinal; // which card; 0 on the CPU
+  int32_t threads; // CPU worker threads, the caller's included; 0 means one a core
+} inferno_open_args;
+
+typedef struct {
+  uint32_t size;
+  int32_t threads;
+  int32_t unified;      // 1: device memory is host memory (the CPU)
+  int32_t capture;      // 1: capture_begin works
+  int64_t total_bytes;  // of the memory that alloc draws from
+  int64_t free_bytes;
+  char name[96];        // "AMD EPYC ..." or "NVIDIA H200"
+  char features[96];    // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90a"
+} inferno_info;
+
+// Copies all rows of a weight from host memory, rows as the file holds them, into w's packed form.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_weight w;
+  const void *src;             // host: all source rows, contiguous, in w.dtype
+  const int32_t *source_row;   // host: [w.rows] which source row becomes row i; NULL: row i itself
+} inferno_pack_args;
+
+// out[n,d] = table[ids[n], :]; an id outside the table yields zeros.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor out;
+  inferno_weight table;
+  inferno_tensor ids; // I32 [n]
+} inferno_embed_args;
+
+// out[n,d] = x[n,d] / sqrt(mean_d(x²) + eps) · w[d]; out may be x.
+typedef struct {
+  uint32_t size;
+  float eps;
+  inferno_tensor out, x, w; // w F32 [d]
+} inferno_rms_norm_args;
+
+enum { INFERNO_MAX_PRODUCTS = 3 };
+
+// out_i[n,m_i] = x[n,c] · w_i[m_i,c]ᵀ + bias_i[m_i] (+ out_i where `accumulate`), for i < count: products that share their activations.
+typedef struct {
+  inferno_weight w;
+  inferno_tensor bias; // F32 [m]; data NULL: none
+  inferno_tensor out;  // [n, m]
+  int32_t accumulate;
+  int32_t reserved;
+} inferno_product;
+
+typedef struct {
+  uint32_t size;
+  int32_t count;
+  inferno_tensor x; // [n, c]
+  inferno_product product[INFERNO_MAX_PRODUCTS];
+} inferno_matmul_args;
+
+// table[n, i] = scale · cos(pos[n] · freq[i]), table[n, k/2 + i] = scale · sin(pos[n] · freq[i]) for i < k/2; the angle in double.
+typedef struct {
+  uint32_t size;
+  float scale;
+  inferno_tensor table; // F32 [n, k]
+  inferno_tensor pos;   // I32 [n]
+  inferno_tensor freq;  // F32 [k/2] radians a position
+} inferno_rope_table_args;
+
+// Rotates, in place, the neighbours (2i, 2i+1) of each head of x[n, heads·k] by table's angle i.
+typedef struct {
+  uint32_t size;
+  int32_t heads;
+  inferno_tensor x;
+  inferno_tensor table; // F32 [n, k]
+} inferno_rope_args;
+
+// k_cache[slot/p, j, slot%p, :] = key[n, j, :] for KV head j, and the same for values; slot −1 is skipped.
+typedef struct {
+  uint32_t size;
+  int32_t kv_heads, head_dim, block_size;
+  inferno_tensor key, value;       // [n, g·k]
+  inferno_tensor slots;            // I32 [n]
+  inferno_tensor k_cache, v_cache; // F32 or F16 [B, g·p·k]
+} inferno_store_kv_args;
+
+// Causal attention of a ragged batch over paged keys and values. Rows query_start[i] .. query_start[i+1]−1 belong to sequence i and are
+// its last positions: row j of m has position kv_len[i] − m + j and sees the keys at positions 0 .. its own.
+// out[n, h·k] = softmax(scale · q kᵀ) v; query head a reads KV head a / (h/g).
+typedef struct {
+  uint32_t size;
+  int32_t heads, kv_heads, head_dim, block_size;
+  float scale;
+  inferno_tensor out, q;           // [n, h·k]
+  inferno_tensor k_cache, v_cache; // [B, g·p·k]
+  inferno_tensor block_table;      // I32 [b, max blocks of a sequence]
+  inferno_tensor query_start;      // I32 [b+1]
+  inferno_tensor kv_len;           // I32 [b]
+} inferno_attention_args;
+
+// out[n,f] = gate/(1+exp(−gate)) · up; out may be gate.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor out, gate, up;
+} inferno_swiglu_args;
+
+// out = a + b, all of one shape; out may be a or b.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor out, a, b;
+} inferno_add_args;
+
+// out[i,:] = x[rows[i],:].
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor out, x;
+  inferno_tensor rows; // I32 [r]
+} inferno_gather_rows_args;
+
+// What one row of logits is sampled with. 48 bytes; the array lies in device memory.
+typedef struct {
+  uint64_t seed;
+  uint32_t position;   // of the token being chosen, counted from the start of the prompt
+  int32_t top_k;       // 0: off
+  float temperature;   // 0: greedy
+  float top_p;         // 1: off
+  float min_p;         // 0: off
+  int32_t num_banned;  // how many of this row's `banned` hold
+  int64_t reserved[2];
+} inferno_sample_params;
+
+// Chooses a token id a row. Banned ids are out first. Temperature 0: the largest logit, the lowest id among equals. Otherwise
+// probabilities are softmax(logits / temperature), and what is kept is, in this order: the top_k largest (ties: lower ids first), the
+// smallest set of the most likely whose probabilities, renormalised, reach top_p, and those of at least min_p times the largest. Among the
+// kept the token with the largest logit/temperature + G(seed, position, id) is taken, G = −ln(−ln(u)) the Gumbel noise of
+// u = (x + 0.5)·2⁻³² (in double), x = word id%4 of Philox4x32-10 with key (seed low, seed high) and counter (id/4, position, 0, 0).
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor logits; // F32 [r, v]
+  inferno_tensor params; // inferno_sample_params [r], as bytes: dtype I32, rows r, cols 12
+  inferno_tensor banned; // I32 [r, max banned]; data NULL: none
+  inferno_tensor ids;    // out: I32 [r]; −1 where the row holds a NaN or +Inf, or where every id is banned
+} inferno_sample_args;
+
+// Optional: rope on q and key, then store_kv, in one pass. NULL where the device has none; bit-equal to its composition.
+typedef struct {
+  uint32_t size;
+  int32_t heads, kv_heads, head_dim, block_size;
+  inferno_tensor q;                // [n, h·k], rotated in place
+  inferno_tensor key, value;       // [n, g·k]; key may or may not be left rotated
+  inferno_tensor table;            // F32 [n, k]
+  inferno_tensor slots;            // I32 [n]
+  inferno_tensor k_cache, v_cache; // [B, g·p·k]
+} inferno_rope_store_kv_args;
+
+typedef struct {
+  uint32_t version; // INFERNO_ABI_VERSION
+  uint32_t size;    // sizeof(inferno_table)
+
+  // Lifecycle. open writes a reason of at most `reason_bytes` into reason when it fails.
+  int32_t (*open)(const inferno_open_args *args, inferno_device **dev, char *reason, size_t reason_bytes);
+  void (*close)(inferno_device *dev); // waits for what runs; pending work is dropped
+  void (*info)(inferno_device *dev, inferno_info *info);
+  int32_t (*alloc)(inferno_device *dev, int64_t bytes, void **data); // aligned to 256 bytes, contents undefined
+  void (*free)(inferno_device *dev, void *data);
+  void (*upload)(inferno_device *dev, void *dst, const void *src, int64_t bytes);   // src may be reused on return
+  void (*download)(inferno_device *dev, void *dst, const void *src, int64_t bytes); // dst is valid after sync
+  void (*fill)(inferno_device *dev, void *dst, int32_t byte, int64_t bytes);
+  int64_t (*pack_bytes)(inferno_device *dev, int32_t dtype, int64_t rows, int64_t cols);
+  int32_t (*pack)(inferno_device *dev, const inferno_pack_args *args); // complete on return
+  int32_t (*capture_begin)(inferno_device *dev);
+  int32_t (*capture_end)(inferno_device *dev, inferno_graph **graph);
+  void (*graph_free)(inferno_device *dev, inferno_graph *graph);
+  void (*launch)(inferno_device *dev, inferno_graph *graph); // NULL: what is pending
+  int32_t (*sync)(inferno_device *dev, char *reason, size_t reason_bytes);
+
+  // Mandatory primitives.
+  void (*embed)(inferno_device *dev, const inferno_embed_args *args);
+  void (*rms_norm)(inferno_device *dev, const inferno_rms_norm_args *args);
+  void (*matmul)(inferno_device *dev, const inferno_matmul_args *args);
+  void (*rope_table)(inferno_device *dev, const inferno_rope_table_args *args);
+  void (*rope)(inferno_device *dev, const inferno_rope_args *args);
+  void (*store_kv)(inferno_device *dev, const inferno_store_kv_args *args);
+  void (*attention)(inferno_device *dev, const inferno_attention_args *args);
+  void (*swiglu)(inferno_device *dev, const inferno_swiglu_args *args);
+  void (*add)(inferno_device *dev, const inferno_add_args *args);
+  void (*gather_rows)(inferno_device *dev, const inferno_gather_rows_args *args);
+  void (*sample)(inferno_device *dev, const inferno_sample_args *args);
+
+  // Optional fused ops; NULL allowed.
+  void (*rope_store_kv)(inferno_device *dev, const inferno_rope_store_kv_args *args);
+} inferno_table;
+
+// What a device library exports, and all that it exports.
+const inferno_table *inferno_device_table(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // INFERNO_H
