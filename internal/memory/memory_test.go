@@ -57,7 +57,9 @@ func (s *fakeSource) used() (bytes int64) {
 	return bytes
 }
 
-func (s *fakeSource) PackBytes(t device.DType, rows, cols int) int64 { return int64(rows) * t.RowBytes(cols) }
+func (s *fakeSource) PackBytes(t device.DType, rows, cols int) int64 {
+	return int64(rows) * t.RowBytes(cols)
+}
 
 func newPool(t *testing.T, s *fakeSource, tr *Tracker, owner string, limit int64) *Pool {
 	t.Helper()

@@ -10,17 +10,17 @@ import (
 //
 // Read-only after load, but for whole's verdicts, which are atomic and idempotent.
 type bpe struct {
-	byteSymbols bool            // symbols are bytes; else runes
-	symbols     [256]int32      // token of each byte (byteSymbols) or ASCII rune; noToken where there is none
-	runes       map[rune]int32  // tokens of the other runes
-	fallback    [256]int32      // tokens of bytes, for runes that have none; noToken where there is none
-	unknown     int32           // token of what has no other; noToken: it is dropped
-	fuseUnknown bool            // one unknown token for a run of them
-	merges      mergeTable      //
+	byteSymbols bool             // symbols are bytes; else runes
+	symbols     [256]int32       // token of each byte (byteSymbols) or ASCII rune; noToken where there is none
+	runes       map[rune]int32   // tokens of the other runes
+	fallback    [256]int32       // tokens of bytes, for runes that have none; noToken where there is none
+	unknown     int32            // token of what has no other; noToken: it is dropped
+	fuseUnknown bool             // one unknown token for a run of them
+	merges      mergeTable       //
 	words       map[string]int32 // the text of every mergeable token
-	longestWord int             // bytes
-	wholeWords  bool            // a piece that is a word is that token, whatever the merges say
-	whole       []atomic.Uint32 // [v] whether a word encodes to its own token alone: untried, yes or no
+	longestWord int              // bytes
+	wholeWords  bool             // a piece that is a word is that token, whatever the merges say
+	whole       []atomic.Uint32  // [v] whether a word encodes to its own token alone: untried, yes or no
 }
 
 // Verdicts of bpe.whole.
@@ -36,7 +36,6 @@ type scratch struct {
 	pairs []merge    // [len(ids)−1] the merge of each symbol with its right neighbour
 	links []link     // the same symbols as a list, for long pieces
 	queue candidates // possible merges, for long pieces
-	text  [2][]byte  // normalized text, before and after a step
 }
 
 // link is a symbol of a long piece in a doubly linked list.

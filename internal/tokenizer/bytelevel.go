@@ -7,14 +7,12 @@ import "unicode/utf8"
 
 const numByteRunes = 256 + 68
 
-var (
-	byteRunes [256]rune           // byte → the rune that writes it
-	runeBytes [numByteRunes]int16 // rune → its byte; −1 where the rune writes none
-)
+// byteRunes is the rune that writes a byte; runeBytes is the byte that a rune writes, −1 where it writes none.
+var byteRunes, runeBytes = byteTables()
 
-func init() {
-	for i := range runeBytes {
-		runeBytes[i] = -1
+func byteTables() (runes [256]rune, bytes [numByteRunes]int16) {
+	for i := range bytes {
+		bytes[i] = -1
 	}
 	next := rune(256)
 	for b := range 256 {
@@ -23,9 +21,9 @@ func init() {
 			r = next
 			next++
 		}
-		byteRunes[b] = r
-		runeBytes[r] = int16(b)
+		runes[b], bytes[r] = r, int16(b)
 	}
+	return runes, bytes
 }
 
 // bytesOfPiece returns the bytes that a byte-level piece stands for, or false when a rune of it stands for none.

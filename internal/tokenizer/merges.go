@@ -17,6 +17,7 @@ type merge struct {
 type mergeTable struct {
 	slots []mergeSlot // a power of two
 	shift uint
+	used  int
 }
 
 type mergeSlot struct {
@@ -26,7 +27,7 @@ type mergeSlot struct {
 
 const emptySlot = ^uint64(0)
 
-// newMergeTable returns a table with room for n merges.
+// newMergeTable returns a table with room for n merges before it grows.
 func newMergeTable(n int) mergeTable {
 	bits := uint(4)
 	for 1<<bits < 2*n {
@@ -60,7 +61,25 @@ func (t *mergeTable) get(left, right int32) merge {
 // put adds a merge; a later one of the same pair replaces the earlier.
 func (t *mergeTable) put(left, right int32, m merge) {
 	s := t.find(left, right)
+	if s.pair == emptySlot {
+		if 2*t.used >= len(t.slots) {
+			t.grow()
+			s = t.find(left, right)
+		}
+		t.used++
+	}
 	s.pair, s.merge = uint64(uint32(left))<<32|uint64(uint32(right)), m
+}
+
+func (t *mergeTable) grow() {
+	bigger := newMergeTable(len(t.slots))
+	for _, s := range t.slots {
+		if s.pair != emptySlot {
+			*bigger.find(int32(s.pair>>32), int32(uint32(s.pair))) = s
+		}
+	}
+	bigger.used = t.used
+	*t = bigger
 }
 
 // A candidate is a merge that was possible at a position when it was pushed.

@@ -9,6 +9,10 @@
 
 #include "../inferno.h"
 
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#endif
+
 #define CPU_MAX_THREADS 256
 #define CPU_LANE_ROWS 16  // rows of a packed weight that are interleaved: one AVX-512 register of float32, two of AVX2
 #define CPU_QBLOCK 32     // elements that share a scale in the quantised types, and in quantised activations
@@ -16,7 +20,8 @@
 // The best instruction set that the machine has and open's flags allow.
 typedef enum { CPU_PORTABLE = 0, CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_AVX512_VNNI = 3 } cpu_isa;
 
-typedef struct cpu_pool cpu_pool; // threads, barrier: queue.c
+typedef struct cpu_pool cpu_pool;   // threads, barrier, lists of ops: queue.c
+typedef struct cpu_block cpu_block; // what alloc gave: table.c
 
 // One worker's view of a running op.
 typedef struct {
@@ -30,8 +35,9 @@ typedef void (*cpu_op)(cpu_worker *w, const void *args);
 struct inferno_device {
   cpu_isa isa;
   bool exact;
-  int threads;
+  int threads; // workers, the caller's thread included
   cpu_pool *pool;
+  cpu_block *blocks; // all that alloc gave and free did not take back; table.c guards it
   // Activations of the running matmul as 8-bit blocks; owned by matmul.c, grown by matmul_reserve while no op runs.
   void *act;
   int64_t act_bytes;
@@ -48,8 +54,9 @@ void cpu_barrier(cpu_worker *w);
 // Hands out [*from, *to) of n items, `chunk` at a time, to whichever worker asks; false when none is left. The counter is reset at every
 // barrier and at the start of every op.
 bool cpu_take(cpu_worker *w, int64_t n, int64_t chunk, int64_t *from, int64_t *to);
-// bytes of this worker's own memory, 64-byte aligned, contents undefined, valid until the op ends; grown when first asked for more,
-// so a repeated step allocates nothing. NULL after cpu_fail when there is no memory.
+// bytes of this worker's own memory, 64-byte aligned, contents undefined, valid until the op ends or asks again: a worker has one such
+// block, grown when more is asked for than ever before, so that a repeated step allocates nothing. NULL after cpu_fail when there is no
+// memory.
 void *cpu_scratch(cpu_worker *w, int64_t bytes);
 
 // Ops, one file a subject: the table's wrappers enqueue these with their inferno_*_args. ---------------------------------------------

@@ -77,7 +77,7 @@ struct cpu_pool {
   pthread_cond_t changed;
 };
 
-// The pool's generation leaves `seen` only after all workers have arrived, so a sleeper needs no second look at who it waits for.
+// Returns once the generation is no longer `seen`.
 static void wait_past(cpu_pool *p, unsigned seen) {
   for (int i = 0; i < p->spins; i++) {
     if (atomic_load_explicit(&p->generation, memory_order_acquire) != seen) return;
@@ -202,10 +202,12 @@ void cpu_enqueue_solo(inferno_device *dev, cpu_op op, const void *args, int64_t 
   if (copy) memcpy(copy, args, (size_t)args_bytes);
 }
 
-// Every worker runs this with the same list. Consecutive solo ops need no barrier: worker 0 runs them all.
+// Every worker runs this with the same list. Consecutive solo ops need no barrier: worker 0 runs them all. The count is read once: behind
+// the last barrier worker 0 may already be writing the next list.
 static void run_list(cpu_worker *w, const cpu_list *list) {
+  int64_t count = list->count;
   cpu_worker alone = {.dev = w->dev, .index = 0, .count = 1};
-  for (int64_t i = 0; i < list->count; i++) {
+  for (int64_t i = 0; i < count; i++) {
     const cpu_entry *e = &list->entries[i];
     const void *args = list->arena + e->args;
     if (!e->solo) {
@@ -214,7 +216,7 @@ static void run_list(cpu_worker *w, const cpu_list *list) {
       atomic_store_explicit(&w->dev->pool->next, 0, memory_order_relaxed);
       e->run(&alone, args);
     }
-    bool together = e->solo && i + 1 < list->count && list->entries[i + 1].solo;
+    bool together = e->solo && i + 1 < count && list->entries[i + 1].solo;
     if (!together) cpu_barrier(w);
   }
 }

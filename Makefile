@@ -1,0 +1,95 @@
+# Everything that a developer or CI runs. `make` alone lists the targets; `make -j2` is safe.
+# Files are rebuilt only when what they are made of has changed; the Go programs always go through `go build`, which knows better than make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+export CGO_ENABLED := 1
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# -buildvcs=false: the version is stamped here, and go's own look at git fails in a tree that belongs to another user.
+# No -trimpath: with it every package would be compiled twice, once for `make build` and once for `go test`.
+GO_BUILD := go build -buildvcs=false -ldflags "-X main.version=$(VERSION)"
+
+ADDR ?= 127.0.0.1:50051
+ADMIN_ADDR ?= 127.0.0.1:9090
+FUZZTIME ?= 30s
+SOAKTIME ?= 10m
+BENCH_FLAGS ?=
+export ADDR ADMIN_ADDR FUZZTIME SOAKTIME
+
+.PHONY: help build inferno-server inferno run test unit lint format proto bench soak fuzz tools model clean prerequisites
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo "Settings (make TARGET NAME=VALUE): ADDR ADMIN_ADDR MODEL=NAME=PATH SERVER_FLAGS BENCH_FLAGS SOAKTIME FUZZTIME"
+
+build: inferno-server inferno ## build bin/inferno-server and bin/inferno
+
+inferno-server inferno: | prerequisites
+	$(GO_BUILD) -o bin/$@ ./cmd/$@
+
+run: build bin/tools/grpcurl bin/tools/grpc-health-probe ## serve the default model (MODEL=NAME=PATH for another) and print three lines to try
+	@exec scripts/serve
+
+test: lint build tools ## lint, build, then every test, unit and integration; fetches the default model
+	@INFERNO_SMOLLM2="$$(scripts/fetch-model)" scripts/test
+
+unit: bin/tools/gotestsum ## the tests that need no model, server or network
+	@scripts/test -short
+
+lint: tools ## formatting, vet, linters, proto, generated code, C style, the import table
+	@scripts/lint
+
+format: bin/tools/buf bin/tools/clang-format ## rewrite Go, proto and C files in the project's format
+	@gofmt -s -w cmd client internal kernels
+	@bin/tools/buf format -w
+	@bin/tools/clang-format -i $$(find kernels -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+proto: bin/tools/buf ## regenerate the Go code of proto/
+	bin/tools/buf generate
+
+bench: build bin/tools/grpc-health-probe ## serve the default model and measure it with `inferno bench` (BENCH_FLAGS)
+	@scripts/serve bin/inferno bench --addr $(ADDR) --model "$$(name='$(MODEL)'; name=$${name%%=*}; echo "$${name:-smollm2}")" $(BENCH_FLAGS)
+
+soak: build bin/tools/grpc-health-probe ## serve the default model under random load with killed clients for SOAKTIME
+	@scripts/serve scripts/soak
+
+fuzz: | prerequisites ## run every fuzz target for FUZZTIME
+	@scripts/fuzz
+
+model: | prerequisites ## fetch the default model and print its path
+	@scripts/fetch-model
+
+clean: ## remove what was built (the model's cache stays)
+	rm -rf bin
+
+prerequisites:
+	@scripts/prerequisites
+
+# The tools: each is built from the versions of tools/go.mod, and again when those change.
+GO_TOOLS := buf golangci-lint gotestsum grpcurl grpc-health-probe
+bin/tools/buf: package := github.com/bufbuild/buf/cmd/buf
+bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/tools/gotestsum: package := gotest.tools/gotestsum
+bin/tools/grpcurl: package := github.com/fullstorydev/grpcurl/cmd/grpcurl
+bin/tools/grpc-health-probe: package := github.com/grpc-ecosystem/grpc-health-probe
+
+tools: $(GO_TOOLS:%=bin/tools/%) bin/tools/clang-format ## build the developer's tools into bin/tools (minutes, once)
+
+$(GO_TOOLS:%=bin/tools/%): tools/go.mod tools/go.sum | prerequisites
+	@echo "building $@ (once)"
+	@go build -C tools -buildvcs=false -o ../$@ $(package)
+	@touch $@
+
+# A wheel with one program in it. --target needs neither venv nor a Python that lets pip change it.
+bin/tools/clang-format: tools/clang-format.txt | prerequisites
+	@echo "fetching $@ (once)"
+	@mkdir -p bin/tools
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip install --quiet --no-input --no-deps --no-compile \
+		--only-binary=:all: --require-hashes --target "$$folder" --requirement $<; \
+	install -m 755 "$$folder/clang_format/data/bin/clang-format" $@

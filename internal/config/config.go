@@ -1,0 +1,145 @@
+// Package config is what a server is told: one struct with its defaults and units, read from flags, the environment, a file and those
+// defaults, in this order of precedence. Nothing else in the server reads flags or the environment.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Config is the configuration of inferno-server. The tags are the flags; the environment variable of --max-batch is INFERNO_MAX_BATCH,
+// its key in a configuration file max-batch.
+type Config struct {
+	File string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these settings, keys as the flags are named."`
+
+	Models  []Model `name:"model" sep:"none" placeholder:"NAME=PATH" help:"Model to serve: a Hugging Face directory or a GGUF file. Repeatable."`
+	Device  string  `default:"auto" help:"Where models run: auto, cpu or cuda. Auto takes a CUDA card where one is usable."`
+	GPU     int     `name:"gpu" default:"0" help:"Which CUDA card."`
+	CUDALib string  `name:"cuda-library" placeholder:"FILE" help:"Path of libinferno_cuda.so; found beside the program or in ../lib/inferno when not given."`
+	Threads int     `default:"0" help:"CPU threads of a step, for each model; 0 means one a core."`
+	Exact   bool    `help:"Multiply quantised weights by float32 activations and keep keys and values in float32: slower, closer to the checkpoint."`
+	DType   string  `name:"dtype" default:"auto" help:"Type that unquantised weights are kept in: auto (as stored), f32, f16 or bf16."`
+
+	Context        int   `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
+	MaxBatch       int   `default:"64" help:"Most requests in one step."`
+	MaxBatchTokens int   `default:"0" help:"Most tokens in one step; 0 means as many as take about 250 ms, measured at the start."`
+	MaxQueue       int   `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
+	KVMemory       Bytes `name:"kv-memory" default:"1GiB" help:"Memory for cached keys and values, for each model."`
+
+	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services."`
+	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none."`
+	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection."`
+	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice."`
+	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop."`
+
+	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given."`
+	Advertise  string `placeholder:"HOST:PORT" help:"Address that other hosts reach this instance by; the listen address when not given."`
+
+	LogFormat string `default:"text" help:"Log lines as text or json."`
+	LogLevel  string `default:"info" help:"Least level logged: debug, info, warn or error."`
+}
+
+// Model is a model to serve.
+type Model struct {
+	Name string // what requests call it
+	Path string // a Hugging Face directory or a GGUF file
+}
+
+// UnmarshalText reads NAME=PATH.
+func (m *Model) UnmarshalText(text []byte) error {
+	name, path, found := strings.Cut(string(text), "=")
+	if !found || name == "" || path == "" {
+		return fmt.Errorf("%q: want NAME=PATH", text)
+	}
+	*m = Model{Name: name, Path: path}
+	return nil
+}
+
+// MaxModelName is the longest name of a model, in bytes.
+const MaxModelName = 128
+
+// Validate reports every fault at once.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+
+	if len(c.Models) == 0 {
+		fault("model: none given, want at least one NAME=PATH")
+	}
+	seen := map[string]bool{}
+	for _, m := range c.Models {
+		if !validName(m.Name) {
+			fault("model: name %q: want 1 to %d characters of A-Z a-z 0-9 . _ : / -", m.Name, MaxModelName)
+		}
+		if seen[m.Name] {
+			fault("model: name %q is given twice", m.Name)
+		}
+		seen[m.Name] = true
+	}
+	oneOf(fault, "device", c.Device, "auto", "cpu", "cuda")
+	oneOf(fault, "dtype", c.DType, "auto", "f32", "f16", "bf16")
+	oneOf(fault, "log-format", c.LogFormat, "text", "json")
+	oneOf(fault, "log-level", c.LogLevel, "debug", "info", "warn", "error")
+	within(fault, "gpu", c.GPU, 0, 63)
+	within(fault, "threads", c.Threads, 0, 256)
+	within(fault, "context", c.Context, 0, 1<<24)
+	within(fault, "max-batch", c.MaxBatch, 1, 4096)
+	within(fault, "max-batch-tokens", c.MaxBatchTokens, 0, 1<<20)
+	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
+	if c.KVMemory < 1<<20 {
+		fault("kv-memory: %v, want at least 1MiB", c.KVMemory)
+	}
+	if c.DrainTimeout < 0 || c.DrainDelay < 0 {
+		fault("drain-timeout, drain-delay: %v, %v, want 0 or more", c.DrainTimeout, c.DrainDelay)
+	}
+	address(fault, "listen", c.Listen)
+	if c.AdminListen != "" {
+		address(fault, "admin-listen", c.AdminListen)
+	}
+	if c.Advertise != "" {
+		address(fault, "advertise", c.Advertise)
+	}
+	return errors.Join(faults...)
+}
+
+// StepThreads is how many CPU threads a step uses.
+func (c *Config) StepThreads() int {
+	if c.Threads > 0 {
+		return c.Threads
+	}
+	return runtime.GOMAXPROCS(0) // which respects the CPU limit of a container
+}
+
+func validName(name string) bool {
+	if name == "" || len(name) > MaxModelName || strings.Contains(name, "..") {
+		return false
+	}
+	return strings.IndexFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._:/-", r)
+	}) < 0
+}
+
+func oneOf(fault func(string, ...any), key, value string, allowed ...string) {
+	for _, a := range allowed {
+		if value == a {
+			return
+		}
+	}
+	fault("%s: %q, want one of %s", key, value, strings.Join(allowed, ", "))
+}
+
+func within(fault func(string, ...any), key string, value, least, most int) {
+	if value < least || value > most {
+		fault("%s: %d, want %d to %d", key, value, least, most)
+	}
+}
+
+func address(fault func(string, ...any), key, value string) {
+	if _, _, err := net.SplitHostPort(value); err != nil {
+		fault("%s: %q, want HOST:PORT", key, value)
+	}
+}

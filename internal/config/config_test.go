@@ -1,0 +1,144 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPrecedenceIsFlagEnvironmentFileDefault(t *testing.T) {
+	name := write(t, "max-batch: 3\nmax-queue: 5\nthreads: 7\nmodel: [m=/file]\ndrain-timeout: 9s\nkv-memory: 64MiB\n")
+	t.Setenv("INFERNO_MAX_BATCH", "2")
+	t.Setenv("INFERNO_MAX_QUEUE", "4")
+	c, err := Load([]string{"--config", name, "--max-batch", "1"}, "v", new(bytes.Buffer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct {
+		setting   string
+		got, want any
+	}{
+		{"max-batch from the flag", c.MaxBatch, 1},
+		{"max-queue from the environment", c.MaxQueue, 4},
+		{"threads from the file", c.Threads, 7},
+		{"drain-timeout from the file", c.DrainTimeout, 9 * time.Second},
+		{"kv-memory from the file", c.KVMemory, Bytes(64 << 20)},
+		{"model from the file", c.Models[0], Model{Name: "m", Path: "/file"}},
+		{"device by default", c.Device, "auto"},
+		{"listen by default", c.Listen, "127.0.0.1:50051"},
+		{"reflection by default", c.Reflection, true},
+	}
+	for _, w := range want {
+		if w.got != w.want {
+			t.Errorf("%s: %v, want %v", w.setting, w.got, w.want)
+		}
+	}
+}
+
+func TestModelsAreAListOrAMapping(t *testing.T) {
+	for _, text := range []string{"model: {a: /x, b: '/y,z'}", `{"model": ["a=/x", "b=/y,z"]}`} {
+		c, err := Load([]string{"--config", write(t, text)}, "v", new(bytes.Buffer))
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		paths := map[string]string{}
+		for _, m := range c.Models {
+			paths[m.Name] = m.Path
+		}
+		if len(c.Models) != 2 || paths["a"] != "/x" || paths["b"] != "/y,z" {
+			t.Errorf("%s: %v", text, c.Models)
+		}
+	}
+	c, err := Load([]string{"--model", "a=/x", "--model", "b=/y=1,2", "--no-reflection"}, "v", new(bytes.Buffer))
+	if err != nil || len(c.Models) != 2 || c.Models[1] != (Model{"b", "/y=1,2"}) || c.Reflection {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestBadConfigurationNamesItsFaults(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		file string
+		want []string // all in the error
+	}{
+		{"no model", nil, "", []string{"model: none given"}},
+		{"all at once", []string{"--device=tpu", "--max-batch=0", "--dtype=f8", "--listen=here"}, "",
+			[]string{`device: "tpu"`, "max-batch: 0, want 1 to 4096", `dtype: "f8"`, `listen: "here"`, "model: none"}},
+		{"unknown flag", []string{"--modle=a=b"}, "", []string{"--modle"}},
+		{"unknown keys", []string{"--model=a=b"}, "modle: x\nthread: 1\n", []string{`unknown key "modle"`, `unknown key "thread"`}},
+		{"key twice", []string{"--model=a=b"}, "threads: 1\nthreads: 2\n", []string{"threads"}},
+		{"wrong type", []string{"--model=a=b"}, "threads: many\n", []string{"threads", "many"}},
+		{"nested", []string{"--model=a=b"}, "threads: {a: 1}\n", []string{"threads", "want a value"}},
+		{"not yaml", []string{"--model=a=b"}, "a: [", []string{"configuration file"}},
+		{"bad size", []string{"--model=a=b", "--kv-memory=1XB"}, "", []string{"1XB", "64MiB"}},
+		{"tiny size", []string{"--model=a=b", "--kv-memory=1KiB"}, "", []string{"kv-memory: 1KiB, want at least 1MiB"}},
+		{"bad duration", []string{"--model=a=b", "--drain-timeout=5"}, "", []string{"drain-timeout"}},
+		{"model without path", []string{"--model=a"}, "", []string{"NAME=PATH"}},
+		{"model twice", []string{"--model=a=b", "--model=a=c"}, "", []string{"given twice"}},
+		{"model name climbs", []string{"--model=../a=b"}, "", []string{`name "../a"`}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			args := test.args
+			if test.file != "" {
+				args = append(args, "--config", write(t, test.file))
+			}
+			_, err := Load(args, "v", new(bytes.Buffer))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q lacks %q", err, want)
+				}
+			}
+		})
+	}
+	if _, err := Load([]string{"--config", filepath.Join(t.TempDir(), "none")}, "v", new(bytes.Buffer)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestHelpAndVersionEndWithSuccess(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"--version"}} {
+		var out bytes.Buffer
+		if _, err := Load(args, "v1.2.3", &out); !errors.Is(err, ErrExit) {
+			t.Errorf("%v: %v", args, err)
+		}
+		if !strings.Contains(out.String(), map[bool]string{true: "v1.2.3", false: "--kv-memory"}[args[0] == "--version"]) {
+			t.Errorf("%v printed %q", args, out.String())
+		}
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]Bytes{"64MiB": 64 << 20, "1.5GiB": 3 << 29, "4096": 4096, "2 KB": 2000, "0": 0, "7B": 7} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want {
+			t.Errorf("%q: %d, %v, want %d", text, b, err, want)
+		}
+		var again Bytes
+		if err := again.UnmarshalText([]byte(b.String())); err != nil || again != b {
+			t.Errorf("%q prints as %q, which reads as %d", text, b, again)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1e30GiB", "NaN", "1 XiB"} {
+		if err := new(Bytes).UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q: accepted", text)
+		}
+	}
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "inferno.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}

@@ -1,0 +1,152 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	"go.yaml.in/yaml/v3"
+)
+
+// ErrExit means that the arguments asked for something that has been done (--help, --version): the program ends with success.
+var ErrExit = errors.New("done")
+
+// maxFile bounds a configuration file, in bytes.
+const maxFile = 1 << 20
+
+// Load reads flags, then what they leave open from the environment, the configuration file and the defaults, and validates the whole.
+// The error lists every fault; it is ErrExit after --help or --version, whose text goes to stdout.
+func Load(args []string, version string, stdout io.Writer) (*Config, error) {
+	early, err := parse(args, version, stdout, nil)
+	if err != nil {
+		return nil, err
+	}
+	if early.File == "" {
+		return early, early.Validate()
+	}
+	f, err := readFile(early.File)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parse(args, version, stdout, f)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Validate()
+}
+
+// settings is Config without its Validate, which kong would call before the file is read.
+type settings Config
+
+// parse fills a Config. f, which may be nil, ranks below flags and environment.
+func parse(args []string, version string, stdout io.Writer, f *file) (*Config, error) {
+	var cli struct {
+		settings
+		Version kong.VersionFlag `help:"Print the version and exit."`
+	}
+	exited := false
+	options := []kong.Option{
+		kong.Name("inferno-server"),
+		kong.Description("Serves Llama-family models over gRPC."),
+		kong.Vars{"version": version},
+		kong.DefaultEnvars("INFERNO"),
+		kong.Writers(stdout, stdout),
+		kong.Exit(func(int) { exited = true }),
+	}
+	if f != nil {
+		options = append(options, kong.Resolvers(f))
+	}
+	parser, err := kong.New(&cli, options...)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	_, err = parser.Parse(args)
+	if exited {
+		return nil, ErrExit
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := Config(cli.settings)
+	return &c, nil
+}
+
+// file is a configuration file as a kong.Resolver. Kong would let a file override the environment, ignore unknown keys, and take the
+// last of two equal ones; this does none of that.
+type file struct {
+	name     string
+	settings map[string]any
+}
+
+func readFile(name string) (*file, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("configuration file %s: larger than %d bytes", name, maxFile)
+	}
+	settings := map[string]any{}
+	if err := yaml.Unmarshal(text, &settings); err != nil {
+		return nil, fmt.Errorf("configuration file %s: %w", name, err)
+	}
+	return &file{name: name, settings: settings}, nil
+}
+
+// Validate refuses keys that are no settings.
+func (f *file) Validate(app *kong.Application) error {
+	known := map[string]bool{}
+	for _, flag := range app.Flags {
+		known[flag.Name] = true
+	}
+	for _, name := range []string{"help", "version", "config"} {
+		delete(known, name)
+	}
+	var faults []error
+	for key := range f.settings {
+		if !known[key] {
+			faults = append(faults, fmt.Errorf("configuration file %s: unknown key %q", f.name, key))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Resolve gives a flag its value from the file, unless the environment has one.
+func (f *file) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	for _, name := range flag.Envs {
+		if _, set := os.LookupEnv(name); set {
+			return nil, nil
+		}
+	}
+	value, set := f.settings[flag.Name]
+	if !set {
+		return nil, nil
+	}
+	if models, ok := value.(map[string]any); ok && flag.Name == "model" {
+		return modelList(models), nil
+	}
+	switch v := value.(type) {
+	case map[string]any, nil:
+		return nil, fmt.Errorf("configuration file %s: %s: want a value, not %T", f.name, flag.Name, v)
+	case []any:
+		return v, nil
+	}
+	return fmt.Sprint(value), nil
+}
+
+// modelList lets a file spell models as a mapping of names to paths.
+func modelList(models map[string]any) []any {
+	list := make([]any, 0, len(models))
+	for name, path := range models {
+		list = append(list, name+"="+strings.TrimSpace(fmt.Sprint(path)))
+	}
+	return list
+}

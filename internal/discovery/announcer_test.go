@@ -1,0 +1,90 @@
+package discovery_test
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/inferno-serve/inferno/internal/discovery"
+	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/event"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/memory"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type engine struct{ state atomic.Int64 }
+
+func (*engine) Component() string { return "engine/m" }
+func (e *engine) Health(context.Context) (health.State, string) {
+	return health.State(e.state.Load()), ""
+}
+
+// The chain that the parts form over the bus: memory alert → health → registry, with nothing else between them.
+func TestMemoryAlertReachesTheRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		bus := event.New()
+		checker := health.NewChecker(health.Options{Interval: time.Hour, Bus: bus})
+		pool := health.NewMemory(bus, checker.Refresh)
+		e := &engine{}
+		e.state.Store(int64(health.Starting))
+		checker.Add(e, true)
+		checker.Add(pool, false)
+
+		registry := static.New()
+		announcer := discovery.NewAnnouncer(discovery.AnnouncerOptions{
+			Provider: registry, Bus: bus, Log: slog.New(slog.DiscardHandler), Health: checker.Report,
+			Describe: func() discovery.Instance { return discovery.Instance{ID: "a", Address: "h:1"} },
+		})
+		registered := event.Subscribe[discovery.Registered](bus, 16)
+		defer registered.Close()
+		done := make(chan error, 3)
+		for _, run := range []func(context.Context) error{checker.Run, pool.Run, announcer.Run} {
+			go func() { done <- run(ctx) }()
+		}
+		expect := func(when string, want ...discovery.State) {
+			t.Helper()
+			time.Sleep(time.Second) // past the announcer's settling, on the test's own clock
+			list, err := registry.List(ctx)
+			if err != nil || len(list) != len(want) || len(want) == 1 && list[0].State != want[0] {
+				t.Fatalf("%s: registry holds %+v (%v), want %v", when, list, err, want)
+			}
+		}
+		expect("while starting")
+		e.state.Store(int64(health.Serving))
+		checker.Refresh()
+		expect("serving", discovery.Serving)
+
+		tracker := memory.NewTracker(memory.TrackerOptions{Limit: 100, AlertAt: 0.9, Bus: bus})
+		if err := tracker.Reserve("m", memory.KV, 95); err != nil {
+			t.Fatal(err)
+		}
+		expect("after the alert", discovery.Degraded)
+		tracker.Release("m", memory.KV, 95)
+		expect("after the alert cleared", discovery.Serving)
+		e.state.Store(int64(health.NotServing))
+		checker.Refresh()
+		expect("engine broken", discovery.NotServing)
+		checker.Drain("stopping")
+		if len(registered.C()) != 4 {
+			t.Errorf("%d events told of the registration, want one for each of its 4 states", len(registered.C()))
+		}
+
+		cancel()
+		for range 3 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if list, err := registry.List(context.Background()); err != nil || len(list) != 0 {
+			t.Errorf("after the end the registry holds %+v (%v)", list, err)
+		}
+	})
+}

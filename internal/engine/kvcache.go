@@ -1,0 +1,77 @@
+package engine
+
+import "fmt"
+
+// blockPool owns the KV blocks: pages of blockSize tokens in every layer, named by an index.
+//
+// A block is free, or its reference count equals the number of block tables that name it; free and referenced blocks are all there are.
+type blockPool struct {
+	blockSize int
+	refs      []int32 // [B] references of each block
+	free      []int32 // stack of blocks without references
+}
+
+func newBlockPool(numBlocks, blockSize int) *blockPool {
+	p := &blockPool{blockSize: blockSize, refs: make([]int32, numBlocks), free: make([]int32, numBlocks)}
+	for i := range p.free {
+		p.free[i] = int32(numBlocks - 1 - i) // block 0 is taken first
+	}
+	return p
+}
+
+func (p *blockPool) total() int   { return len(p.refs) }
+func (p *blockPool) numFree() int { return len(p.free) }
+
+// blocksFor is how many blocks hold that many tokens.
+func (p *blockPool) blocksFor(tokens int) int { return (tokens + p.blockSize - 1) / p.blockSize }
+
+// take returns a free block, with one reference. The caller has looked at numFree.
+func (p *blockPool) take() int32 {
+	b := p.free[len(p.free)-1]
+	p.free = p.free[:len(p.free)-1]
+	if p.refs[b] != 0 {
+		panic(fmt.Sprintf("engine: free block %d has %d references", b, p.refs[b]))
+	}
+	p.refs[b] = 1
+	return b
+}
+
+// release gives one reference of each block back, the last ones first, so that a sequence that comes back gets its blocks in order.
+func (p *blockPool) release(table []int32) {
+	for i := len(table) - 1; i >= 0; i-- {
+		b := table[i]
+		p.refs[b]--
+		switch {
+		case p.refs[b] == 0:
+			p.free = append(p.free, b) // within its capacity: it held all blocks
+		case p.refs[b] < 0:
+			panic(fmt.Sprintf("engine: block %d released with %d references", b, p.refs[b]+1))
+		}
+	}
+}
+
+// checkIntegrity compares the counts with the block tables that are in use.
+func (p *blockPool) checkIntegrity(tables [][]int32) error {
+	named := make([]int32, len(p.refs))
+	for _, table := range tables {
+		for _, b := range table {
+			named[b]++
+		}
+	}
+	free := make([]bool, len(p.refs))
+	for _, b := range p.free {
+		if free[b] {
+			return fmt.Errorf("block %d is free twice", b)
+		}
+		free[b] = true
+	}
+	for b, refs := range p.refs {
+		if refs != named[b] {
+			return fmt.Errorf("block %d has %d references, %d tables name it", b, refs, named[b])
+		}
+		if free[b] != (refs == 0) {
+			return fmt.Errorf("block %d has %d references, on the free list: %v", b, refs, free[b])
+		}
+	}
+	return nil
+}

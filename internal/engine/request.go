@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Errors of Submit and of streams. A stream may also end with the cause of its context: context.Canceled, context.DeadlineExceeded.
+var (
+	ErrInvalid     = errors.New("invalid request")            // wrapped by *LimitError
+	ErrTooLong     = errors.New("request too long")           // wrapped by *LimitError: it could not run even alone
+	ErrQueueFull   = errors.New("queue full")                 // wrapped by *QueueFullError
+	ErrDuplicateID = errors.New("request id is already live") // until the request that has it ended
+	ErrDraining    = errors.New("engine is draining")         // no new work is taken
+	ErrAborted     = errors.New("request aborted")            // by Abort, or by Close before it was done
+	ErrNotFinite   = errors.New("logits not finite")          // the model made a NaN or an infinity in this request's row
+	ErrDeviceLost  = errors.New("engine lost its device")     // for good: the replica has to be replaced; the cause is wrapped too
+)
+
+// Request asks for a continuation of Prompt. It must not be changed after Submit.
+type Request struct {
+	ID       string  // not empty; unique among live requests
+	Prompt   []int32 // token ids, at least one
+	Sampling Sampling
+	Stop     Stopping
+	Arrived  time.Time // where Queued and Total are counted from; zero: the time of Submit
+}
+
+// Sampling says how tokens are chosen; kernels/inferno.h defines the arithmetic.
+type Sampling struct {
+	Temperature float32 // 0: greedy
+	TopK        int     // 0: off
+	TopP        float32 // 0 or 1: off
+	MinP        float32 // 0: off
+	Seed        uint64  // the same seed gives the same tokens in any batch
+}
+
+// Stopping says when the output ends. What ended it is the last token of the stream.
+type Stopping struct {
+	MaxTokens  int     // new tokens; 0: what is left of the context
+	MinTokens  int     // no end or stop token is generated before this many new tokens
+	EndTokens  []int32 // the model's
+	StopTokens []int32 // the request's
+	IgnoreEOS  bool    // end tokens are generated like any other, and the output goes on
+}
+
+// maxBanned bounds the end and stop tokens of a request: the ids that min_tokens keeps from being generated.
+const maxBanned = 64
+
+// LimitError is a field of a request that is out of bounds. It wraps ErrTooLong or ErrInvalid.
+type LimitError struct {
+	Field string // as the API spells it
+	Value any
+	Limit string // "at most 2047 tokens (context 2048)"
+	kind  error
+}
+
+func (e *LimitError) Error() string { return fmt.Sprintf("%s is %v, want %s", e.Field, e.Value, e.Limit) }
+func (e *LimitError) Unwrap() error { return e.kind }
+
+// QueueFullError is Submit's answer when the queue is full. It wraps ErrQueueFull.
+type QueueFullError struct {
+	Limit      int           // requests that may wait
+	RetryAfter time.Duration // about when a place will be free
+}
+
+func (e *QueueFullError) Error() string {
+	return fmt.Sprintf("queue full: %d requests wait, retry in %v", e.Limit, e.RetryAfter)
+}
+func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
+
+// validate returns a *LimitError for the first field that is out of bounds. context is the tokens that one sequence may have, prompt
+// and output together; vocabulary is the number of token ids.
+func (r *Request) validate(context, vocabulary int) error {
+	if r.ID == "" {
+		return &LimitError{"request_id", `""`, "an id", ErrInvalid}
+	}
+	if err := r.validatePrompt(context, vocabulary); err != nil {
+		return err
+	}
+	if err := r.Stop.validate(len(r.Prompt), context, vocabulary); err != nil {
+		return err
+	}
+	return r.Sampling.validate()
+}
+
+func (r *Request) validatePrompt(context, vocabulary int) error {
+	if len(r.Prompt) == 0 {
+		return &LimitError{"prompt", "empty", "at least 1 token", ErrInvalid}
+	}
+	if len(r.Prompt) >= context {
+		limit := fmt.Sprintf("at most %d tokens (the context of %d, less one to generate)", context-1, context)
+		return &LimitError{"prompt", fmt.Sprintf("%d tokens", len(r.Prompt)), limit, ErrTooLong}
+	}
+	return validateIDs("prompt", r.Prompt, vocabulary)
+}
+
+func validateIDs(field string, ids []int32, vocabulary int) error {
+	for i, id := range ids {
+		if id < 0 || int(id) >= vocabulary {
+			return &LimitError{fmt.Sprintf("%s[%d]", field, i), id, fmt.Sprintf("0 to %d", vocabulary-1), ErrInvalid}
+		}
+	}
+	return nil
+}
+
+func (s *Stopping) validate(prompt, context, vocabulary int) error {
+	if s.MaxTokens < 0 {
+		return &LimitError{"max_tokens", s.MaxTokens, "0 or more", ErrInvalid}
+	}
+	if s.MaxTokens > context-prompt {
+		limit := fmt.Sprintf("at most %d (the context of %d, less %d of the prompt)", context-prompt, context, prompt)
+		return &LimitError{"max_tokens", s.MaxTokens, limit, ErrTooLong}
+	}
+	if most := s.maxNew(prompt, context); s.MinTokens < 0 || s.MinTokens > most {
+		return &LimitError{"min_tokens", s.MinTokens, fmt.Sprintf("0 to %d, the most that may be generated", most), ErrInvalid}
+	}
+	if n := len(s.EndTokens) + len(s.StopTokens); n > maxBanned {
+		limit := fmt.Sprintf("at most %d beside the model's %d end tokens", maxBanned-len(s.EndTokens), len(s.EndTokens))
+		return &LimitError{"stop_token_ids", fmt.Sprintf("%d ids", len(s.StopTokens)), limit, ErrInvalid}
+	}
+	if err := validateIDs("end_token_ids", s.EndTokens, vocabulary); err != nil {
+		return err
+	}
+	return validateIDs("stop_token_ids", s.StopTokens, vocabulary)
+}
+
+// maxNew is how many tokens may be generated after a prompt that leaves room for one.
+func (s *Stopping) maxNew(prompt, context int) int {
+	if s.MaxTokens > 0 {
+		return s.MaxTokens
+	}
+	return context - prompt
+}
+
+// validate is written so that a NaN fails every comparison.
+func (s *Sampling) validate() error {
+	if !(s.Temperature >= 0 && s.Temperature <= math.MaxFloat32) {
+		return &LimitError{"temperature", s.Temperature, "0 or more, and finite", ErrInvalid}
+	}
+	if s.TopK < 0 || s.TopK > math.MaxInt32 {
+		return &LimitError{"top_k", s.TopK, fmt.Sprintf("0 to %d", math.MaxInt32), ErrInvalid}
+	}
+	if !(s.TopP >= 0 && s.TopP <= 1) {
+		return &LimitError{"top_p", s.TopP, "0 to 1", ErrInvalid}
+	}
+	if !(s.MinP >= 0 && s.MinP <= 1) {
+		return &LimitError{"min_p", s.MinP, "0 to 1", ErrInvalid}
+	}
+	return nil
+}

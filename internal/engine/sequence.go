@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/device"
+)
+
+// sequence is a request on its way through the engine. The loop owns it from the moment that it drained the intake.
+//
+// A sequence waits, runs or has ended. While it runs, the first `computed` tokens have their keys and values in the blocks of its
+// table, which holds just the blocks for what was computed or is in the step under way.
+type sequence struct {
+	request *Request
+	stream  *Stream // nil in tests of the scheduler
+	probe   bool    // made by Probe: not counted anywhere
+
+	order    uint64  // of arrival; what runs is older than what waits
+	tokens   []int32 // prompt, then what was generated
+	prompt   int     // tokens of the prompt
+	maxNew   int     // tokens that may be generated
+	computed int     // tokens whose keys and values are in the cache
+	table    []int32 // blocks, in the order of the tokens; its capacity is the context's
+	state    sequenceState
+
+	preemptions int
+	err         error // why it ended, where that is no finish
+	finish      FinishReason
+
+	started time.Time // of its first step
+	first   time.Time // of its first token
+	last    time.Time // of its latest token
+}
+
+type sequenceState uint8
+
+const (
+	waiting sequenceState = iota // queued, for the first time or after a preemption
+	running
+	ended
+)
+
+func newSequence(r *Request, context int) *sequence {
+	s := &sequence{request: r, prompt: len(r.Prompt), maxNew: r.Stop.maxNew(len(r.Prompt), context)}
+	s.tokens = append(make([]int32, 0, len(r.Prompt)+min(s.maxNew, 64)), r.Prompt...)
+	return s
+}
+
+func (s *sequence) generated() int { return len(s.tokens) - s.prompt }
+
+// remaining is the tokens that have to be computed before the next one can be sampled: 1 while decoding.
+func (s *sequence) remaining() int { return len(s.tokens) - s.computed }
+
+// decoding says whether the next step of s is a single token that samples one.
+func (s *sequence) decoding() bool { return s.remaining() == 1 && s.generated() > 0 }
+
+// Phase is where a request was when it left: counted by Stats.Cancelled.
+type Phase uint8
+
+// The phases of a request. One that was preempted is queued again.
+const (
+	Queued Phase = iota
+	Prefilling
+	Decoding
+
+	NumPhases = int(Decoding) + 1
+)
+
+var phaseNames = [NumPhases]string{"queued", "prefill", "decode"}
+
+// String is the name that logs and metrics use.
+func (p Phase) String() string {
+	if int(p) >= NumPhases {
+		return fmt.Sprintf("Phase(%d)", uint8(p))
+	}
+	return phaseNames[p]
+}
+
+func (s *sequence) phase() Phase {
+	switch {
+	case s.state == waiting:
+		return Queued
+	case s.generated() == 0:
+		return Prefilling
+	}
+	return Decoding
+}
+
+// accept appends a sampled token and says whether the output ends with it.
+func (s *sequence) accept(id int32) FinishReason {
+	s.tokens = append(s.tokens, id)
+	stop := &s.request.Stop
+	switch {
+	case !stop.IgnoreEOS && slices.Contains(stop.EndTokens, id):
+		return EndToken
+	case slices.Contains(stop.StopTokens, id):
+		return StopToken
+	case s.generated() < s.maxNew:
+		return 0
+	case stop.MaxTokens > 0:
+		return MaxTokens
+	}
+	return ContextFull
+}
+
+// sampleParams is what the next token of s is chosen with. The position counts from the start of the prompt, so that the noise is the
+// same whichever batch computes it, and after a preemption too.
+func (s *sequence) sampleParams() device.SampleParams {
+	o := &s.request.Sampling
+	p := device.SampleParams{
+		Seed: o.Seed, Position: uint32(len(s.tokens)), TopK: int32(o.TopK), Temperature: o.Temperature, TopP: o.TopP, MinP: o.MinP,
+		NumBanned: int32(s.numBanned()),
+	}
+	if p.TopP == 0 {
+		p.TopP = 1
+	}
+	return p
+}
+
+// numBanned is how many ids the next token must not be: all that would end the output, until MinTokens are there.
+func (s *sequence) numBanned() int {
+	stop := &s.request.Stop
+	switch {
+	case s.generated() >= stop.MinTokens:
+		return 0
+	case stop.IgnoreEOS:
+		return len(stop.StopTokens)
+	}
+	return len(stop.StopTokens) + len(stop.EndTokens)
+}
+
+// writeBanned puts those ids at the start of dst.
+func (s *sequence) writeBanned(dst []int32) {
+	stop := &s.request.Stop
+	n := copy(dst, stop.StopTokens)
+	if !stop.IgnoreEOS {
+		copy(dst[n:], stop.EndTokens)
+	}
+}

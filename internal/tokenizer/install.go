@@ -1,0 +1,193 @@
+package tokenizer
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// install gives t the pipeline and its added tokens.
+func (p *pipeline) install(t *Tokenizer, added []jsonAdded) {
+	t.normalize, t.prepare, t.split, t.decode = p.normalize, p.prepare, p.split, p.decode
+	if m := t.model; !p.byteLevel && !m.wholeWords && !m.drops() && spaceStartsWords(m.words) {
+		t.split = append(slices.Clip(t.split), cutWords)
+	}
+	for id := range t.texts {
+		p.setText(t, int32(id))
+	}
+	var raw, normalized []addedToken
+	for _, a := range added {
+		token := addedToken{id: *a.ID, text: a.Content, special: a.Special, lstrip: a.LStrip, rstrip: a.RStrip, singleWord: a.SingleWord}
+		if a.Special {
+			t.kinds[token.id] = control
+		}
+		if !a.Normalized {
+			raw = append(raw, token)
+			continue
+		}
+		if token.text = applyRewrites(t.normalize, token.text, true); token.text != "" {
+			normalized = append(normalized, token)
+		}
+	}
+	t.added, t.normalized = newMatcher(raw), newMatcher(normalized)
+}
+
+// drops reports whether the model has no token for some runes, and none to stand for them.
+func (m *bpe) drops() bool {
+	return m.unknown == noToken && slices.Contains(m.fallback[:], noToken)
+}
+
+// setText sets what a token adds to a decoded text.
+func (p *pipeline) setText(t *Tokenizer, id int32) {
+	piece := t.pieces[id]
+	if p.byteLevel {
+		// A piece with a rune that writes no byte, such as a space, is taken as it is.
+		if text, ok := bytesOfPiece(nil, piece); ok {
+			t.texts[id] = string(text)
+		}
+		return
+	}
+	text := applyRewrites(p.decodeMap, piece, false)
+	if b, ok := byteOfToken(text); ok && p.rawBytes {
+		t.kinds[id], text = rawByte, string([]byte{b})
+	}
+	t.texts[id] = text
+}
+
+// processor is a post-processor of a tokenizer.json.
+type processor struct {
+	Type          string          `json:"type"`
+	Processors    []processor     `json:"processors"`
+	Single        []templatePiece `json:"single"`
+	SpecialTokens map[string]struct {
+		IDs []int32 `json:"ids"`
+	} `json:"special_tokens"`
+}
+
+type templatePiece struct {
+	SpecialToken *struct {
+		ID string `json:"id"`
+	}
+	Sequence *struct {
+		ID string `json:"id"`
+	}
+}
+
+// useSpecials sets what AddSpecial adds, BOS and EOS.
+func (t *Tokenizer) useSpecials(data []byte, config specialConfig) error {
+	template, err := readTemplate(data)
+	if err != nil {
+		return fmt.Errorf("post_processor: %w", err)
+	}
+	if template != nil {
+		if err := t.useTemplate(template); err != nil {
+			return fmt.Errorf("post_processor: TemplateProcessing: %w", err)
+		}
+	}
+	if t.bos, err = t.named(config.BOS, t.prefix); err != nil {
+		return fmt.Errorf("tokenizer_config.json: bos_token: %w", err)
+	}
+	if t.eos, err = t.named(config.EOS, t.suffix); err != nil {
+		return fmt.Errorf("tokenizer_config.json: eos_token: %w", err)
+	}
+	if template != nil {
+		return nil
+	}
+	return t.addConfigured(config)
+}
+
+// named returns the id of a configured token, or without one the only token of the template at its place.
+func (t *Tokenizer) named(name tokenName, placed []int32) (int32, error) {
+	if name != "" {
+		id, ok := t.ids[string(name)]
+		if !ok {
+			return noToken, fmt.Errorf("%q is not in the vocabulary", string(name))
+		}
+		return id, nil
+	}
+	if len(placed) == 1 {
+		return placed[0], nil
+	}
+	return noToken, nil
+}
+
+func (t *Tokenizer) addConfigured(config specialConfig) error {
+	for _, add := range []struct {
+		name string
+		want *bool
+		id   int32
+		list *[]int32
+	}{{"add_bos_token", config.AddBOS, t.bos, &t.prefix}, {"add_eos_token", config.AddEOS, t.eos, &t.suffix}} {
+		if add.want == nil || !*add.want {
+			continue
+		}
+		if add.id == noToken {
+			return fmt.Errorf("tokenizer_config.json: %s is true, but it names no such token", add.name)
+		}
+		*add.list = []int32{add.id}
+	}
+	return nil
+}
+
+// readTemplate returns the TemplateProcessing of a post_processor, or nil without one. ByteLevel, the other one that is
+// known, changes offsets only.
+func readTemplate(data []byte) (found *processor, err error) {
+	if data == nil {
+		return nil, nil
+	}
+	var root *processor
+	if err := json.Unmarshal(data, &root); err != nil || root == nil {
+		return nil, err
+	}
+	list := []processor{*root}
+	for len(list) > 0 {
+		p := list[0]
+		list = list[1:]
+		switch p.Type {
+		case "Sequence":
+			list = append(slices.Clone(p.Processors), list...)
+		case "ByteLevel":
+		case "TemplateProcessing":
+			if found != nil {
+				return nil, fmt.Errorf("more than one TemplateProcessing is not supported")
+			}
+			found = &p
+		default:
+			return nil, fmt.Errorf("type %q is not supported", p.Type)
+		}
+	}
+	return found, nil
+}
+
+// useTemplate reads single: special tokens around the sequence A.
+func (t *Tokenizer) useTemplate(p *processor) error {
+	sequences := 0
+	for _, piece := range p.Single {
+		switch {
+		case piece.SpecialToken != nil:
+			name := piece.SpecialToken.ID
+			special, ok := p.SpecialTokens[name]
+			if !ok {
+				return fmt.Errorf("special_tokens lacks %q", name)
+			}
+			for _, id := range special.IDs {
+				if err := t.checkID(id); err != nil {
+					return fmt.Errorf("special_tokens[%q]: %w", name, err)
+				}
+			}
+			if sequences == 0 {
+				t.prefix = append(t.prefix, special.IDs...)
+			} else {
+				t.suffix = append(t.suffix, special.IDs...)
+			}
+		case piece.Sequence != nil && piece.Sequence.ID == "A":
+			sequences++
+		default:
+			return fmt.Errorf("single has a piece that is neither a SpecialToken nor Sequence A")
+		}
+	}
+	if sequences != 1 {
+		return fmt.Errorf("single has Sequence A %d times, want once", sequences)
+	}
+	return nil
+}

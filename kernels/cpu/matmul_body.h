@@ -1,0 +1,158 @@
+// matmul_body.h: the inner loops of matmul.h for one instruction set, included after simd.h by matmul_*.c. A tile keeps all its sums in
+// registers: a weight is loaded (and unpacked) once for all activation rows, an activation is broadcast once for all row groups.
+//
+// Bound by memory for one activation row (the weights are read once), by FMA or VNNI throughput from 8 rows on.
+
+// `rows`, `groups` and `dtype` are constants wherever this is inlined.
+SIMD void float_tile_of(const cpu_tile *t, const float *x, int64_t x_stride, int32_t dtype, int rows, int groups) {
+  const int64_t element = dtype == INFERNO_F32 ? 4 : 2;
+  const int vectors = groups * SUBS;
+  vf acc[MATMUL_MAX_ROWS][MATMUL_MAX_GROUPS * SUBS];
+  UNROLL for (int r = 0; r < rows; r++) {
+    UNROLL for (int j = 0; j < vectors; j++) {
+      acc[r][j] = t->resume ? vf_load(t->acc + r * MATMUL_ACC_STRIDE + j * LANES) : vf_zero();
+    }
+  }
+  const uint8_t *panel = t->panel;
+  for (int64_t c = 0; c < t->cols; c++, panel += CPU_LANE_ROWS * element) {
+    vf w[MATMUL_MAX_GROUPS * SUBS];
+    UNROLL for (int j = 0; j < vectors; j++) w[j] = vf_load_as(dtype, panel + j / SUBS * t->group_bytes, j % SUBS * LANES);
+    UNROLL for (int r = 0; r < rows; r++) {
+      vf broadcast = vf_set1(x[r * x_stride + c]);
+      UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_fma(broadcast, w[j], acc[r][j]);
+    }
+  }
+  UNROLL for (int r = 0; r < rows; r++) {
+    UNROLL for (int j = 0; j < vectors; j++) vf_store(t->acc + r * MATMUL_ACC_STRIDE + j * LANES, acc[r][j]);
+  }
+}
+
+// The tiles that fit MAX_TILE vectors of sums; matmul.c asks for no other.
+SIMD void float_tile_as(const cpu_tile *t, const float *x, int64_t x_stride, int32_t dtype) {
+  switch (t->rows * 8 + t->groups) {
+  case 8 + 1: float_tile_of(t, x, x_stride, dtype, 1, 1); return;
+  case 8 + 2: float_tile_of(t, x, x_stride, dtype, 1, 2); return;
+#if MAX_TILE / SUBS >= 4
+  case 8 + 4: float_tile_of(t, x, x_stride, dtype, 1, 4); return;
+#endif
+  case 16 + 1: float_tile_of(t, x, x_stride, dtype, 2, 1); return;
+#if MAX_TILE / SUBS >= 4
+  case 16 + 2: float_tile_of(t, x, x_stride, dtype, 2, 2); return;
+  case 32 + 1: float_tile_of(t, x, x_stride, dtype, 4, 1); return;
+#endif
+#if MAX_TILE / SUBS >= 16
+  case 16 + 4: float_tile_of(t, x, x_stride, dtype, 2, 4); return;
+  case 32 + 2: float_tile_of(t, x, x_stride, dtype, 4, 2); return;
+  case 32 + 4: float_tile_of(t, x, x_stride, dtype, 4, 4); return;
+  case 64 + 1: float_tile_of(t, x, x_stride, dtype, 8, 1); return;
+  case 64 + 2: float_tile_of(t, x, x_stride, dtype, 8, 2); return;
+#endif
+  }
+}
+
+TARGET static void float_tile(const cpu_tile *t, const float *x, int64_t x_stride) {
+  switch (t->dtype) {
+  case INFERNO_F32: float_tile_as(t, x, x_stride, INFERNO_F32); return;
+  case INFERNO_F16: float_tile_as(t, x, x_stride, INFERNO_F16); return;
+  case INFERNO_BF16: float_tile_as(t, x, x_stride, INFERNO_BF16); return;
+  }
+}
+
+SIMD void quant_tile_of(const cpu_tile *t, const cpu_act_block *x, int64_t x_stride, int32_t dtype, int rows) {
+  vf acc[MATMUL_MAX_ROWS][SUBS];
+  UNROLL for (int r = 0; r < rows; r++) {
+    UNROLL for (int s = 0; s < SUBS; s++) acc[r][s] = vf_zero();
+  }
+  const uint8_t *block = t->panel;
+  for (int64_t b = 0; b < t->cols / CPU_QBLOCK; b++, block += cpu_block_bytes(dtype)) {
+    UNROLL for (int s = 0; s < SUBS; s++) {
+      const uint8_t *quants = block + cpu_block_head(dtype) + s * LANES * 4;
+      vf scale = vf_load_as(INFERNO_F16, block, s * LANES);
+      vf minimum = dtype == INFERNO_Q4_1 ? vf_load_as(INFERNO_F16, block + 32, s * LANES) : vf_zero();
+      vq w = dtype == INFERNO_Q8_0 ? vq_unpack8(quants) : vq_unpack4(quants);
+      UNROLL for (int r = 0; r < rows; r++) {
+        const cpu_act_block *a = &x[r * x_stride + b];
+        vf dot = dtype == INFERNO_Q8_0 ? vq_dot8(&w, a) : vq_dot4(&w, a, dtype == INFERNO_Q4_0);
+        acc[r][s] = vf_fma(vf_mul(scale, vf_set1(a->d)), dot, acc[r][s]);
+        if (dtype == INFERNO_Q4_1) acc[r][s] = vf_fma(minimum, vf_set1(a->d_sum), acc[r][s]);
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < rows; r++) {
+    UNROLL for (int s = 0; s < SUBS; s++) vf_store(t->acc + r * MATMUL_ACC_STRIDE + s * LANES, acc[r][s]);
+  }
+}
+
+SIMD void quant_tile_as(const cpu_tile *t, const cpu_act_block *x, int64_t x_stride, int32_t dtype) {
+  switch (t->rows) {
+  case 1: quant_tile_of(t, x, x_stride, dtype, 1); return;
+  case 2: quant_tile_of(t, x, x_stride, dtype, 2); return;
+  case 4: quant_tile_of(t, x, x_stride, dtype, 4); return;
+#if MAX_TILE >= 16
+  case 8: quant_tile_of(t, x, x_stride, dtype, 8); return;
+#endif
+  }
+}
+
+TARGET static void quant_tile(const cpu_tile *t, const cpu_act_block *x, int64_t x_stride) {
+  switch (t->dtype) {
+  case INFERNO_Q8_0: quant_tile_as(t, x, x_stride, INFERNO_Q8_0); return;
+  case INFERNO_Q4_0: quant_tile_as(t, x, x_stride, INFERNO_Q4_0); return;
+  case INFERNO_Q4_1: quant_tile_as(t, x, x_stride, INFERNO_Q4_1); return;
+  }
+}
+
+// Plain loops, which the compiler turns into this instruction set. The largest magnitude is found among the bit patterns, where NaN is
+// the largest of all; rounding to nearest even is the addition of 1.5·2²³.
+TARGET static void quantise(const float *x, int64_t cols, cpu_act_block *out) {
+  for (; cols > 0; cols -= CPU_QBLOCK, x += CPU_QBLOCK, out++) {
+    int32_t bits[CPU_QBLOCK], largest = 0, sum = 0;
+    memcpy(bits, x, sizeof bits);
+    for (int i = 0; i < CPU_QBLOCK; i++) {
+      int32_t magnitude = bits[i] & 0x7fffffff;
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    float max = cpu_float_of_bits((uint32_t)largest);
+    bool tiny = max < 1e-30f; // so small that its inverse might overflow
+    float inverse = tiny ? 0 : 127 / max;
+    float rounded[CPU_QBLOCK];
+    for (int i = 0; i < CPU_QBLOCK; i++) rounded[i] = x[i] * inverse + 12582912.0f;
+    memcpy(bits, rounded, sizeof bits);
+    for (int i = 0; i < CPU_QBLOCK; i++) {
+      int32_t q = bits[i] - 0x4b400000;
+      out->q[i] = (int8_t)q;
+      sum += (int8_t)q;
+    }
+    out->d = tiny ? 0 : max / 127;
+    out->d_sum = out->d * (float)sum;
+    out->sum128 = -128 * sum;
+  }
+}
+
+// The lanes of value · scale + minimum for the bits of one column.
+SIMD vf dequantised(vw line, int shift, int mask, vf offset, vf scale, vf minimum) {
+  return vf_fma(vf_sub(vw_field(line, shift, mask), offset), scale, minimum);
+}
+
+TARGET static void dequantise(int32_t dtype, const uint8_t *panel, int64_t cols, float *out) {
+  const int64_t head = cpu_block_head(dtype);
+  const vf offset = vf_set1(dtype == INFERNO_Q8_0 ? 128 : dtype == INFERNO_Q4_0 ? 8 : 0);
+  for (; cols > 0; cols -= CPU_QBLOCK, panel += cpu_block_bytes(dtype), out += CPU_QBLOCK * CPU_LANE_ROWS) {
+    for (int s = 0; s < SUBS; s++) {
+      vf scale = vf_load_as(INFERNO_F16, panel, s * LANES);
+      vf minimum = dtype == INFERNO_Q4_1 ? vf_load_as(INFERNO_F16, panel + 32, s * LANES) : vf_zero();
+      float *column = out + s * LANES;
+      for (int i = 0; i < (dtype == INFERNO_Q8_0 ? 8 : 4); i++) {
+        vw line = vw_load(panel + head + 64 * i + s * LANES * 4);
+        UNROLL for (int j = 0; j < 4; j++) {
+          if (dtype == INFERNO_Q8_0) {
+            vf_store(column + (4 * i + j) * CPU_LANE_ROWS, dequantised(line, 8 * j, 255, offset, scale, minimum));
+          } else {
+            vf_store(column + (4 * i + j) * CPU_LANE_ROWS, dequantised(line, 8 * j, 15, offset, scale, minimum));
+            vf_store(column + (16 + 4 * i + j) * CPU_LANE_ROWS, dequantised(line, 8 * j + 4, 15, offset, scale, minimum));
+          }
+        }
+      }
+    }
+  }
+}
