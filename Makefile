@@ -45,7 +45,7 @@ lint: tools ## formatting, vet, linters, proto, generated code, C style, the imp
 	@scripts/lint
 
 format: bin/tools/buf bin/tools/clang-format ## rewrite Go, proto and C files in the project's format
-	@gofmt -s -w cmd client internal kernels
+	@gofmt -s -w .
 	@bin/tools/buf format -w
 	@bin/tools/clang-format -i $$(find kernels -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -28,15 +27,6 @@ type Request struct {
 	Arrived  time.Time // where Queued and Total are counted from; zero: the time of Submit
 }
 
-// Sampling says how tokens are chosen; kernels/inferno.h defines the arithmetic.
-type Sampling struct {
-	Temperature float32 // 0: greedy
-	TopK        int     // 0: off
-	TopP        float32 // 0 or 1: off
-	MinP        float32 // 0: off
-	Seed        uint64  // the same seed gives the same tokens in any batch
-}
-
 // Stopping says when the output ends. What ended it is the last token of the stream.
 type Stopping struct {
 	MaxTokens  int     // new tokens; 0: what is left of the context
@@ -57,7 +47,9 @@ type LimitError struct {
 	kind  error
 }
 
-func (e *LimitError) Error() string { return fmt.Sprintf("%s is %v, want %s", e.Field, e.Value, e.Limit) }
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("%s is %v, want %s", e.Field, e.Value, e.Limit)
+}
 func (e *LimitError) Unwrap() error { return e.kind }
 
 // QueueFullError is Submit's answer when the queue is full. It wraps ErrQueueFull.
@@ -133,21 +125,4 @@ func (s *Stopping) maxNew(prompt, context int) int {
 		return s.MaxTokens
 	}
 	return context - prompt
-}
-
-// validate is written so that a NaN fails every comparison.
-func (s *Sampling) validate() error {
-	if !(s.Temperature >= 0 && s.Temperature <= math.MaxFloat32) {
-		return &LimitError{"temperature", s.Temperature, "0 or more, and finite", ErrInvalid}
-	}
-	if s.TopK < 0 || s.TopK > math.MaxInt32 {
-		return &LimitError{"top_k", s.TopK, fmt.Sprintf("0 to %d", math.MaxInt32), ErrInvalid}
-	}
-	if !(s.TopP >= 0 && s.TopP <= 1) {
-		return &LimitError{"top_p", s.TopP, "0 to 1", ErrInvalid}
-	}
-	if !(s.MinP >= 0 && s.MinP <= 1) {
-		return &LimitError{"min_p", s.MinP, "0 to 1", ErrInvalid}
-	}
-	return nil
 }

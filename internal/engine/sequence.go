@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/inferno-serve/inferno/internal/device"
 )
 
 // sequence is a request on its way through the engine. The loop owns it from the moment that it drained the intake.
@@ -25,13 +23,19 @@ type sequence struct {
 	table    []int32 // blocks, in the order of the tokens; its capacity is the context's
 	state    sequenceState
 
+	scheduled  int       // tokens in the step under way
+	prev, next *sequence // in the queue
+
 	preemptions int
 	err         error // why it ended, where that is no finish
 	finish      FinishReason
 
-	started time.Time // of its first step
-	first   time.Time // of its first token
-	last    time.Time // of its latest token
+	arrived  time.Time
+	deadline time.Time   // zero: none
+	detach   func() bool // from the context of Submit
+	started  time.Time   // of its first step
+	first    time.Time   // of its first token
+	last     time.Time   // of its latest token
 }
 
 type sequenceState uint8
@@ -103,39 +107,4 @@ func (s *sequence) accept(id int32) FinishReason {
 		return MaxTokens
 	}
 	return ContextFull
-}
-
-// sampleParams is what the next token of s is chosen with. The position counts from the start of the prompt, so that the noise is the
-// same whichever batch computes it, and after a preemption too.
-func (s *sequence) sampleParams() device.SampleParams {
-	o := &s.request.Sampling
-	p := device.SampleParams{
-		Seed: o.Seed, Position: uint32(len(s.tokens)), TopK: int32(o.TopK), Temperature: o.Temperature, TopP: o.TopP, MinP: o.MinP,
-		NumBanned: int32(s.numBanned()),
-	}
-	if p.TopP == 0 {
-		p.TopP = 1
-	}
-	return p
-}
-
-// numBanned is how many ids the next token must not be: all that would end the output, until MinTokens are there.
-func (s *sequence) numBanned() int {
-	stop := &s.request.Stop
-	switch {
-	case s.generated() >= stop.MinTokens:
-		return 0
-	case stop.IgnoreEOS:
-		return len(stop.StopTokens)
-	}
-	return len(stop.StopTokens) + len(stop.EndTokens)
-}
-
-// writeBanned puts those ids at the start of dst.
-func (s *sequence) writeBanned(dst []int32) {
-	stop := &s.request.Stop
-	n := copy(dst, stop.StopTokens)
-	if !stop.IgnoreEOS {
-		copy(dst[n:], stop.EndTokens)
-	}
 }

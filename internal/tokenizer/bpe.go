@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"slices"
 	"sync/atomic"
 	"unicode/utf8"
 )
@@ -189,30 +190,26 @@ func (m *bpe) mergeShort(w *scratch) {
 
 // mergeLong merges w.ids in O(n log n) and appends the result to dst.
 func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
-	w.links, w.queue = w.links[:0], w.queue[:0]
-	for i, id := range w.ids {
-		w.links = append(w.links, link{id: id, prev: int32(i) - 1, next: int32(i) + 1})
-	}
-	w.links[len(w.links)-1].next = -1
+	w.link()
 	for i := range len(w.links) - 1 {
 		m.pushMerge(w, int32(i))
 	}
 	for len(w.queue) > 0 {
 		c := w.queue.pop()
-		left := &w.links[c.at]
+		left := &w.links[c.at()]
 		if left.id == noToken || left.next < 0 {
 			continue
 		}
 		right := &w.links[left.next]
-		// A symbol only grows, so a candidate whose pair changed can not name the pair's merge of now.
-		if m.merges.get(left.id, right.id) != c.merge {
+		found := m.merges.get(left.id, right.id)
+		if found.rank != c.rank() { // the pair changed since
 			continue
 		}
-		left.id, left.next = c.id, right.next
+		left.id, left.next = found.id, right.next
 		right.id = noToken
 		if left.next >= 0 {
-			w.links[left.next].prev = c.at
-			m.pushMerge(w, c.at)
+			w.links[left.next].prev = c.at()
+			m.pushMerge(w, c.at())
 		}
 		if left.prev >= 0 {
 			m.pushMerge(w, left.prev)
@@ -224,10 +221,20 @@ func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
 	return dst
 }
 
+// link makes the list of w.ids and empties the queue.
+func (w *scratch) link() {
+	n := len(w.ids)
+	w.links, w.queue = slices.Grow(w.links[:0], n), slices.Grow(w.queue[:0], n)
+	for i, id := range w.ids {
+		w.links = append(w.links, link{id: id, prev: int32(i) - 1, next: int32(i) + 1})
+	}
+	w.links[n-1].next = -1
+}
+
 // pushMerge queues the merge of the symbol at index at with its right neighbour, if there is one.
 func (m *bpe) pushMerge(w *scratch, at int32) {
 	left := w.links[at]
 	if found := m.merges.get(left.id, w.links[left.next].id); found.rank != noRank {
-		w.queue.push(candidate{merge: found, at: at})
+		w.queue.push(newCandidate(found.rank, at))
 	}
 }

@@ -1,7 +1,5 @@
 package tokenizer
 
-import "unicode/utf8"
-
 // Byte-level vocabularies (GPT-2's bytes_to_unicode) write each byte as one printable rune: the printable bytes of
 // Latin-1 as themselves, the 68 others, in order, as U+0100 and up.
 
@@ -35,11 +33,6 @@ func bytesOfPiece(dst []byte, piece string) ([]byte, bool) {
 		dst = append(dst, byte(runeBytes[r]))
 	}
 	return dst, true
-}
-
-// pieceOfByte returns the piece that writes one byte.
-func pieceOfByte(b byte) string {
-	return string(utf8.AppendRune(nil, byteRunes[b]))
 }
 
 // byteOfToken reads a byte-fallback token: <0xHH>.

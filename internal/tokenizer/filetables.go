@@ -10,7 +10,7 @@ import (
 
 // readVocab reads model.vocab: {"piece": id, …}.
 func readVocab(data []byte) (*vocabulary, error) {
-	v := newVocabulary()
+	v := newVocabulary(len(data) / typicalTokenBytes)
 	r := jsonReader{data: data}
 	err := r.object(func(key []byte) error {
 		piece := string(key)
@@ -39,8 +39,11 @@ func wordsOf(v *vocabulary, byteLevel bool) map[string]int32 {
 	return words
 }
 
-// typicalMergeBytes is what a merge takes in a file, at the least.
-const typicalMergeBytes = 16
+// What an entry takes in a file, or a little less: the first guess of a table's size.
+const (
+	typicalTokenBytes = 24
+	typicalMergeBytes = 16
+)
 
 // readMerges reads model.merges: pairs of pieces, each as "a b" or as ["a", "b"], in order of rank.
 func readMerges(data []byte, v *vocabulary) (mergeTable, error) {

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -139,24 +140,28 @@ func readTemplate(data []byte) (found *processor, err error) {
 	if err := json.Unmarshal(data, &root); err != nil || root == nil {
 		return nil, err
 	}
-	list := []processor{*root}
-	for len(list) > 0 {
-		p := list[0]
-		list = list[1:]
-		switch p.Type {
-		case "Sequence":
-			list = append(slices.Clone(p.Processors), list...)
-		case "ByteLevel":
-		case "TemplateProcessing":
-			if found != nil {
-				return nil, fmt.Errorf("more than one TemplateProcessing is not supported")
-			}
-			found = &p
-		default:
+	for _, p := range root.flatten(nil) {
+		switch {
+		case p.Type == "ByteLevel":
+		case p.Type != "TemplateProcessing":
 			return nil, fmt.Errorf("type %q is not supported", p.Type)
+		case found != nil:
+			return nil, errors.New("more than one TemplateProcessing is not supported")
+		default:
+			found = p
 		}
 	}
 	return found, nil
+}
+
+func (p *processor) flatten(into []*processor) []*processor {
+	if p.Type != "Sequence" {
+		return append(into, p)
+	}
+	for i := range p.Processors {
+		into = p.Processors[i].flatten(into)
+	}
+	return into
 }
 
 // useTemplate reads single: special tokens around the sequence A.
@@ -183,7 +188,7 @@ func (t *Tokenizer) useTemplate(p *processor) error {
 		case piece.Sequence != nil && piece.Sequence.ID == "A":
 			sequences++
 		default:
-			return fmt.Errorf("single has a piece that is neither a SpecialToken nor Sequence A")
+			return errors.New("single has a piece that is neither a SpecialToken nor Sequence A")
 		}
 	}
 	if sequences != 1 {

@@ -82,32 +82,28 @@ func (t *mergeTable) grow() {
 	*t = bigger
 }
 
-// A candidate is a merge that was possible at a position when it was pushed.
-type candidate struct {
-	merge
-	at int32 // index of the left symbol
-}
+// A candidate is a merge that was possible when it was pushed: its rank << 32 | the index of the left symbol, so that the
+// lowest is the next one by rank, the leftmost among equals.
+type candidate uint64
 
-func (c candidate) before(o candidate) bool {
-	return c.rank < o.rank || c.rank == o.rank && c.at < o.at
-}
+func newCandidate(rank uint32, at int32) candidate { return candidate(rank)<<32 | candidate(at) }
 
-// candidates is a binary heap: the lowest rank first, the leftmost among equals.
+func (c candidate) rank() uint32 { return uint32(c >> 32) }
+
+func (c candidate) at() int32 { return int32(uint32(c)) }
+
+// candidates is a heap of four children a node.
 type candidates []candidate
 
 func (h *candidates) push(c candidate) {
 	s := append(*h, c)
+	*h = s
 	i := len(s) - 1
-	for i > 0 {
-		up := (i - 1) / 2
-		if !c.before(s[up]) {
-			break
-		}
-		s[i] = s[up]
-		i = up
+	for i > 0 && c < s[(i-1)/4] {
+		s[i] = s[(i-1)/4]
+		i = (i - 1) / 4
 	}
 	s[i] = c
-	*h = s
 }
 
 func (h *candidates) pop() candidate {
@@ -115,21 +111,22 @@ func (h *candidates) pop() candidate {
 	top, last := s[0], s[len(s)-1]
 	s = s[:len(s)-1]
 	*h = s
-	for i := 0; len(s) > 0; {
-		down := 2*i + 1
-		if down >= len(s) {
-			s[i] = last
+	i := 0
+	for 4*i+1 < len(s) {
+		least := 4*i + 1
+		for j := least + 1; j < min(4*i+5, len(s)); j++ {
+			if s[j] < s[least] {
+				least = j
+			}
+		}
+		if last <= s[least] {
 			break
 		}
-		if down+1 < len(s) && s[down+1].before(s[down]) {
-			down++
-		}
-		if !s[down].before(last) {
-			s[i] = last
-			break
-		}
-		s[i] = s[down]
-		i = down
+		s[i] = s[least]
+		i = least
+	}
+	if len(s) > 0 {
+		s[i] = last
 	}
 	return top
 }

@@ -21,7 +21,8 @@ type vocabulary struct {
 	maxID int32
 }
 
-func newVocabulary() *vocabulary { return &vocabulary{ids: map[string]int32{}, maxID: -1} }
+// newVocabulary returns an empty vocabulary with room for n tokens.
+func newVocabulary(n int) *vocabulary { return &vocabulary{ids: make(map[string]int32, n), maxID: -1} }
 
 func (v *vocabulary) add(piece string, id int32) error {
 	if len(piece) > maxPieceBytes {

@@ -8,28 +8,72 @@
 
 #include "vecmath.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 enum {
-  PIECE = 64,              // tokens
-  COUNTERS = PIECE / 4,    // Philox blocks of a piece: four words each
-  NEGLIGIBLE_EXPONENT = 60 // of e^−x: 49152 tokens this far below the largest weigh 4e-22 of it
+  PIECE = 64,         // tokens
+  BLOCKS = PIECE / 4, // Philox blocks of a piece: one gives four words
+  NEGLIGIBLE = 60,    // nats below the largest: a vocabulary of such tokens weighs less than a rounding of the sum
+  PHILOX_ROUNDS = 10,
 };
 
-// 1 + the largest G, so that rounding cannot matter.
-static const double max_noise = 23.9;
+// The multipliers of Philox and the steps of its key.
+static const uint32_t PHILOX_M0 = 0xD2511F53, PHILOX_M1 = 0xCD9E8D57, PHILOX_W0 = 0x9E3779B9, PHILOX_W1 = 0xBB67AE85;
 
-// One row's work. Logits where banned ids hold −Inf, and memory of the worker that has it.
+static const double max_noise = 22.9; // G is at most 22.88
+
+// One row's work, in memory of the worker that has it.
 typedef struct {
-  const float *logits;        // [v]
-  const float *piece_max;     // [pieces]
-  float max;                  // of all
-  int64_t v, pieces, max_piece;
   const inferno_sample_params *params;
+  double temperature;
+  const float *logits; // [v], −Inf where banned
+  int64_t v, pieces;
+  float *piece_max;    // [pieces]
+  float max;           // of all
+  int64_t max_piece;   // the first piece that has it
+  uint64_t *keys;      // [v] room for candidates
   cpu_isa isa;
-  uint64_t *keys;             // [v] room for candidates
-  float *spare;               // [pieces]
 } sample_row;
 
-// A candidate's logit and id in one number that sorts as the most likely first, ties by lower id.
+// The largest of n ≤ PIECE logits; true in *bad for a NaN or +Inf, left alone otherwise.
+CPU_INLINE float piece_largest(const float *x, int64_t n, bool *bad) {
+  const vector infinity = (vector){0} + INFINITY;
+  vector largest = -infinity;
+  vector_bits fine = ~(vector_bits){0};
+  int64_t i = 0;
+  for (; i + VECTOR_LANES <= n; i += VECTOR_LANES) {
+    vector v = vector_load(x + i, VECTOR_LANES);
+    largest = vector_select(v > largest, v, largest);
+    fine &= v < infinity;
+  }
+  float max = -INFINITY;
+  for (int j = 0; j < VECTOR_LANES; j++) {
+    max = largest[j] > max ? largest[j] : max;
+    *bad |= !fine[j];
+  }
+  for (; i < n; i++) {
+    max = x[i] > max ? x[i] : max;
+    *bad |= !(x[i] < INFINITY);
+  }
+  return max;
+}
+
+// Fills piece_max [v/PIECE, rounded up]; false where the row holds a NaN or +Inf.
+CPU_INLINE bool scan(const float *x, int64_t v, float *piece_max) {
+  bool bad = false;
+  for (int64_t from = 0; from < v; from += PIECE) {
+    int64_t n = v - from;
+    piece_max[from / PIECE] = n >= PIECE ? piece_largest(x + from, PIECE, &bad) : piece_largest(x + from, n, &bad);
+  }
+  return !bad;
+}
+CPU_CLONES(bool, scan, (const float *x, int64_t v, float *piece_max), (x, v, piece_max))
+
+// Candidates ---------------------------------------------------------------------------------------------------------------------------
+
+// A logit and its id in one number that is smaller for the likelier token, and for the lower id among equals.
 static uint64_t key_of(float logit, int64_t id) {
   uint32_t bits = cpu_bits(logit + 0.0f); // −0 becomes 0
   uint32_t ascending = bits & 0x80000000 ? ~bits : bits | 0x80000000;
@@ -43,72 +87,349 @@ static float key_logit(uint64_t key) {
 
 static int64_t key_id(uint64_t key) { return (int64_t)(uint32_t)key; }
 
-// Philox4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011), for COUNTERS counters
-// (first + i, position, 0, 0): word j of block i to words[4·i + j].
-CPU_INLINE void philox_piece(uint64_t seed, uint32_t position, uint32_t first, uint32_t *words) {
-  uint32_t c0[COUNTERS], c1[COUNTERS], c2[COUNTERS], c3[COUNTERS];
-  for (int i = 0; i < COUNTERS; i++) {
-    c0[i] = first + (uint32_t)i;
-    c1[i] = position;
-    c2[i] = c3[i] = 0;
+// Moves the keys of [lo, hi) that are smaller than a pivot to the front, the pivot behind them, and returns its place. The pivot's choice
+// is arbitrary but fixed, so that no order of logits is bad for all rows.
+static int64_t partition(uint64_t *keys, int64_t lo, int64_t hi) {
+  int64_t chosen = lo + (int64_t)((uint64_t)(hi - lo) * 0x9E3779B97F4A7C15u % (uint64_t)(hi - lo));
+  uint64_t pivot = keys[chosen];
+  keys[chosen] = keys[hi - 1];
+  int64_t end = lo;
+  for (int64_t i = lo; i < hi - 1; i++) {
+    uint64_t key = keys[i];
+    keys[i] = keys[end];
+    keys[end] = key;
+    end += key < pivot;
   }
-  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  for (int round = 0; round < 10; round++, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
-    for (int i = 0; i < COUNTERS; i++) {
-      uint64_t p0 = (uint64_t)0xD2511F53 * c0[i], p1 = (uint64_t)0xCD9E8D57 * c2[i];
-      c0[i] = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0;
-      c1[i] = (uint32_t)p1;
-      c2[i] = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1;
-      c3[i] = (uint32_t)p0;
-    }
-  }
-  for (int i = 0; i < COUNTERS; i++) {
-    words[4 * i] = c0[i];
-    words[4 * i + 1] = c1[i];
-    words[4 * i + 2] = c2[i];
-    words[4 * i + 3] = c3[i];
+  keys[hi - 1] = keys[end];
+  keys[end] = pivot;
+  return end;
+}
+
+// Moves the k smallest of n keys to the front.
+static void select_count(uint64_t *keys, int64_t n, int64_t k) {
+  int64_t lo = 0, hi = n;
+  while (hi - lo > 1) {
+    int64_t middle = partition(keys, lo, hi);
+    if (middle >= k) hi = middle;
+    if (middle < k) lo = middle + 1;
   }
 }
-CPU_CLONES(void, philox_piece, (uint64_t seed, uint32_t position, uint32_t first, uint32_t *words), (seed, position, first, words))
 
-// G of a Philox word.
-static double gumbel(uint32_t word) { return -log(-log(((double)word + 0.5) * 0x1p-32)); }
+// A token's probability over that of the likeliest.
+CPU_INLINE vector_double weights_of(vector_double logits, double max, double temperature) {
+  return vector_exp_negative((logits - max) * (1.0 / temperature));
+}
 
-// The largest score so far.
+static double weight_of(const sample_row *r, uint64_t key) {
+  vector_double logit = {(double)key_logit(key)};
+  return weights_of(logit, (double)r->max, r->temperature)[0];
+}
+
+// What n logits weigh. The missing ones of the last vector are −Inf, whose weight is 0.
+CPU_INLINE double logits_weight(const float *logits, int64_t n, double max, double temperature) {
+  vector_double sum = {0};
+  int64_t i = 0;
+  for (; i + DOUBLE_LANES <= n; i += DOUBLE_LANES) sum += weights_of(vector_widen(logits + i), max, temperature);
+  if (i < n) {
+    float rest[DOUBLE_LANES] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    for (int j = 0; i + j < n; j++) rest[j] = logits[i + j];
+    sum += weights_of(vector_widen(rest), max, temperature);
+  }
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+// What n candidates weigh.
+CPU_INLINE double keys_weight(const uint64_t *keys, int64_t n, double max, double temperature) {
+  double total = 0;
+  for (int64_t i = 0; i < n; i += PIECE) {
+    float logits[PIECE];
+    int64_t m = cpu_min(n - i, PIECE);
+    for (int64_t j = 0; j < m; j++) logits[j] = key_logit(keys[i + j]);
+    total += logits_weight(logits, m, max, temperature);
+  }
+  return total;
+}
+CPU_CLONES(double, keys_weight, (const uint64_t *keys, int64_t n, double max, double temperature), (keys, n, max, temperature))
+
+static double weight_sum(const sample_row *r, int64_t lo, int64_t hi) {
+  return CPU_CALL(r->isa, keys_weight)(r->keys + lo, hi - lo, (double)r->max, r->temperature);
+}
+
+// Moves the smallest set of likeliest keys that weighs at least `limit` to the front and returns its size: at least 1, n if all weigh less.
+static int64_t select_weight(const sample_row *r, int64_t n, double limit) {
+  int64_t lo = 0, hi = n;
+  double before = 0; // what [0, lo) weighs
+  while (lo < hi) {
+    int64_t middle = partition(r->keys, lo, hi);
+    double left = weight_sum(r, lo, middle), pivot = weight_of(r, r->keys[middle]);
+    if (before + left >= limit) {
+      hi = middle;
+    } else if (before + left + pivot >= limit) {
+      return middle + 1;
+    } else {
+      before += left + pivot;
+      lo = middle + 1;
+    }
+  }
+  return lo > 1 ? lo : 1;
+}
+
+// Collects the keys of logits that are at least cutoff.
+static int64_t collect(const sample_row *r, float cutoff) {
+  int64_t n = 0;
+  for (int64_t piece = 0; piece < r->pieces; piece++) {
+    if (r->piece_max[piece] < cutoff) continue;
+    int64_t end = cpu_min((piece + 1) * PIECE, r->v);
+    for (int64_t id = piece * PIECE; id < end; id++) {
+      r->keys[n] = key_of(r->logits[id], id);
+      n += r->logits[id] >= cutoff;
+    }
+  }
+  return n;
+}
+
+// No more than the k-th largest logit: k pieces have a token that is at least the k-th largest of their maxima.
+static float count_cutoff(const sample_row *r, int64_t k) {
+  if (k > r->pieces) return -INFINITY;
+  for (int64_t i = 0; i < r->pieces; i++) r->keys[i] = key_of(r->piece_max[i], i);
+  select_count(r->keys, r->pieces, k);
+  float cutoff = INFINITY;
+  for (int64_t i = 0; i < k; i++) cutoff = fminf(cutoff, key_logit(r->keys[i]));
+  return cutoff;
+}
+
+// No more than any logit whose weight is at least `weight`.
+static float weight_cutoff(const sample_row *r, double weight) {
+  double nats = weight < 1 ? log(weight) - 1e-9 : 0;
+  return nextafterf((float)((double)r->max + r->temperature * nats), -INFINITY);
+}
+
+// What all tokens weigh.
+CPU_INLINE double total_weight(const float *logits, int64_t v, const float *piece_max, double max, double temperature) {
+  double total = 0;
+  for (int64_t from = 0; from < v; from += PIECE) {
+    if (max - (double)piece_max[from / PIECE] > NEGLIGIBLE * temperature) continue;
+    total += logits_weight(logits + from, cpu_min(PIECE, v - from), max, temperature);
+  }
+  return total;
+}
+CPU_CLONES(double, total_weight, (const float *logits, int64_t v, const float *piece_max, double max, double temperature),
+           (logits, v, piece_max, max, temperature))
+
+// Puts the keys that top_k, top_p and min_p keep to the front and returns how many they are.
+static int64_t keep(const sample_row *r) {
+  const inferno_sample_params *p = r->params;
+  bool by_count = p->top_k > 0 && p->top_k < r->v, by_weight = p->top_p < 1;
+  double min_p = fmin((double)p->min_p, 1), total = 0;
+  int64_t n;
+  if (by_count) {
+    n = collect(r, count_cutoff(r, p->top_k));
+    select_count(r->keys, n, p->top_k);
+    n = p->top_k;
+    if (by_weight) total = weight_sum(r, 0, n);
+  } else if (by_weight) {
+    total = CPU_CALL(r->isa, total_weight)(r->logits, r->v, r->piece_max, (double)r->max, r->temperature);
+    // Tokens lighter than this weigh less than 1 − top_p of the total all together, so the set that reaches top_p needs none of them.
+    n = collect(r, weight_cutoff(r, 0.5 * (1 - (double)p->top_p) * total / (double)r->v));
+  } else {
+    n = collect(r, weight_cutoff(r, min_p));
+  }
+  if (by_weight) n = select_weight(r, n, (double)p->top_p * total);
+  if (!(min_p > 0)) return n;
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; i++) {
+    r->keys[kept] = r->keys[i];
+    kept += weight_of(r, r->keys[i]) >= min_p;
+  }
+  return kept;
+}
+
+// Noise --------------------------------------------------------------------------------------------------------------------------------
+
+// Philox4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011) for the counter
+// (block, position, 0, 0).
+static void philox(uint64_t seed, uint32_t position, uint32_t block, uint32_t words[4]) {
+  uint32_t c0 = block, c1 = position, c2 = 0, c3 = 0, k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+  for (int round = 0; round < PHILOX_ROUNDS; round++, k0 += PHILOX_W0, k1 += PHILOX_W1) {
+    uint64_t p0 = (uint64_t)PHILOX_M0 * c0, p1 = (uint64_t)PHILOX_M1 * c2;
+    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+    c1 = (uint32_t)p1;
+    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+    c3 = (uint32_t)p0;
+  }
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+// The words of a piece of tokens.
+static void philox_piece_portable(uint64_t seed, uint32_t position, int64_t piece, uint32_t words[PIECE]) {
+  for (int i = 0; i < BLOCKS; i++) philox(seed, position, (uint32_t)(piece * BLOCKS + i), words + 4 * i);
+}
+
+#if defined(__x86_64__)
+// Four blocks a register, each word in the low half of 64 bits. The upper halves hold what the products left: no product reads them.
+__attribute__((target("avx2,fma,f16c"))) static void philox_piece_avx2(uint64_t seed, uint32_t position, int64_t piece,
+                                                                       uint32_t words[PIECE]) {
+  const __m256i m0 = _mm256_set1_epi64x(PHILOX_M0), m1 = _mm256_set1_epi64x(PHILOX_M1);
+  __m256i c0[BLOCKS / 4], c1[BLOCKS / 4], c2[BLOCKS / 4], c3[BLOCKS / 4];
+  for (int i = 0; i < BLOCKS / 4; i++) {
+    c0[i] = _mm256_add_epi64(_mm256_set1_epi64x(piece * BLOCKS + 4 * i), _mm256_setr_epi64x(0, 1, 2, 3));
+    c1[i] = _mm256_set1_epi64x(position);
+    c2[i] = c3[i] = _mm256_setzero_si256();
+  }
+  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+  for (int round = 0; round < PHILOX_ROUNDS; round++, k0 += PHILOX_W0, k1 += PHILOX_W1) {
+    __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
+    for (int i = 0; i < BLOCKS / 4; i++) {
+      __m256i p0 = _mm256_mul_epu32(c0[i], m0), p1 = _mm256_mul_epu32(c2[i], m1);
+      c0[i] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1[i]), key0);
+      c1[i] = p1;
+      c2[i] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3[i]), key1);
+      c3[i] = p0;
+    }
+  }
+  for (int i = 0; i < BLOCKS / 4; i++) {
+    __m256i w01 = _mm256_blend_epi32(c0[i], _mm256_slli_epi64(c1[i], 32), 0xaa);
+    __m256i w23 = _mm256_blend_epi32(c2[i], _mm256_slli_epi64(c3[i], 32), 0xaa);
+    __m256i even = _mm256_unpacklo_epi64(w01, w23), odd = _mm256_unpackhi_epi64(w01, w23); // blocks 0 and 2, 1 and 3
+    _mm256_storeu_si256((__m256i *)(words + 16 * i), _mm256_permute2x128_si256(even, odd, 0x20));
+    _mm256_storeu_si256((__m256i *)(words + 16 * i + 8), _mm256_permute2x128_si256(even, odd, 0x31));
+  }
+}
+#endif
+
+// The largest score so far; id −1 before the first.
 typedef struct {
   double score;
-  int64_t id; // −1: none yet
+  int64_t id;
 } best_token;
 
-static void consider(best_token *best, const sample_row *r, int64_t id, uint32_t word) {
-  double score = (double)r->logits[id] / (double)r->params->temperature + gumbel(word);
+static void consider(best_token *best, const sample_row *r, float logit, int64_t id, uint32_t word) {
+  double noise = -log(-log(((double)word + 0.5) * 0x1p-32)), score = (double)logit / r->temperature + noise;
   if (best->id < 0 || score > best->score || (score == best->score && id < best->id)) *best = (best_token){score, id};
 }
 
-// The smallest word with which a token of this logit could reach the best score; a few too small rather than one too large.
-static uint32_t word_needed(const best_token *best, const sample_row *r, float logit) {
-  if (best->id < 0) return 0;
-  double noise = best->score - (double)logit / (double)r->params->temperature;
-  noise -= 1e-6 + 1e-12 * fabs(best->score);
-  double word = exp(-exp(-noise)) * 0x1p32 - 4;
-  return word > 0 ? (uint32_t)fmin(word, 0xffffffffu) : 0;
+// What noise a token of this logit needs to reach the best score, less what rounding could be worth.
+static double noise_needed(const best_token *best, const sample_row *r, float logit) {
+  if (best->id < 0) return -INFINITY;
+  return best->score - (double)logit / r->temperature - 1e-6 - 1e-12 * fabs(best->score);
 }
 
-static bool out_of_reach(const best_token *best, const sample_row *r, float logit) {
-  if (best->id < 0) return false;
-  double temperature = (double)r->params->temperature;
-  return (double)logit / temperature + max_noise < best->score - 1e-12 * fabs(best->score);
+// No more than the smallest word that gives this noise: u = exp(−e^−noise) is at least 1 − e^−noise.
+static uint32_t word_needed(double noise) {
+  if (noise <= 0) return 0;
+  vector_double below = vector_exp_negative((vector_double){-noise});
+  double word = (1 - below[0]) * 0x1p32 - 4;
+  return word > 0 ? (uint32_t)word : 0;
 }
 
-// Considers all tokens of a piece. `candidate` are those that hold: a bit a token.
 static void consider_piece(best_token *best, const sample_row *r, int64_t piece) {
-  if (out_of_reach(best, r, r->piece_max[piece])) return;
-  uint32_t words[PIECE], needed = word_needed(best, r, r->piece_max[piece]);
-  CPU_CALL(r->isa, philox_piece)(r->params->seed, r->params->position, (uint32_t)(piece * COUNTERS), words);
+  double noise = noise_needed(best, r, r->piece_max[piece]);
+  if (noise > max_noise) return;
+  uint32_t words[PIECE], needed = word_needed(noise);
+  CPU_CALL(r->isa, philox_piece)(r->params->seed, r->params->position, piece, words);
   int64_t first = piece * PIECE, n = cpu_min(PIECE, r->v - first);
   for (int64_t i = 0; i < n; i++) {
-    if (words[i] < needed || out_of_reach(best, r, r->logits[first + i])) continue;
-    consider(best, r, first + i, words[i]);
-    needed = word_needed(best, r, r->piece_max[piece]);
+    if (words[i] < needed || noise_needed(best, r, r->logits[first + i]) > max_noise) continue;
+    consider(best, r, r->logits[first + i], first + i, words[i]);
+  }
+}
+
+// Draws from all tokens, the likeliest piece first: its score rules out most of the rest.
+static int64_t draw_from_all(const sample_row *r) {
+  best_token best = {.id = -1};
+  consider_piece(&best, r, r->max_piece);
+  for (int64_t piece = 0; piece < r->pieces; piece++) {
+    if (piece != r->max_piece) consider_piece(&best, r, piece);
+  }
+  return best.id;
+}
+
+static int64_t draw_from_kept(const sample_row *r, int64_t n) {
+  best_token best = {.id = -1};
+  for (int64_t i = 0; i < n; i++) {
+    float logit = key_logit(r->keys[i]);
+    int64_t id = key_id(r->keys[i]);
+    if (noise_needed(&best, r, logit) > max_noise) continue;
+    uint32_t words[4];
+    philox(r->params->seed, r->params->position, (uint32_t)(id / 4), words);
+    consider(&best, r, logit, id, words[id % 4]);
+  }
+  return best.id;
+}
+
+// Rows ---------------------------------------------------------------------------------------------------------------------------------
+
+static int64_t lowest_with_max(const sample_row *r) {
+  int64_t id = r->max_piece * PIECE;
+  while (r->logits[id] != r->max) id++;
+  return id;
+}
+
+static void find_max(sample_row *r) {
+  r->max = r->piece_max[0];
+  r->max_piece = 0;
+  for (int64_t i = 1; i < r->pieces; i++) {
+    if (r->piece_max[i] <= r->max) continue;
+    r->max = r->piece_max[i];
+    r->max_piece = i;
+  }
+}
+
+static int64_t choose(const sample_row *r) {
+  const inferno_sample_params *p = r->params;
+  if (!(p->temperature > 0)) return lowest_with_max(r);
+  bool all = (p->top_k <= 0 || p->top_k >= r->v) && !(p->top_p < 1) && !(p->min_p > 0);
+  return all ? draw_from_all(r) : draw_from_kept(r, keep(r));
+}
+
+// The lowest id that is not banned, −1 if none, for a row of −Inf alone; marks[v] is room.
+static int64_t lowest_allowed(const sample_row *r, const int32_t *banned, int64_t num_banned, uint64_t *marks) {
+  memset(marks, 0, (size_t)r->v * sizeof *marks);
+  for (int64_t i = 0; i < num_banned; i++) {
+    if (banned[i] >= 0 && banned[i] < r->v) marks[banned[i]] = 1;
+  }
+  int64_t id = 0;
+  while (id < r->v && marks[id]) id++;
+  return id < r->v ? id : -1;
+}
+
+// `copy` [v] is room for the logits without the banned.
+static int64_t sample(sample_row *r, const int32_t *banned, int64_t num_banned, float *copy) {
+  if (!CPU_CALL(r->isa, scan)(r->logits, r->v, r->piece_max)) return -1;
+  if (num_banned > 0) {
+    memcpy(copy, r->logits, (size_t)r->v * sizeof *copy);
+    for (int64_t i = 0; i < num_banned; i++) {
+      if (banned[i] >= 0 && banned[i] < r->v) copy[banned[i]] = -INFINITY;
+    }
+    r->logits = copy;
+    CPU_CALL(r->isa, scan)(copy, r->v, r->piece_max);
+  }
+  find_max(r);
+  return r->max == -INFINITY ? lowest_allowed(r, banned, num_banned, r->keys) : choose(r);
+}
+
+// Workers split rows.
+void cpu_sample(cpu_worker *w, const void *args) {
+  const inferno_sample_args *a = args;
+  int64_t v = a->logits.cols, pieces = cpu_div_up(v, PIECE), i, end;
+  while (cpu_take(w, a->logits.rows, 1, &i, &end)) {
+    const inferno_sample_params *p = (const inferno_sample_params *)a->params.data + i;
+    const int32_t *banned = a->banned.data ? (const int32_t *)a->banned.data + i * a->banned.stride : NULL;
+    int64_t num_banned = banned && p->num_banned > 0 ? cpu_min(p->num_banned, a->banned.cols) : 0;
+    uint64_t *keys = cpu_scratch(w, v * (int64_t)(sizeof(uint64_t) + sizeof(float)) + pieces * (int64_t)sizeof(float));
+    if (!keys) return;
+    float *copy = (float *)(keys + v);
+    sample_row r = {.params = p,
+                    .temperature = (double)p->temperature,
+                    .logits = (const float *)a->logits.data + i * a->logits.stride,
+                    .v = v,
+                    .pieces = pieces,
+                    .piece_max = copy + v,
+                    .keys = keys,
+                    .isa = w->dev->isa};
+    ((int32_t *)a->ids.data)[i] = (int32_t)sample(&r, banned, num_banned, copy);
   }
 }

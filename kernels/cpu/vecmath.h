@@ -85,15 +85,26 @@ CPU_INLINE vector vector_exp(vector x) {
   return (p + 1.0f) * (vector)((half + 127) << 23) * (vector)((exponent - half + 127) << 23);
 }
 
-// e^x for x ≤ 0 within 1e-15 of its value; 0 below −700.
-CPU_INLINE double cpu_exp_negative(double x) {
+typedef double vector_double __attribute__((vector_size(32)));
+typedef int64_t vector_double_bits __attribute__((vector_size(32)));
+enum { DOUBLE_LANES = 4 };
+
+CPU_INLINE vector_double vector_widen(const float x[DOUBLE_LANES]) {
+  float __attribute__((vector_size(4 * DOUBLE_LANES))) v;
+  memcpy(&v, x, sizeof v);
+  return __builtin_convertvector(v, vector_double);
+}
+
+// e^x for x ≤ 0 within 3e-16 of its value; 0 below −700.
+CPU_INLINE vector_double vector_exp_negative(vector_double x) {
   const double round = 0x1.8p52, log2e = 0x1.71547652b82fep0, ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b39p-40;
-  double clamped = x < -700.0 ? -700.0 : x;
-  double shifted = clamped * log2e + round;
-  double n = shifted - round;
-  double r = (clamped - n * ln2_high) - n * ln2_low;
-  double p = 1.0 / 6227020800.0; // the series of e^r to r^13: its rest is 2e-18 at |r| = ln 2 / 2
-  p = p * r + 1.0 / 479001600.0;
+  const vector_double low = (vector_double){0} - 700.0;
+  vector_double_bits vanishes = x < low;
+  x = (vector_double)((vanishes & (vector_double_bits)low) | (~vanishes & (vector_double_bits)x));
+  vector_double shifted = x * log2e + round;
+  vector_double n = shifted - round;
+  vector_double r = (x - n * ln2_high) - n * ln2_low;
+  vector_double p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0; // the series of e^r to r^13: its rest is 2e-18 at |r| = ln 2 / 2
   p = p * r + 1.0 / 39916800.0;
   p = p * r + 1.0 / 3628800.0;
   p = p * r + 1.0 / 362880.0;
@@ -105,14 +116,9 @@ CPU_INLINE double cpu_exp_negative(double x) {
   p = p * r + 1.0 / 6.0;
   p = p * r + 0.5;
   p = p * r * r + r;
-  uint64_t sum, zero;
-  memcpy(&sum, &shifted, sizeof sum);
-  memcpy(&zero, &round, sizeof zero);
-  uint64_t bits = (sum - zero + 1023) << 52;
-  double scale;
-  memcpy(&scale, &bits, sizeof scale);
-  double e = (p + 1.0) * scale;
-  return x < -700.0 ? 0.0 : e;
+  vector_double_bits exponent = (vector_double_bits)shifted - (vector_double_bits)((vector_double){0} + round);
+  vector_double e = (p + 1.0) * (vector_double)((exponent + 1023) << 52);
+  return (vector_double)(~vanishes & (vector_double_bits)e);
 }
 
 // IEEE half precision, rounded to nearest even, as F16C does it: overflow to infinity, subnormals kept, a NaN stays one (made quiet).

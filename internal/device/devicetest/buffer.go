@@ -12,7 +12,7 @@ import (
 // Every tensor of a case is a view into an allocation with room around it. What an op must not read is NaN (all bits set): reading it
 // spoils the result. What it must not write is a pattern that no op makes.
 const (
-	guardBytes = 256
+	guardBytes = 1024
 	poison     = 0xff // around inputs, and in outputs before they are written
 	guard      = 0xa5 // around outputs
 )
@@ -251,11 +251,14 @@ func (b *buffer) matrix() matrix {
 // bits is row i of the view after results.
 func (b *buffer) bits(i int) []byte { return b.rowBytes(b.got, i) }
 
-// all is the view's bytes after results, row after row.
-func (b *buffer) all() []byte {
+// all is the view's bytes after results, row after row; before is what they were before the op.
+func (b *buffer) all() []byte    { return b.viewOf(b.got) }
+func (b *buffer) before() []byte { return b.viewOf(b.image) }
+
+func (b *buffer) viewOf(data []byte) []byte {
 	var out []byte
 	for i := range b.Rows {
-		out = append(out, b.bits(i)...)
+		out = append(out, b.rowBytes(data, i)...)
 	}
 	return out
 }

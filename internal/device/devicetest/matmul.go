@@ -134,12 +134,12 @@ func (r *rig) referenceMatMul(x matrix, s source) (want, tolerance matrix) {
 	return want, tolerance
 }
 
-// dot is Σ x·w, and Σ |x|·parts.
+// dot is Σ x·w, and Σ |x·parts|.
 func dot(x, w, parts []float64) (sum, magnitude float64) {
 	w, parts = w[:len(x)], parts[:len(x)]
 	for i, v := range x {
 		sum += v * w[i]
-		magnitude += math.Abs(v) * parts[i]
+		magnitude += math.Abs(v * parts[i])
 	}
 	return sum, magnitude
 }

@@ -3,6 +3,7 @@ package devicetest
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/inferno-serve/inferno/internal/device"
 )
@@ -19,6 +20,8 @@ func (m matrix) row(i int) []float64 { return m.v[i*m.cols : (i+1)*m.cols] }
 
 // top is the first rows of m, shared with it.
 func (m matrix) top(rows int) matrix { return matrix{rows, m.cols, m.v[:rows*m.cols]} }
+
+func (m matrix) clone() matrix { return matrix{m.rows, m.cols, slices.Clone(m.v)} }
 
 // pick is a matrix of the rows of m named in rows.
 func (m matrix) pick(rows []int32) matrix {

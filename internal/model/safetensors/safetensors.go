@@ -2,13 +2,15 @@
 //
 // A file is a little-endian uint64 N, a JSON header of N bytes that names type, shape and byte range of every tensor, and the tensors'
 // bytes. The format: https://github.com/huggingface/safetensors#format. The reader is strict: ranges must tile the data without hole,
-// overlap or rest, and agree with type and shape, so that no two readers can understand one file differently.
+// overlap or rest, and agree with type and shape, so that no two readers can understand one file differently. Tensors without elements,
+// which the format allows, are refused: no model has any.
 //
 // Data is read with pread, not mapped: a mapped file that somebody truncates ends a Go process. Tensor data may be read from any number of
 // goroutines; everything else belongs to the caller of Open.
 package safetensors
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,7 +18,7 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strings"
+	"syscall"
 
 	"github.com/inferno-serve/inferno/internal/model/strictjson"
 )
@@ -50,7 +52,7 @@ var dtypeBytes = map[DType]int64{
 type Tensor struct {
 	Name   string
 	DType  DType
-	Shape  []int // outermost first; empty for a scalar
+	Shape  []int // outermost first, no dimension 0; empty for a scalar
 	Offset int64 // of its first byte, from the start of the file
 	Bytes  int64
 	File   *File
@@ -82,7 +84,8 @@ type File struct {
 
 // Open reads the header of the file at path and keeps the file open until Close.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+	// O_NONBLOCK: opening a pipe must not wait for its writer. It has no effect on regular files.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +211,7 @@ func parseTensor(r *strictjson.Reader, name string) (*Tensor, error) {
 		case "dtype":
 			var s string
 			s, err = r.String()
-			t.DType = DType(strings.Clone(s))
+			t.DType = DType(s)
 		case "shape":
 			hasShape = true
 			t.Shape, err = parseShape(r)
@@ -237,8 +240,8 @@ func parseShape(r *strictjson.Reader) ([]int, error) {
 			return fmt.Errorf("more than %d dimensions", MaxDims)
 		}
 		n, err := r.Int()
-		if err == nil && (n < 0 || n > math.MaxInt) {
-			err = fmt.Errorf("dimension %d, want 0 to %d", n, math.MaxInt)
+		if err == nil && (n < 1 || n > math.MaxInt) {
+			err = fmt.Errorf("dimension %d, want 1 to %d", n, math.MaxInt)
 		}
 		shape = append(shape, int(n))
 		return err
@@ -276,7 +279,7 @@ func (t *Tensor) checkSize() error {
 		return fmt.Errorf("unknown dtype %.32q", string(t.DType))
 	}
 	for _, n := range t.Shape {
-		if n > 0 && size > math.MaxInt64/int64(n) {
+		if size > math.MaxInt64/int64(n) {
 			return fmt.Errorf("shape %v of %s has more than 2^63 bytes", t.Shape, t.DType)
 		}
 		size *= int64(n)
@@ -289,16 +292,7 @@ func (t *Tensor) checkSize() error {
 
 // placeTensors sorts the tensors by offset and demands that they tile the data, which begins at byte start of the file.
 func (f *File) placeTensors(start, size int64) error {
-	slices.SortFunc(f.tensors, func(a, b *Tensor) int {
-		switch {
-		case a.Offset != b.Offset:
-			return compare(a.Offset, b.Offset)
-		case a.Bytes != b.Bytes:
-			return compare(a.Bytes, b.Bytes) // an empty tensor comes before the one that begins where it lies
-		default:
-			return strings.Compare(a.Name, b.Name)
-		}
-	})
+	slices.SortFunc(f.tensors, func(a, b *Tensor) int { return cmp.Compare(a.Offset, b.Offset) })
 	dataBytes := size - start
 	var next int64
 	for _, t := range f.tensors {
@@ -317,11 +311,4 @@ func (f *File) placeTensors(start, size int64) error {
 		return fmt.Errorf("%d bytes after the last tensor", dataBytes-next)
 	}
 	return nil
-}
-
-func compare(a, b int64) int {
-	if a < b {
-		return -1
-	}
-	return 1
 }

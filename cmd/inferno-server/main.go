@@ -1,0 +1,84 @@
+// Command inferno-server serves Llama-family models over gRPC: flags → config → backend.Run. Here, and nowhere else, concrete devices,
+// architectures and registries meet.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/inferno-serve/inferno/internal/backend"
+	"github.com/inferno-serve/inferno/internal/config"
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/model"
+	"github.com/inferno-serve/inferno/internal/model/llama"
+	"github.com/inferno-serve/inferno/internal/telemetry"
+)
+
+// version is stamped by the build.
+var version = "dev"
+
+// Exit codes beside 0.
+const (
+	exitFailed = 1 // something broke while serving, or requests were cut off by a second signal
+	exitUsage  = 2 // configuration, device or model cannot be served
+	exitDevice = 3 // a device failed for good: restart the process
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	c, err := config.Load(os.Args[1:], version, os.Stdout)
+	if errors.Is(err, config.ErrExit) {
+		return 0
+	}
+	if err != nil {
+		return report(exitUsage, err)
+	}
+	log, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
+	if err != nil {
+		return report(exitUsage, err)
+	}
+
+	// The first signal drains, the second one cuts the drain short.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	stop, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	cut := make(chan struct{})
+	go func() {
+		log.Info("stopping", "signal", <-signals)
+		cancel()
+		log.Warn("stopping at once", "signal", <-signals)
+		close(cut)
+	}()
+
+	err = backend.Run(stop, backend.Options{
+		Config:        c,
+		Version:       version,
+		Log:           log,
+		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
+		Architectures: map[string]model.Builder{"llama": llama.Build},
+		Registry:      static.New(),
+		Cut:           cut,
+	})
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, backend.ErrStart):
+		return report(exitUsage, err)
+	case errors.Is(err, device.ErrLost):
+		return report(exitDevice, err)
+	}
+	return report(exitFailed, err)
+}
+
+func report(code int, err error) int {
+	fmt.Fprintln(os.Stderr, "inferno-server:", err)
+	return code
+}

@@ -1,0 +1,214 @@
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// These tests run the program itself, as its users do: real sockets, signals and exit codes, and two clients that are not ours.
+
+// tiny is a checkpoint of three layers with random weights, and its own tokenizer.
+const tiny = "../../internal/model/testdata/llama"
+
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "inferno-server-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	binary = filepath.Join(dir, "inferno-server")
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-X main.version=test", "-o", binary, ".")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build inferno-server:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// process is a running server and what it has said.
+type process struct {
+	t           *testing.T
+	cmd         *exec.Cmd
+	grpc, admin string // addresses it listens on
+
+	mu    sync.Mutex
+	lines []string
+	ended chan struct{} // closed when it has exited and all output is read
+}
+
+var listening = regexp.MustCompile(`msg=listening grpc=(\S+) admin=(\S+)`)
+
+// startServer runs the server on ports of its choice and returns once it listens.
+func startServer(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, ended: make(chan struct{})}
+	p.cmd = exec.Command(binary, append([]string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--device=cpu"}, args...)...)
+	p.cmd.Env = append(os.Environ(), "INFERNO_LOG_FORMAT=text")
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+		if t.Failed() {
+			t.Logf("the server said:\n%s", strings.Join(p.said(), "\n"))
+		}
+	})
+	up := make(chan struct{})
+	go p.read(stderr, up)
+	select {
+	case <-up:
+	case <-p.ended:
+		t.Fatalf("the server ended with %v before it listened", p.cmd.ProcessState)
+	}
+	return p
+}
+
+func (p *process) read(stderr io.Reader, up chan struct{}) {
+	defer close(p.ended)
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		p.mu.Lock()
+		p.lines = append(p.lines, lines.Text())
+		p.mu.Unlock()
+		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+			p.grpc, p.admin = m[1], m[2]
+			close(up)
+		}
+	}
+	_ = p.cmd.Wait() // its verdict is in ProcessState
+}
+
+func (p *process) said() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.lines...)
+}
+
+// waitServing returns once grpc-health-probe says SERVING; each try is a whole process, which is the pause between them.
+func (p *process) waitServing() {
+	p.t.Helper()
+	for {
+		if code, _ := p.probe(); code == 0 {
+			return
+		}
+		select {
+		case <-p.ended:
+			p.t.Fatalf("the server ended with %v before it was SERVING", p.cmd.ProcessState)
+		default:
+		}
+	}
+}
+
+func (p *process) probe(args ...string) (int, string) {
+	p.t.Helper()
+	return runTool(p.t, "grpc-health-probe", append([]string{"-addr=" + p.grpc}, args...)...)
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// exit waits for the end and returns the exit code.
+func (p *process) exit() int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(2 * time.Minute):
+		p.t.Fatal("the server has not ended in two minutes")
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) dial() *grpc.ClientConn {
+	p.t.Helper()
+	conn, err := grpc.NewClient(p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (p *process) metrics() string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/metrics", nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		p.t.Fatalf("metrics: %v %v", response.Status, err)
+	}
+	return string(text)
+}
+
+// runTool runs a program of bin/tools, or of PATH.
+func runTool(t *testing.T, name string, args ...string) (int, string) {
+	t.Helper()
+	path := filepath.Join("..", "..", "bin", "tools", name)
+	if _, err := os.Stat(path); err != nil {
+		if path, err = exec.LookPath(name); err != nil {
+			t.Skipf("%s is not built: `make tools` builds it", name)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+// runServer runs the server to its end and returns its exit code and all that it printed.
+func runServer(t *testing.T, args ...string) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, append([]string{"--listen=127.0.0.1:0", "--admin-listen="}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}

@@ -1,0 +1,253 @@
+// Package backend is the only orchestrator: it opens devices, loads models, serves them, announces the instance and drains it. It owns
+// every long-lived goroutine of a server; Run starts them and waits for all.
+//
+// Start: listen (NOT_SERVING) → open → load → warm up → probe token → SERVING → announce. A step that fails undoes the ones before it.
+// Stop: withdraw → NOT_SERVING → delay → refuse new work → finish streams until the deadline → abort the rest → close.
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/inferno-serve/inferno/internal/config"
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/discovery"
+	"github.com/inferno-serve/inferno/internal/event"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/memory"
+	"github.com/inferno-serve/inferno/internal/model"
+	"github.com/inferno-serve/inferno/internal/server"
+	"github.com/inferno-serve/inferno/internal/telemetry"
+)
+
+// ErrStart means that the server never served: the configuration, a device or a model cannot be used as it is.
+var ErrStart = errors.New("cannot start")
+
+// ErrCut means that requests were cut off because a stop was cut short.
+var ErrCut = errors.New("stopped before requests had ended")
+
+// Options are the configuration and the concrete parts that a server is made of.
+type Options struct {
+	Config        *config.Config
+	Version       string
+	Log           *slog.Logger
+	OpenDevice    func() (device.Device, error) // called once a model: each engine drives a handle of its own
+	Architectures map[string]model.Builder
+	Registry      discovery.Provider
+	Cut           <-chan struct{} // closed to cut a drain short; nil: never
+}
+
+// backend is one running server.
+type backend struct {
+	o        Options
+	log      *slog.Logger
+	bus      *event.Bus
+	checker  *health.Checker
+	tracker  *memory.Tracker // of the memory that the devices draw from; made with the first of them
+	metrics  *prometheus.Registry
+	server   *server.Server
+	replicas replicas
+	instance discovery.Instance // what of it does not change
+	broken   chan error         // an engine's end, where it was not told to end; one slot a replica
+}
+
+// Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
+// device.ErrLost.
+func Run(ctx context.Context, o Options) error {
+	listener, admin, err := listen(o.Config)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	b := newBackend(o, listener.Addr())
+	b.log.Info("listening", "grpc", listener.Addr(), "admin", addressOf(admin), "version", o.Version)
+	return b.run(ctx, listener, admin)
+}
+
+func listen(c *config.Config) (grpc, admin net.Listener, err error) {
+	if grpc, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, nil, fmt.Errorf("listen: %w", err)
+	}
+	if c.AdminListen == "" {
+		return grpc, nil, nil
+	}
+	if admin, err = net.Listen("tcp", c.AdminListen); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("admin-listen: %w", err), grpc.Close())
+	}
+	return grpc, admin, nil
+}
+
+func addressOf(l net.Listener) string {
+	if l == nil {
+		return "none"
+	}
+	return l.Addr().String()
+}
+
+func newBackend(o Options, address net.Addr) *backend {
+	b := &backend{
+		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
+	}
+	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	b.checker = health.NewChecker(health.Options{Bus: b.bus})
+	b.instance = discovery.Instance{
+		ID: o.Config.InstanceID, Address: o.Config.Advertise, Version: o.Version, StartTime: time.Now(),
+	}
+	if b.instance.ID == "" {
+		b.instance.ID = uuid.NewString()
+	}
+	if b.instance.Address == "" {
+		b.instance.Address = address.String()
+	}
+	for _, m := range o.Config.Models {
+		b.replicas = append(b.replicas, newReplica(m.Name, m.Path))
+	}
+	b.server = server.New(server.Options{
+		Models: b.replicas, Health: b.checker, Instances: o.Registry, Metrics: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
+	})
+	return b
+}
+
+// run owns all goroutines. The background ones live until everything else has ended.
+func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	background, life := errgroup.WithContext(life)
+
+	pool := health.NewMemory(b.bus, b.checker.Refresh)
+	b.checker.Add(pool, false)
+	for _, r := range b.replicas {
+		b.checker.Add(r, true)
+	}
+	background.Go(func() error { return pool.Run(life) })
+	background.Go(func() error { return b.checker.Run(life) })
+	background.Go(func() error { return b.server.Serve(listener) })
+	if admin != nil {
+		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.metrics) })
+	}
+
+	err := b.serve(ctx, life)
+	b.server.Stop()
+	for _, r := range b.replicas {
+		r.close()
+	}
+	end()
+	return errors.Join(err, background.Wait())
+}
+
+// serve loads, announces, and returns when the server has drained or something broke. life ends when a background goroutine failed.
+func (b *backend) serve(ctx, life context.Context) error {
+	if err := b.load(ctx, life); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before it was up
+		}
+		return fmt.Errorf("%w: %w", ErrStart, err)
+	}
+
+	announcing, withdraw := context.WithCancel(life)
+	defer withdraw()
+	announcer := discovery.NewAnnouncer(discovery.AnnouncerOptions{
+		Provider: b.o.Registry, Bus: b.bus, Log: b.log, Describe: b.describe, Health: b.checker.Report,
+	})
+	withdrawn := make(chan error, 1)
+	go func() { withdrawn <- announcer.Run(announcing) }()
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-life.Done():
+	case err = <-b.broken:
+		b.log.Error("serving ends", "error", err)
+	}
+	withdraw()
+	if failed := <-withdrawn; failed != nil {
+		b.log.Warn("not withdrawn from the registry", "error", failed)
+	}
+	if err != nil || life.Err() != nil {
+		return err // streams have ended with the engine; there is nothing to wait for
+	}
+	return b.drain()
+}
+
+// load brings every replica up, one after the other, and ends with the first that fails.
+func (b *backend) load(ctx, life context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
+	for _, r := range b.replicas {
+		if err := r.start(ctx, b); err != nil {
+			r.fail(err)
+			b.checker.Refresh()
+			return fmt.Errorf("model %s: %w", r.name, err)
+		}
+		b.checker.Ask(ctx)
+	}
+	return nil
+}
+
+// drain refuses new work and waits for the requests at hand, up to the deadline.
+func (b *backend) drain() error {
+	c := b.o.Config
+	b.checker.Drain("the server is stopping")
+	b.log.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout)
+	cut := false
+	if c.DrainDelay > 0 {
+		select {
+		case <-time.After(c.DrainDelay):
+		case <-b.o.Cut:
+			cut = true
+		}
+	}
+	b.server.Drain()
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		for _, r := range b.replicas {
+			r.drain()
+		}
+	}()
+	deadline := time.NewTimer(c.DrainTimeout)
+	defer deadline.Stop()
+	if !cut {
+		select {
+		case <-idle:
+			return nil
+		case <-deadline.C:
+			b.log.Warn("drain timeout: aborting the requests that still run")
+		case <-b.o.Cut:
+			cut = true
+		}
+	}
+	b.server.Stop() // its handlers end with UNAVAILABLE, and with them their requests
+	<-idle
+	if cut {
+		return ErrCut
+	}
+	return nil
+}
+
+// describe is this instance now, for the registry.
+func (b *backend) describe() discovery.Instance {
+	i := b.instance
+	for _, r := range b.replicas {
+		info, stats := r.info(), r.stats()
+		i.Models = append(i.Models, discovery.Model{
+			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, MaxContext: info.MaxContext,
+		})
+		i.Load.Running += stats.Running
+		i.Load.Queued += stats.Queued + stats.Suspended
+		i.Load.TokensPerSecond += stats.TokensPerSecond
+		if stats.BlocksTotal > 0 {
+			i.Load.KVUse = max(i.Load.KVUse, float64(stats.BlocksUsed)/float64(stats.BlocksTotal))
+		}
+	}
+	return i
+}

@@ -1,0 +1,345 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/memory"
+	"github.com/inferno-serve/inferno/internal/model"
+	"github.com/inferno-serve/inferno/internal/server"
+	"github.com/inferno-serve/inferno/internal/tokenizer"
+)
+
+// Times of the probe token that an idle replica makes, and of a step that never ends.
+const (
+	probeEvery   = 15 * time.Second
+	probeTimeout = 10 * time.Second
+	stuckStep    = 10 * time.Second // a step of this length means that no token can be made
+)
+
+// replicas are the models of this server, by the order of the configuration; what the services know of them (server.Models).
+type replicas []*replica
+
+// Get returns the model that takes requests under this name.
+func (rs replicas) Get(name string) (*server.Model, error) {
+	for _, r := range rs {
+		if r.name == name {
+			return r.get()
+		}
+	}
+	return nil, fmt.Errorf("%w: %q", server.ErrUnknownModel, name)
+}
+
+// List returns every model by name.
+func (rs replicas) List() []server.ModelInfo {
+	list := make([]server.ModelInfo, 0, len(rs))
+	for _, r := range rs {
+		list = append(list, r.info())
+	}
+	slices.SortFunc(list, func(a, b server.ModelInfo) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// replica is one model on a device, with the engine that drives it.
+type replica struct {
+	name, path string
+
+	// Set by start, and not changed before close.
+	device     device.Device
+	pool       *memory.Pool
+	engine     *engine.Engine
+	engineDone chan struct{}      // closed when the engine's Run has returned
+	stopProbes context.CancelFunc // ends the idle probes
+	probesDone chan struct{}
+
+	mu     sync.Mutex
+	model  server.Model
+	probe  error // of the last idle probe
+	closed bool
+}
+
+func newReplica(name, path string) *replica {
+	r := &replica{name: name, path: path}
+	r.model.Info = server.ModelInfo{Name: name, State: server.ModelLoading, Reason: "loading", Since: time.Now()}
+	return r
+}
+
+// start opens, loads, warms up and probes. What it took is given back by close, also when it failed half-way.
+func (r *replica) start(ctx context.Context, b *backend) error {
+	began := time.Now()
+	c := b.o.Config
+	checkpoint, err := model.Open(r.path)
+	if err != nil {
+		return err
+	}
+	defer checkpoint.Close() //nolint:errcheck // only read
+	tokens, err := openTokenizer(r.path, checkpoint)
+	if err != nil {
+		return err
+	}
+	if r.device, err = b.o.OpenDevice(); err != nil {
+		return err
+	}
+	dtype, err := model.ParseWeightType(c.DType)
+	if err != nil {
+		return err
+	}
+	options := model.Options{Device: r.device, DType: dtype, Progress: b.progress(r.name)}
+	plan, err := newPlan(checkpoint, options, c)
+	if err != nil {
+		return err
+	}
+	if r.pool, err = b.newPool(r.name, r.device, plan.bytes); err != nil {
+		return err
+	}
+	options.Memory, options.Limits = r.pool, plan.limits
+	loaded, err := model.Loader{Architectures: b.o.Architectures}.Load(ctx, checkpoint, options)
+	if err != nil {
+		return err
+	}
+	read := time.Since(began)
+	r.engine, err = engine.New(engine.Options{
+		Model: loaded, Device: r.device, Memory: r.pool, Limits: plan.limits, NumBlocks: plan.blocks, BlockSize: plan.blockSize,
+		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue, Bus: b.bus, Log: b.log.With("model", r.name),
+		Observer: b.observe(r.name),
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.engine.Warmup(ctx); err != nil {
+		return err
+	}
+	r.run(b)
+	if err := r.engine.Probe(ctx); err != nil {
+		return fmt.Errorf("probe token: %w", err)
+	}
+	r.ready(b, checkpoint, plan, tokens)
+	b.log.Info("model ready", "model", r.name, "revision", checkpoint.Revision(), "device", deviceName(r.device.Info()),
+		"kv_blocks", plan.blocks, "context", plan.limits.Context, "loaded", read, "took", time.Since(began))
+	return nil
+}
+
+// run starts the engine's loop, and the probes that keep an idle engine honest.
+func (r *replica) run(b *backend) {
+	r.engineDone = make(chan struct{})
+	go func() {
+		defer close(r.engineDone)
+		if err := r.engine.Run(context.Background()); err != nil {
+			r.fail(err)
+			b.checker.Refresh()
+			b.broken <- fmt.Errorf("model %s: %w", r.name, err)
+		}
+	}()
+	ctx, stop := context.WithCancel(context.Background())
+	r.stopProbes = stop
+	r.probesDone = make(chan struct{})
+	go func() {
+		defer close(r.probesDone)
+		r.keepProbing(ctx, b.checker.Refresh)
+	}()
+}
+
+func (r *replica) keepProbing(ctx context.Context, changed func()) {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.engineDone:
+			return
+		case <-tick.C:
+		}
+		limited, cancel := context.WithTimeout(ctx, probeTimeout)
+		err := r.engine.Probe(limited)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		r.mu.Lock()
+		different := (err == nil) != (r.probe == nil)
+		r.probe = err
+		r.mu.Unlock()
+		if different {
+			changed()
+		}
+	}
+}
+
+func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokenizer.Tokenizer) {
+	d := c.Defaults()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.model.Engine = server.FromEngine(r.engine)
+	r.model.Tokenizer = tokens
+	r.model.EndTokens = endTokens(c, tokens)
+	r.model.Defaults = server.GenerationDefaults{Temperature: d.Temperature, TopK: d.TopK, TopP: d.TopP, MinP: d.MinP}
+	info := &r.model.Info
+	info.State, info.Reason, info.Since = server.ModelReady, "", time.Now()
+	info.Revision = c.Revision()
+	info.Architecture = c.Config.Architecture
+	info.Parameters = c.Parameters()
+	info.WeightType = c.WeightType().String()
+	info.KVType = p.layout.DType.String()
+	info.Device = deviceName(r.device.Info())
+	info.VocabularySize = c.Config.VocabSize
+	info.MaxContext = r.engine.Context()
+	info.MaxBatch = b.o.Config.MaxBatch
+	info.MaxQueue = b.o.Config.MaxQueue
+	info.HasTokenizer = tokens != nil
+	info.KVBlockSize, info.KVBlocks = p.blockSize, p.blocks
+	for _, owner := range b.tracker.Snapshot().Owners {
+		if owner.Owner == r.name {
+			info.WeightBytes = owner.ByPurpose[memory.Weights].Current
+			info.ActivationBytes = owner.ByPurpose[memory.Activations].Current + owner.ByPurpose[memory.Workspace].Current
+			info.KVBytes = owner.ByPurpose[memory.KV].Current
+		}
+	}
+}
+
+func (r *replica) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.model.Info.State, r.model.Info.Reason, r.model.Info.Since = server.ModelFailed, err.Error(), time.Now()
+}
+
+func (r *replica) get() (*server.Model, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.model.Info.State != server.ModelReady {
+		return nil, fmt.Errorf("%w: %s is %s", server.ErrModelNotReady, r.name, r.model.Info.Reason)
+	}
+	m := r.model
+	return &m, nil
+}
+
+func (r *replica) info() server.ModelInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.model.Info
+}
+
+// stats is zero before the engine is there.
+func (r *replica) stats() engine.Stats {
+	m, err := r.get()
+	if err != nil || m.Engine == nil {
+		return engine.Stats{}
+	}
+	return r.engine.Stats()
+}
+
+// Component names it as a health.Provider.
+func (r *replica) Component() string { return "model/" + r.name }
+
+// Health says Serving only while tokens can be made: the model is up, no step is stuck, and the last probe gave a token.
+func (r *replica) Health(context.Context) (health.State, string) {
+	r.mu.Lock()
+	state, reason, probe := r.model.Info.State, r.model.Info.Reason, r.probe
+	r.mu.Unlock()
+	switch state {
+	case server.ModelLoading:
+		return health.Starting, reason
+	case server.ModelReady:
+	default:
+		return health.NotServing, reason
+	}
+	if stuck := r.engine.Stats().InStep; stuck > stuckStep {
+		return health.NotServing, fmt.Sprintf("a step has been running for %v", stuck.Round(time.Second))
+	}
+	if probe != nil {
+		return health.NotServing, fmt.Sprintf("no probe token: %v", probe)
+	}
+	return health.Serving, ""
+}
+
+// drain refuses new requests and returns when those at hand have ended.
+func (r *replica) drain() {
+	if r.engine == nil {
+		return
+	}
+	r.engine.Drain()
+	<-r.engineDone
+}
+
+// close ends what start began, in the opposite order.
+func (r *replica) close() {
+	if r.stopProbes != nil {
+		r.stopProbes()
+		<-r.probesDone
+	}
+	if r.engine != nil {
+		r.engine.Close()
+	}
+	if r.engineDone != nil {
+		<-r.engineDone
+	}
+	if r.pool != nil {
+		r.pool.Close()
+	}
+	if r.device != nil {
+		_ = r.device.Close() // there is nobody left to tell
+	}
+}
+
+// openTokenizer returns nil where the model has none: it serves token ids only.
+func openTokenizer(path string, c *model.Checkpoint) (*tokenizer.Tokenizer, error) {
+	var t *tokenizer.Tokenizer
+	var err error
+	if c.GGUF() != nil {
+		t, err = tokenizer.FromGGUF(c.GGUF())
+	} else {
+		t, err = tokenizer.LoadDir(path)
+	}
+	if errors.Is(err, tokenizer.ErrNoTokenizer) {
+		return nil, nil
+	}
+	if err == nil && t.NumTokens() > c.Config.VocabSize {
+		return nil, fmt.Errorf("tokenizer: %d tokens, want at most the %d of the model's vocabulary", t.NumTokens(), c.Config.VocabSize)
+	}
+	return t, err
+}
+
+// endTokens are those of the checkpoint's configuration and of its tokenizer.
+func endTokens(c *model.Checkpoint, t *tokenizer.Tokenizer) []int32 {
+	ids := slices.Clone(c.EndTokens())
+	if t != nil {
+		ids = append(ids, t.EndTokens()...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func deviceName(i device.Info) string {
+	return fmt.Sprintf("%s: %s (%s)", i.Kind, i.Name, i.Features)
+}
+
+func (b *backend) newPool(owner string, d device.Device, bytes int64) (*memory.Pool, error) {
+	if b.tracker == nil {
+		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: d.Info().TotalBytes, Bus: b.bus, AlertAt: 0.95})
+		b.registerMemory()
+	}
+	return memory.NewPool(memory.PoolOptions{Source: d, Tracker: b.tracker, Owner: owner, Limit: bytes})
+}
+
+// progress logs each tenth of a load.
+func (b *backend) progress(name string) func(loaded, total int64) {
+	tenth := int64(0)
+	var mu sync.Mutex
+	return func(loaded, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := loaded * 10 / max(total, 1); now > tenth {
+			tenth = now
+			b.log.Debug("loading", "model", name, "bytes", loaded, "of", total)
+		}
+	}
+}
+

@@ -1,0 +1,27 @@
+// library.h: opening a device library at run time.
+#ifndef INFERNO_LIBRARY_H
+#define INFERNO_LIBRARY_H
+
+#include <dlfcn.h>
+#include <stdio.h>
+
+#include "inferno.h"
+
+// The table of the library at path, or NULL with the reason. A library stays open: its table may be in use.
+static inline const inferno_table *open_library(const char *path, char *reason, size_t reason_bytes) {
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) {
+    snprintf(reason, reason_bytes, "%s", dlerror());
+    return NULL;
+  }
+  const inferno_table *(*table)(void);
+  *(void **)&table = dlsym(library, "inferno_device_table");
+  const inferno_table *t = table ? table() : NULL;
+  if (!t) {
+    snprintf(reason, reason_bytes, table ? "inferno_device_table returns nothing" : "it has no inferno_device_table");
+    dlclose(library);
+  }
+  return t;
+}
+
+#endif // INFERNO_LIBRARY_H

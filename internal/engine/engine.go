@@ -1,0 +1,342 @@
+// Package engine turns requests into tokens. One goroutine, Engine.Run, owns all state below; everyone else talks to it by Submit.
+//
+// Each turn of the loop takes in what arrived and what was cancelled, asks the scheduler for a batch, has the runner compute it, and
+// puts the new tokens on their streams. All device memory is allocated by New.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/event"
+	"github.com/inferno-serve/inferno/internal/memory"
+	"github.com/inferno-serve/inferno/internal/model"
+)
+
+// Model is what the engine runs: a model.Model.
+type Model interface {
+	Config() *model.Config
+	KVLayout() model.KVLayout
+	Forward(b *model.Batch, kv *model.KV)
+}
+
+// Defaults of Options.
+const (
+	DefaultBlockSize  = 16
+	DefaultMaxQueue   = 256
+	DefaultStepTarget = 250 * time.Millisecond
+)
+
+// minBatchTokens is the smallest token budget that Warmup chooses.
+const minBatchTokens = 32
+
+// Options describe an engine. Model, Device, Memory, Limits and NumBlocks are required.
+type Options struct {
+	Model  Model
+	Device device.Device
+	Memory memory.Allocator // what New allocates comes from here
+	Limits model.Limits     // what the model was loaded for: sequences and tokens of a step, tokens of a sequence
+
+	NumBlocks      int           // KV blocks
+	BlockSize      int           // tokens a KV block; 0: DefaultBlockSize
+	MaxBatch       int           // sequences in a step; 0: Limits.MaxSeqs
+	MaxBatchTokens int           // tokens in a step; 0: as many as keep a step under StepTarget, measured by Warmup, up to Limits.MaxTokens
+	StepTarget     time.Duration // 0: DefaultStepTarget
+	MaxQueue       int           // requests that may wait for their first step; 0: DefaultMaxQueue
+	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
+
+	Bus            *event.Bus   // hears of Failed; nil: nobody does
+	Log            *slog.Logger // nil: nothing is logged
+	Observer       Observer     // nil: nobody observes
+	CheckIntegrity bool         // for tests: panic after a step that broke an invariant
+}
+
+// Failed is published once when the loop ends because of a device error or a broken invariant.
+type Failed struct{ Err error }
+
+// Engine is the state behind the API. Make it with New, run it with Run.
+type Engine struct {
+	model      Model
+	maxQueue   int
+	context    int
+	stepTarget time.Duration
+	bus        *event.Bus
+	log        *slog.Logger
+	observer   Observer
+	check      bool
+
+	// Owned by the loop; by New and Warmup before it.
+	scheduler *scheduler
+	runner    *runner
+	measure   bool // Warmup chooses the token budget
+	turn      turn
+
+	born     time.Time // zero of the counters' times
+	counters counters
+	wake     chan struct{} // one slot: there is something in the mailbox
+	stopped  chan struct{} // closed when the state became stopped
+
+	mailbox mailbox
+}
+
+// mailbox is what everyone else tells the loop.
+type mailbox struct {
+	changed atomic.Bool // so that a step without news takes no lock
+
+	mu       sync.Mutex
+	state    engineState
+	cause    error                // of the stop; nil after a drain
+	live     map[string]*sequence // requests from Submit until their end
+	arrivals []*sequence
+	leavers  []leaver
+	probes   []chan error // one slot each
+	started  bool         // Run was called
+}
+
+type leaver struct {
+	seq *sequence
+	err error
+}
+
+type engineState uint8
+
+const (
+	open     engineState = iota
+	draining             // no new requests; Run returns when those at hand have ended
+	closing              // those at hand are aborted
+	stopped              // Run has returned, or will do nothing
+)
+
+// New allocates all that the engine needs on the device.
+func New(o Options) (*Engine, error) {
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	limits := model.Limits{MaxTokens: o.Limits.MaxTokens, MaxSeqs: o.MaxBatch, MaxRows: o.MaxBatch, Context: o.Context}
+	if o.MaxBatchTokens > 0 {
+		limits.MaxTokens = o.MaxBatchTokens
+	}
+	r, err := newRunner(o.Device, o.Model, o.Memory, limits, o.NumBlocks, o.BlockSize)
+	if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
+	e := &Engine{
+		model: o.Model, maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
+		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0,
+		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context),
+		born:      time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
+		mailbox: mailbox{live: map[string]*sequence{}},
+	}
+	e.counters.blocksTotal = o.NumBlocks
+	e.counters.maxTokens.Store(int64(limits.MaxTokens))
+	return e, nil
+}
+
+// complete fills the defaults in and reports every fault at once.
+func (o *Options) complete() error {
+	setDefault(&o.BlockSize, DefaultBlockSize)
+	setDefault(&o.MaxBatch, o.Limits.MaxSeqs)
+	setDefault(&o.StepTarget, DefaultStepTarget)
+	setDefault(&o.MaxQueue, DefaultMaxQueue)
+	setDefault(&o.Context, o.Limits.Context)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Model == nil || o.Device == nil || o.Memory == nil {
+		return errors.New("model, device and memory are required")
+	}
+	err := errors.Join(
+		between("Limits.MaxTokens", o.Limits.MaxTokens, 1, math.MaxInt32),
+		between("BlockSize", o.BlockSize, 1, math.MaxInt16),
+		between("NumBlocks", o.NumBlocks, 1, math.MaxInt32/max(o.BlockSize, 1)), // a slot is an int32
+		between("MaxBatch", o.MaxBatch, 1, min(o.Limits.MaxSeqs, o.Limits.MaxRows)),
+		between("MaxBatchTokens", o.MaxBatchTokens, 0, o.Limits.MaxTokens),
+		between("StepTarget", o.StepTarget, 1, math.MaxInt64),
+		between("MaxQueue", o.MaxQueue, 1, math.MaxInt32),
+		between("Context", o.Context, 2, o.Limits.Context),
+	)
+	o.Context = min(o.Context, o.NumBlocks*o.BlockSize)
+	return err
+}
+
+func setDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+func between[T int | time.Duration](what string, v, low, high T) error {
+	if v < low || v > high {
+		return fmt.Errorf("%s is %v, want %v to %v", what, v, low, high)
+	}
+	return nil
+}
+
+// Context is the tokens that one sequence may have, prompt and output together: what model and pool allow.
+func (e *Engine) Context() int { return e.context }
+
+// Submit queues a request, or answers at once why not: a *LimitError (ErrTooLong, ErrInvalid), a *QueueFullError (ErrQueueFull),
+// ErrDuplicateID, ErrDraining, ErrDeviceLost, or ctx's error. The request ends with ctx, whatever state it is in.
+func (e *Engine) Submit(ctx context.Context, r *Request) (*Stream, error) {
+	if err := r.validate(e.context, e.runner.vocabulary); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	seq := newSequence(r, e.context)
+	seq.arrived = r.Arrived
+	if seq.arrived.IsZero() {
+		seq.arrived = time.Now()
+	}
+	seq.deadline, _ = ctx.Deadline()
+	seq.stream = newStream(e, seq)
+	if err := e.push(ctx, seq); err != nil {
+		return nil, err
+	}
+	e.notify()
+	return seq.stream, nil
+}
+
+func (e *Engine) push(ctx context.Context, seq *sequence) error {
+	m := &e.mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != open {
+		return m.refusal()
+	}
+	if _, taken := m.live[seq.request.ID]; taken {
+		return fmt.Errorf("%w: %s", ErrDuplicateID, seq.request.ID)
+	}
+	if e.counters.queued.Load() >= int64(e.maxQueue) {
+		e.counters.rejected.Add(1)
+		return &QueueFullError{Limit: e.maxQueue, RetryAfter: e.counters.retryAfter()}
+	}
+	e.counters.queued.Add(1)
+	seq.detach = context.AfterFunc(ctx, func() { e.leave(seq, ctx.Err()) })
+	m.live[seq.request.ID] = seq
+	m.arrivals = append(m.arrivals, seq)
+	m.changed.Store(true)
+	return nil
+}
+
+// refusal is why nothing new is taken; mu is held.
+func (m *mailbox) refusal() error {
+	if m.cause != nil {
+		return m.cause
+	}
+	return ErrDraining
+}
+
+// leave asks the loop to end a request with err, which is nothing new to one that has ended.
+func (e *Engine) leave(seq *sequence, err error) {
+	m := &e.mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.live[seq.request.ID] == seq {
+		m.leavers = append(m.leavers, leaver{seq, err})
+		e.tell()
+	}
+}
+
+// tell marks the mailbox as changed and wakes the loop; its mutex is held.
+func (e *Engine) tell() {
+	e.mailbox.changed.Store(true)
+	e.notify()
+}
+
+func (e *Engine) notify() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Abort ends the live requests among ids with ErrAborted, and returns which those were.
+func (e *Engine) Abort(ids ...string) (aborted []string) {
+	m := &e.mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range ids {
+		if seq, ok := m.live[id]; ok {
+			m.leavers = append(m.leavers, leaver{seq, ErrAborted})
+			aborted = append(aborted, id)
+		}
+	}
+	e.tell()
+	return aborted
+}
+
+// AbortAll ends all live requests with ErrAborted, and returns which those were.
+func (e *Engine) AbortAll() (aborted []string) {
+	m := &e.mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, seq := range m.live {
+		m.leavers = append(m.leavers, leaver{seq, ErrAborted})
+		aborted = append(aborted, id)
+	}
+	e.tell()
+	return aborted
+}
+
+// Drain refuses new requests from now on; Run returns when those at hand have ended.
+func (e *Engine) Drain() { e.setState(draining) }
+
+// Close refuses new requests, ends those at hand with ErrAborted within one step, and waits until Run is about to return. Idempotent.
+func (e *Engine) Close() {
+	m := &e.mailbox
+	m.mu.Lock()
+	started := m.started
+	m.started = true // a Run that comes later returns at once
+	m.mu.Unlock()
+	if !started {
+		e.stop(nil)
+		return
+	}
+	e.setState(closing)
+	<-e.stopped
+}
+
+// setState only ever goes forward.
+func (e *Engine) setState(to engineState) {
+	m := &e.mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = max(m.state, to)
+	e.tell()
+}
+
+// Probe has one real token made on the device and returns nil when it is there. While requests run it waits for the next token of
+// theirs; otherwise it makes one of its own, which no counter sees.
+func (e *Engine) Probe(ctx context.Context) error {
+	answer := make(chan error, 1)
+	m := &e.mailbox
+	m.mu.Lock()
+	if m.state >= closing {
+		defer m.mu.Unlock()
+		return m.refusal()
+	}
+	m.probes = append(m.probes, answer)
+	e.tell()
+	m.mu.Unlock()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.probes = slices.DeleteFunc(m.probes, func(c chan error) bool { return c == answer })
+		return ctx.Err()
+	}
+}

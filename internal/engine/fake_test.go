@@ -1,0 +1,312 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"go.uber.org/goleak"
+
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/memory"
+	"github.com/inferno-serve/inferno/internal/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const fakeVocabulary = 97
+
+// fakeDevice is memory, and the one op that the engine itself calls. A step takes effect at once, but downloads arrive with Sync.
+type fakeDevice struct {
+	device.Device
+	base    device.Ptr
+	arena   []uint64
+	used    int
+	sync    func() error // what Sync does first; nil: nothing
+	arrives []func()     // downloads under way
+	steps   int
+	uploads int // bytes
+	failed  error
+}
+
+func newFakeDevice(bytes int) *fakeDevice {
+	return &fakeDevice{base: 1 << 20, arena: make([]uint64, bytes/8)}
+}
+
+// fakeMemory hands a fakeDevice's memory out.
+type fakeMemory struct{ *fakeDevice }
+
+func (d fakeMemory) Alloc(_ memory.Purpose, bytes int64) (device.Ptr, error) {
+	at := d.used
+	d.used += int(bytes+255) / 256 * 256
+	if d.used > 8*len(d.arena) {
+		return 0, device.ErrOutOfMemory
+	}
+	return d.base + device.Ptr(at), nil
+}
+
+func (d *fakeDevice) bytes(p device.Ptr, n int) []byte {
+	all := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(d.arena))), d.used)
+	return all[p-d.base:][:n]
+}
+
+func view[T any](d *fakeDevice, t device.Tensor) []T {
+	if t.Len() == 0 {
+		return nil
+	}
+	b := d.bytes(t.Data, 4*t.Len())
+	var element T
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(element)))
+}
+
+func (d *fakeDevice) Upload(dst device.Ptr, src []byte) {
+	d.uploads += len(src)
+	copy(d.bytes(dst, len(src)), src)
+}
+
+func (d *fakeDevice) Download(dst []byte, src device.Ptr) {
+	d.arrives = append(d.arrives, func() { copy(dst, d.bytes(src, len(dst))) })
+}
+
+func (d *fakeDevice) Flush() {}
+
+func (d *fakeDevice) Sync() error {
+	d.steps++
+	if d.sync != nil && d.failed == nil {
+		d.failed = d.sync()
+	}
+	if d.failed != nil {
+		return d.failed
+	}
+	for _, arrive := range d.arrives {
+		arrive()
+	}
+	d.arrives = d.arrives[:0]
+	return nil
+}
+
+// Sample reads the digest that fakeModel left in the first columns of a row.
+func (d *fakeDevice) Sample(a device.SampleArgs) {
+	device.CheckSample(a)
+	logits, params, ids := view[uint32](d, a.Logits), view[device.SampleParams](d, a.Params), view[int32](d, a.IDs)
+	var banned []int32
+	if a.Banned.Data != 0 {
+		banned = view[int32](d, a.Banned)
+	}
+	for r := range ids {
+		row, p := logits[r*a.Logits.Cols:], &params[r]
+		if math.IsNaN(float64(math.Float32frombits(row[2]))) {
+			ids[r] = -1
+			continue
+		}
+		ids[r] = choose(uint64(row[0])|uint64(row[1])<<32, *p, banned[r*a.Banned.Cols:][:p.NumBanned])
+	}
+}
+
+// choose is the fake's way from a digest of all tokens to the next one.
+func choose(digest uint64, p device.SampleParams, banned []int32) int32 {
+	if p.Temperature > 0 {
+		digest ^= (p.Seed + uint64(p.Position)*0x9e3779b97f4a7c15) * 0xd1342543de82ef95
+	}
+	id := int32(digest % fakeVocabulary)
+	for slices.Contains(banned, id) {
+		id = (id + 1) % fakeVocabulary
+	}
+	return id
+}
+
+func digest(tokens []int32) uint64 {
+	h := fnv.New64a()
+	for _, t := range tokens {
+		_ = binary.Write(h, binary.LittleEndian, t)
+	}
+	return h.Sum64()
+}
+
+// poison makes the logits of every row that sees it a NaN.
+const poison = 13
+
+// fakeModel keeps ids and positions in the KV blocks, and what it generates depends on everything that a sequence finds there: a slot
+// that another sequence wrote, or a row out of place, changes the output or panics.
+type fakeModel struct {
+	device  *fakeDevice
+	forward func(b *model.Batch) // called first; nil: nothing
+	empty   bool                 // only what the engine itself needs: for benchmarks
+}
+
+func (m *fakeModel) Config() *model.Config { return &model.Config{Vocab: fakeVocabulary} }
+
+func (m *fakeModel) KVLayout() model.KVLayout {
+	return model.KVLayout{Layers: 1, Heads: 1, HeadDim: 2, DType: device.F32}
+}
+
+func (m *fakeModel) Forward(b *model.Batch, kv *model.KV) {
+	if m.forward != nil {
+		m.forward(b)
+	}
+	if m.empty {
+		return
+	}
+	d := m.device
+	tokens, positions, slots := view[int32](d, b.Tokens), view[int32](d, b.Positions), view[int32](d, b.Slots)
+	starts, lens := view[int32](d, b.QueryStart), view[int32](d, b.KVLen)
+	tables, rows := view[int32](d, b.BlockTable), view[int32](d, b.LogitRows)
+	logits := view[uint32](d, b.Logits)
+	cache := view[int32](d, kv.K[0])
+	for i, slot := range slots {
+		cache[2*slot], cache[2*slot+1] = tokens[i], positions[i]
+	}
+	must(int(starts[len(lens)]) == len(tokens), "%d rows, the last sequence ends at %d", len(tokens), starts[len(lens)])
+	for r, row := range rows {
+		seq := 0
+		for starts[seq+1] <= row {
+			seq++
+		}
+		last := lens[seq] - starts[seq+1] + row
+		must(positions[row] == last, "row %d has position %d, its sequence says %d", row, positions[row], last)
+		seen := make([]int32, last+1)
+		for p := range seen {
+			block := tables[seq*b.BlockTable.Cols+p/kv.BlockSize]
+			slot := int(block)*kv.BlockSize + p%kv.BlockSize
+			seen[p] = cache[2*slot]
+			must(int(cache[2*slot+1]) == p, "position %d of sequence %d lies where %d is wanted", cache[2*slot+1], seq, p)
+		}
+		out := logits[r*b.Logits.Cols:]
+		h := digest(seen)
+		out[0], out[1], out[2] = uint32(h), uint32(h>>32), 0
+		if slices.Contains(seen, poison) {
+			out[2] = math.Float32bits(float32(math.NaN()))
+		}
+	}
+}
+
+func must(ok bool, format string, args ...any) {
+	if !ok {
+		panic(fmt.Sprintf(format, args...))
+	}
+}
+
+// reference generates what a request should get, from its tokens alone.
+func reference(r *Request, context int) (out []int32, reason FinishReason) {
+	tokens := slices.Clone(r.Prompt)
+	for {
+		p := device.SampleParams{Seed: r.Sampling.Seed, Temperature: r.Sampling.Temperature, Position: uint32(len(tokens))}
+		var banned []int32
+		if len(out) < r.Stop.MinTokens {
+			banned = append(banned, r.Stop.StopTokens...)
+			if !r.Stop.IgnoreEOS {
+				banned = append(banned, r.Stop.EndTokens...)
+			}
+		}
+		id := choose(digest(tokens), p, banned)
+		tokens, out = append(tokens, id), append(out, id)
+		switch {
+		case slices.Contains(r.Stop.EndTokens, id) && !r.Stop.IgnoreEOS:
+			return out, EndToken
+		case slices.Contains(r.Stop.StopTokens, id):
+			return out, StopToken
+		case len(out) == r.Stop.MaxTokens:
+			return out, MaxTokens
+		case len(tokens) == context:
+			return out, ContextFull
+		}
+	}
+}
+
+// prompt is n tokens that differ by seed; none is the poison.
+func prompt(n, seed int) []int32 {
+	p := make([]int32, n)
+	for i := range p {
+		if p[i] = int32((i*31 + seed*17 + i*i*seed) % fakeVocabulary); p[i] == poison {
+			p[i]++
+		}
+	}
+	return p
+}
+
+// rig is an engine on a fake device.
+type rig struct {
+	*Engine
+	device *fakeDevice
+	model  *fakeModel
+	done   chan error // what Run returned
+}
+
+func newRig(t testing.TB, o Options) *rig {
+	t.Helper()
+	d := newFakeDevice(4 << 20)
+	r := &rig{device: d, model: &fakeModel{device: d}, done: make(chan error, 1)}
+	o.Model, o.Device, o.Memory = r.model, d, fakeMemory{d}
+	if o.Limits == (model.Limits{}) {
+		o.Limits = model.Limits{MaxTokens: 64, MaxSeqs: 32, MaxRows: 32, Context: 256}
+	}
+	setDefault(&o.BlockSize, 4)
+	setDefault(&o.NumBlocks, 256)
+	o.CheckIntegrity = true
+	var err error
+	if r.Engine, err = New(o); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// run starts the loop, and closes the engine when the test ends.
+func (r *rig) run(t testing.TB) *rig {
+	go func() { r.done <- r.Run(context.Background()) }()
+	t.Cleanup(func() {
+		r.Close()
+		if used := r.Stats().BlocksUsed; used != 0 {
+			t.Errorf("%d blocks used after Close", used)
+		}
+	})
+	return r
+}
+
+// slow makes every step take that long; in a synctest bubble.
+func (r *rig) slow(d time.Duration) *rig {
+	r.device.sync = func() error { time.Sleep(d); return nil }
+	return r
+}
+
+func (r *rig) submit(t testing.TB, ctx context.Context, q *Request) *Stream {
+	t.Helper()
+	s, err := r.Submit(ctx, q)
+	if err != nil {
+		t.Fatalf("submit %s: %v", q.ID, err)
+	}
+	return s
+}
+
+// readAll reads a stream to its end.
+func readAll(s *Stream) (tokens []int32, fin *Finish, err error) {
+	for {
+		more, fin, err := s.Next(context.Background())
+		tokens = append(tokens, more...)
+		if fin != nil || err != nil {
+			return tokens, fin, err
+		}
+	}
+}
+
+// wantReference compares a stream with what its request should get.
+func wantReference(t testing.TB, r *rig, q *Request, s *Stream) {
+	t.Helper()
+	got, fin, err := readAll(s)
+	if err != nil {
+		t.Errorf("%s: %v", q.ID, err)
+		return
+	}
+	want, reason := reference(q, r.Context())
+	if !slices.Equal(got, want) || fin.Reason != reason || fin.Token != want[len(want)-1] {
+		t.Errorf("%s: got %v (%v, last %d), want %v (%v)", q.ID, got, fin.Reason, fin.Token, want, reason)
+	}
+	if u := fin.Usage; u.PromptTokens != len(q.Prompt) || u.CompletionTokens != len(want) || u.CachedTokens != 0 {
+		t.Errorf("%s: usage %+v of a prompt of %d and %d new tokens", q.ID, u, len(q.Prompt), len(want))
+	}
+}

@@ -1,0 +1,395 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/event"
+)
+
+// turn is what the loop keeps from one step to the next.
+type turn struct {
+	state     engineState // as of the last look into the mailbox
+	arrivals  []*sequence // reused
+	leavers   []leaver    // reused
+	probes    []chan error
+	probing   bool // a probe's own sequence is in the scheduler
+	ended     []*sequence
+	info      StepInfo // reused
+	lastStart time.Time
+}
+
+// probeRequest makes one token from one.
+var probeRequest = &Request{ID: "probe", Prompt: []int32{0}, Stop: Stopping{MaxTokens: 1}}
+
+// Run is the loop. It keeps its OS thread, blocks, and returns nil after Drain, Close or the end of ctx (which is a Close), or the
+// error that ended it, which wraps ErrDeviceLost. Whatever the end, every stream has got its own.
+func (e *Engine) Run(ctx context.Context) (err error) {
+	m := &e.mailbox
+	m.mu.Lock()
+	if m.started {
+		defer m.mu.Unlock()
+		if m.state == stopped {
+			return m.cause
+		}
+		return errors.New("engine: Run is already running")
+	}
+	m.started = true
+	m.mu.Unlock()
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer context.AfterFunc(ctx, func() { e.setState(closing) })()
+	defer func() {
+		if r := recover(); r != nil {
+			e.log.Error("engine loop panicked", "panic", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic in the engine loop: %v", r)
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrDeviceLost, err)
+			event.Publish(e.bus, Failed{err})
+		}
+		e.stop(err)
+	}()
+	for e.turnOnce(ctx) {
+		if err := e.stepOnce(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// turnOnce takes the mail in and waits while there is nothing to compute. It returns false when the loop is over.
+func (e *Engine) turnOnce(ctx context.Context) bool {
+	for {
+		e.takeMail()
+		e.dropExpired()
+		if len(e.turn.probes) > 0 && e.scheduler.live() == 0 {
+			e.addProbe()
+		}
+		e.publishGauges()
+		switch {
+		case ctx.Err() != nil || e.turn.state >= closing:
+			return false
+		case e.scheduler.live() > 0:
+			return true
+		case e.turn.state == draining:
+			return false
+		}
+		<-e.wake
+	}
+}
+
+// takeMail moves what others left into the scheduler: requests first, so that one that has left already is found there.
+func (e *Engine) takeMail() {
+	m, t := &e.mailbox, &e.turn
+	if !m.changed.Swap(false) {
+		return
+	}
+	m.mu.Lock()
+	m.arrivals, t.arrivals = t.arrivals[:0], m.arrivals
+	m.leavers, t.leavers = t.leavers[:0], m.leavers
+	t.probes = append(t.probes, m.probes...)
+	m.probes = m.probes[:0]
+	t.state = m.state
+	m.mu.Unlock()
+
+	for _, seq := range t.arrivals {
+		e.scheduler.Add(seq)
+	}
+	now := time.Now()
+	for _, l := range t.leavers {
+		if l.seq.state != ended {
+			e.cancel(l.seq, l.err, now)
+		}
+	}
+	clear(t.arrivals)
+	clear(t.leavers)
+	e.endStreams(now)
+}
+
+// dropExpired ends the requests at the head of the queue whose context has ended, should the news not have come through yet: the
+// device does no work for them.
+func (e *Engine) dropExpired() {
+	s := e.scheduler
+	if s.waiting.front == nil || len(s.running) >= s.maxSeqs {
+		return
+	}
+	now := time.Now()
+	places := s.maxSeqs - len(s.running)
+	for seq := s.waiting.front; seq != nil && places > 0; places-- {
+		next := seq.next
+		if !seq.deadline.IsZero() && !now.Before(seq.deadline) {
+			e.cancel(seq, context.DeadlineExceeded, now)
+		}
+		seq = next
+	}
+	e.endStreams(now)
+}
+
+// cancel takes a live sequence out and counts it; endStreams tells its reader.
+func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
+	phase := seq.phase()
+	e.scheduler.Remove(seq)
+	seq.err = err
+	e.counters.cancelled[phase].Add(1)
+	if seq.started.IsZero() {
+		e.counters.queued.Add(-1)
+	}
+	e.turn.ended = append(e.turn.ended, seq)
+}
+
+func (e *Engine) addProbe() {
+	seq := newSequence(probeRequest, e.context)
+	seq.probe = true
+	e.scheduler.Add(seq)
+	e.turn.probing = true
+}
+
+// stepOnce computes one batch and hands out its tokens. The error is the device's.
+func (e *Engine) stepOnce() error {
+	preemptions := e.scheduler.preemptions
+	batch := e.scheduler.Next()
+	began := time.Now()
+	e.counters.beginStep(began.Sub(e.born))
+	e.markStarts(batch, began)
+	e.runner.Launch(batch)
+	ids, err := e.runner.Collect()
+	if err != nil {
+		return fmt.Errorf("step of %d sequences, %d tokens: %w", len(batch.items), batch.tokens, err)
+	}
+	now := time.Now()
+	e.scheduler.Commit(batch, ids)
+	if e.check {
+		if err := e.scheduler.checkIntegrity(); err != nil {
+			panic(fmt.Sprintf("engine: after a step of %d sequences: %v", len(batch.items), err))
+		}
+	}
+	e.publishGauges() // before anyone hears of an end
+	e.deliver(batch, now)
+	e.finishStep(batch, began, now, int(e.scheduler.preemptions-preemptions))
+	e.answerProbes(batch)
+	e.endStreams(now)
+	return nil
+}
+
+// markStarts notes when requests leave the queue for the first time.
+func (e *Engine) markStarts(b *Batch, now time.Time) {
+	for i := range b.items {
+		seq := b.items[i].seq
+		if !seq.started.IsZero() || seq.probe {
+			continue
+		}
+		seq.started = now
+		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		e.counters.queued.Add(-1)
+		if last := e.turn.lastStart; seq.arrived.Before(last) {
+			e.counters.observeStartGap(now.Sub(last))
+		}
+		e.turn.lastStart = now
+	}
+}
+
+// deliver puts the step's tokens on their streams and collects what has ended.
+func (e *Engine) deliver(b *Batch, now time.Time) {
+	info := &e.turn.info
+	info.FirstTokens, info.Gaps = info.FirstTokens[:0], info.Gaps[:0]
+	for i := range b.items {
+		item := &b.items[i]
+		seq := item.seq
+		if seq.probe {
+			e.turn.probing = false // its one step
+			continue
+		}
+		if item.row >= 0 && item.token >= 0 {
+			if seq.first.IsZero() {
+				seq.first = now
+				info.FirstTokens = append(info.FirstTokens, now.Sub(seq.arrived))
+			} else {
+				info.Gaps = append(info.Gaps, now.Sub(seq.last))
+			}
+			seq.last = now
+			seq.stream.append(item.token)
+		}
+		if seq.state == ended {
+			e.turn.ended = append(e.turn.ended, seq)
+		}
+	}
+}
+
+// finishStep publishes what the step was.
+func (e *Engine) finishStep(b *Batch, began, now time.Time, preemptions int) {
+	info := &e.turn.info
+	info.Duration = now.Sub(began)
+	info.Sequences = len(b.items)
+	info.DecodeTokens, info.PrefillTokens = 0, 0
+	for i := range b.items {
+		if b.items[i].decode {
+			info.DecodeTokens++
+		} else {
+			info.PrefillTokens += b.items[i].count
+		}
+	}
+	info.Preemptions = preemptions
+	e.counters.endStep(info, now.Sub(e.born))
+	if e.observer != nil {
+		e.observer.ObserveStep(info)
+	}
+}
+
+// answerProbes tells all that asked whether this step made a token, if it was to make any.
+func (e *Engine) answerProbes(b *Batch) {
+	if len(e.turn.probes) == 0 || b.rows == 0 {
+		return
+	}
+	err := ErrNotFinite
+	for i := range b.items {
+		if b.items[i].row >= 0 && b.items[i].token >= 0 {
+			err = nil
+		}
+	}
+	e.answer(err)
+}
+
+func (e *Engine) answer(err error) {
+	for _, c := range e.turn.probes {
+		c <- err // its slot is free
+	}
+	e.turn.probes = e.turn.probes[:0]
+}
+
+// endStreams tells the readers of what has ended, in the order in which it did. Their ids and blocks are free by then.
+func (e *Engine) endStreams(now time.Time) {
+	for _, seq := range e.turn.ended {
+		seq.detach()
+	}
+	if len(e.turn.ended) > 0 {
+		e.forget(e.turn.ended)
+		e.publishGauges()
+	}
+	for i, seq := range e.turn.ended {
+		e.endStream(seq, now)
+		e.turn.ended[i] = nil
+	}
+	e.turn.ended = e.turn.ended[:0]
+}
+
+func (e *Engine) forget(ended []*sequence) {
+	m := &e.mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, seq := range ended {
+		delete(m.live, seq.request.ID)
+	}
+}
+
+func (e *Engine) endStream(seq *sequence, now time.Time) {
+	info := seq.info(now)
+	e.counters.countEnd(info)
+	end := &streamEnd{err: seq.err}
+	if seq.err == nil {
+		last := seq.tokens[len(seq.tokens)-1]
+		end.finish = &Finish{Reason: seq.finish, Token: last, Usage: info.Usage, Timings: info.Timings}
+	}
+	seq.stream.close(end)
+	if e.observer != nil {
+		e.observer.ObserveRequest(info)
+	}
+}
+
+// info sums a request up at its end.
+func (s *sequence) info(now time.Time) *RequestInfo {
+	i := &RequestInfo{
+		ID: s.request.ID, Reason: s.finish, Err: s.err,
+		Usage:   Usage{PromptTokens: s.prompt, CompletionTokens: s.generated()},
+		Timings: Timings{Total: now.Sub(s.arrived), Preemptions: s.preemptions},
+	}
+	t := &i.Timings
+	switch {
+	case s.started.IsZero():
+		t.Queued = t.Total
+	case s.first.IsZero():
+		t.Queued, t.Prefill = s.started.Sub(s.arrived), now.Sub(s.started)
+	default:
+		t.Queued, t.Prefill, t.Decode = s.started.Sub(s.arrived), s.first.Sub(s.started), s.last.Sub(s.first)
+	}
+	return i
+}
+
+func (e *Engine) publishGauges() {
+	s, c := e.scheduler, &e.counters
+	probes := 0
+	if e.turn.probing {
+		probes = 1
+	}
+	c.running.Store(int64(len(s.running) - min(probes, len(s.running))))
+	c.blocksUsed.Store(int64(s.blocks.total() - s.blocks.numFree()))
+	c.suspended.Store(int64(s.suspended))
+	c.preemptions.Store(s.preemptions)
+}
+
+// stop is the last thing that the loop does: it ends every stream and probe that is left. Without a cause the rest is aborted, and the
+// blocks are free afterwards; with one nothing that the loop owns can be trusted any more.
+func (e *Engine) stop(cause error) {
+	m := &e.mailbox
+	m.mu.Lock()
+	m.state, m.cause = stopped, cause
+	arrivals := m.arrivals
+	e.turn.probes = append(e.turn.probes, m.probes...)
+	m.arrivals, m.leavers, m.probes = nil, nil, nil
+	refusal := m.refusal()
+	m.mu.Unlock()
+
+	if cause == nil {
+		e.abortRest(arrivals)
+	} else {
+		e.failRest(cause)
+	}
+	e.answer(refusal)
+	close(e.stopped)
+}
+
+func (e *Engine) abortRest(arrivals []*sequence) {
+	for _, seq := range arrivals {
+		e.scheduler.Add(seq)
+	}
+	s, now := e.scheduler, time.Now()
+	for s.live() > 0 {
+		seq := s.waiting.front
+		if seq == nil {
+			seq = s.running[len(s.running)-1]
+		}
+		if seq.probe {
+			s.Remove(seq)
+			e.turn.probing = false
+			continue
+		}
+		e.cancel(seq, ErrAborted, now)
+	}
+	e.publishGauges()
+	e.endStreams(now)
+}
+
+func (e *Engine) failRest(cause error) {
+	m := &e.mailbox
+	m.mu.Lock()
+	left := slices.Collect(maps.Values(m.live))
+	clear(m.live)
+	m.mu.Unlock()
+	now := time.Now()
+	for _, seq := range slices.Concat(left, e.turn.ended) { // the panic may have come between forget and endStream
+		if seq == nil || seq.stream.end.Load() != nil {
+			continue
+		}
+		seq.detach()
+		seq.err, seq.finish = cause, 0
+		e.endStream(seq, now)
+	}
+	e.counters.clearGauges()
+}

@@ -1,0 +1,69 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/inferno-serve/inferno/internal/device"
+)
+
+// Sampling says how tokens are chosen; kernels/inferno.h defines the arithmetic.
+type Sampling struct {
+	Temperature float32 // 0: greedy
+	TopK        int     // 0: off
+	TopP        float32 // 0 or 1: off
+	MinP        float32 // 0: off
+	Seed        uint64  // the same seed gives the same tokens in any batch
+}
+
+// validate is written so that a NaN fails every comparison.
+func (s *Sampling) validate() error {
+	if !(s.Temperature >= 0 && s.Temperature <= math.MaxFloat32) {
+		return &LimitError{"temperature", s.Temperature, "0 or more, and finite", ErrInvalid}
+	}
+	if s.TopK < 0 || s.TopK > math.MaxInt32 {
+		return &LimitError{"top_k", s.TopK, fmt.Sprintf("0 to %d", math.MaxInt32), ErrInvalid}
+	}
+	if !(s.TopP >= 0 && s.TopP <= 1) {
+		return &LimitError{"top_p", s.TopP, "0 to 1", ErrInvalid}
+	}
+	if !(s.MinP >= 0 && s.MinP <= 1) {
+		return &LimitError{"min_p", s.MinP, "0 to 1", ErrInvalid}
+	}
+	return nil
+}
+
+// sampleParams is what the next token of s is chosen with. The position counts from the start of the prompt, so that the noise is the
+// same whichever batch computes it, and after a preemption too.
+func (s *sequence) sampleParams() device.SampleParams {
+	o := &s.request.Sampling
+	p := device.SampleParams{
+		Seed: o.Seed, Position: uint32(len(s.tokens)), TopK: int32(o.TopK), Temperature: o.Temperature, TopP: o.TopP, MinP: o.MinP,
+		NumBanned: int32(s.numBanned()),
+	}
+	if p.TopP == 0 {
+		p.TopP = 1
+	}
+	return p
+}
+
+// numBanned is how many ids the next token must not be: all that would end the output, until MinTokens are there.
+func (s *sequence) numBanned() int {
+	stop := &s.request.Stop
+	switch {
+	case s.generated() >= stop.MinTokens:
+		return 0
+	case stop.IgnoreEOS:
+		return len(stop.StopTokens)
+	}
+	return len(stop.StopTokens) + len(stop.EndTokens)
+}
+
+// writeBanned puts those ids at the start of dst.
+func (s *sequence) writeBanned(dst []int32) {
+	stop := &s.request.Stop
+	n := copy(dst, stop.StopTokens)
+	if !stop.IgnoreEOS {
+		copy(dst[n:], stop.EndTokens)
+	}
+}

@@ -1,0 +1,296 @@
+package engine
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata produce as their expected output")
+
+// TestSchedulerScripts runs the histories in testdata/scheduler. A script is a list of commands, each followed by a line `----`, its
+// expected output and an empty line:
+//
+//	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32
+//	add id=a prompt=5 max=3
+//	step [sample a=-1]         the batch, and who ended
+//	cancel id=a
+//	state                      what runs (computed/tokens, blocks) and waits
+func TestSchedulerScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/scheduler/*")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(t, string(text))
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(text) {
+				t.Errorf("got:\n%s", got)
+			}
+		})
+	}
+}
+
+func runScript(t *testing.T, text string) string {
+	var out strings.Builder
+	w := &world{}
+	for _, section := range strings.Split(strings.TrimSpace(text), "\n\n") {
+		head, _, _ := strings.Cut(section, "\n----")
+		if out.Len() > 0 {
+			out.WriteString("\n")
+		}
+		fmt.Fprintf(&out, "%s\n----\n", head)
+		for line := range strings.Lines(head) {
+			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") {
+				out.WriteString(w.command(t, strings.Fields(line)))
+			}
+		}
+		if w.s != nil {
+			if err := w.s.checkIntegrity(); err != nil {
+				t.Fatalf("after %q: %v", head, err)
+			}
+		}
+	}
+	return out.String()
+}
+
+// world is a scheduler with names.
+type world struct {
+	s       *scheduler
+	context int
+	byID    map[string]*sequence
+}
+
+func newWorld(blocks, blockSize, maxBatch, maxTokens, context int) *world {
+	context = min(context, blocks*blockSize)
+	return &world{
+		s:       newScheduler(newBlockPool(blocks, blockSize), maxBatch, maxTokens, context),
+		context: context, byID: map[string]*sequence{},
+	}
+}
+
+func (w *world) add(id string, prompt, maxNew int) {
+	r := &Request{ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew}}
+	w.byID[id] = newSequence(r, w.context)
+	w.s.Add(w.byID[id])
+}
+
+func (w *world) command(t *testing.T, words []string) string {
+	args := map[string]string{}
+	for _, word := range words[1:] {
+		key, value, _ := strings.Cut(word, "=")
+		args[key] = value
+	}
+	number := func(key string) (n int) {
+		if _, err := fmt.Sscan(args[key], &n); err != nil {
+			t.Fatalf("%v: %s: %v", words, key, err)
+		}
+		return n
+	}
+	switch words[0] {
+	case "new":
+		*w = *newWorld(number("blocks"), number("block-size"), number("max-batch"), number("max-tokens"), number("context"))
+	case "add":
+		w.add(args["id"], number("prompt"), number("max"))
+	case "cancel":
+		w.s.Remove(w.byID[args["id"]])
+	case "step":
+		return w.step(args)
+	case "state":
+		return w.state()
+	default:
+		t.Fatalf("unknown command %v", words)
+	}
+	return ""
+}
+
+// step samples token 1 everywhere but where args say otherwise.
+func (w *world) step(args map[string]string) string {
+	var out strings.Builder
+	preempted := w.s.preemptions
+	b := w.s.Next()
+	if n := w.s.preemptions - preempted; n > 0 {
+		fmt.Fprintf(&out, "preempted %d\n", n)
+	}
+	ids := make([]int32, b.rows)
+	for _, item := range b.items {
+		kind := "prefill"
+		if item.decode {
+			kind = "decode"
+		}
+		fmt.Fprintf(&out, "%s %s [%d,%d) blocks %v", kind, item.seq.request.ID, item.start, item.start+item.count, item.seq.table)
+		if item.row >= 0 {
+			fmt.Fprintf(&out, " row %d", item.row)
+			ids[item.row] = 1
+			if args[item.seq.request.ID] == "-1" {
+				ids[item.row] = -1
+			}
+		}
+		out.WriteString("\n")
+	}
+	if len(b.items) == 0 {
+		return "nothing\n"
+	}
+	w.s.Commit(b, ids)
+	for _, item := range b.items {
+		if item.seq.err != nil {
+			fmt.Fprintf(&out, "%s ends: %v\n", item.seq.request.ID, item.seq.err)
+		} else if item.seq.finish != 0 {
+			fmt.Fprintf(&out, "%s ends: %v\n", item.seq.request.ID, item.seq.finish)
+		}
+	}
+	return out.String()
+}
+
+func (w *world) state() string {
+	var out strings.Builder
+	for _, seq := range w.s.running {
+		fmt.Fprintf(&out, "running %s %d/%d blocks %v\n", seq.request.ID, seq.computed, len(seq.tokens), seq.table)
+	}
+	for seq := w.s.waiting.front; seq != nil; seq = seq.next {
+		fmt.Fprintf(&out, "waiting %s %d tokens\n", seq.request.ID, len(seq.tokens))
+	}
+	fmt.Fprintf(&out, "%d of %d blocks free\n", w.s.blocks.numFree(), w.s.blocks.total())
+	return out.String()
+}
+
+// TestAnyHistoryKeepsTheInvariantsAndEnds runs random arrivals, cancellations and steps, and then lets everything finish.
+func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		blockSize := rapid.IntRange(1, 5).Draw(t, "block size")
+		blocks := rapid.IntRange(2, 24).Draw(t, "blocks")
+		w := newWorld(blocks, blockSize, rapid.IntRange(1, 6).Draw(t, "max batch"), rapid.IntRange(1, 20).Draw(t, "max tokens"),
+			rapid.IntRange(2, 40).Draw(t, "context"))
+		live := map[string]*sequence{}
+		work := 0 // steps that all sequences need if each runs alone
+		step := func() {
+			b := w.s.Next()
+			checkBatch(t, w.s, b)
+			oldest := oldestOf(w.s)
+			before := 0
+			if oldest != nil {
+				before = oldest.computed
+			}
+			ids := make([]int32, b.rows)
+			for i := range ids {
+				ids[i] = int32(rapid.IntRange(-1, 30).Draw(t, "id"))
+			}
+			w.s.Commit(b, ids)
+			if oldest != nil && oldest.state != ended && oldest.computed <= before {
+				t.Fatalf("the oldest sequence stands still at %d of %d tokens", before, len(oldest.tokens))
+			}
+			for id, seq := range live {
+				if seq.state == ended {
+					delete(live, id)
+				}
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"": func(t *rapid.T) {
+				if err := w.s.checkIntegrity(); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"add": func(t *rapid.T) {
+				id := fmt.Sprint(len(w.byID))
+				n := rapid.IntRange(1, w.context-1).Draw(t, "prompt")
+				most := rapid.IntRange(1, w.context-n).Draw(t, "max")
+				w.add(id, n, most)
+				live[id] = w.byID[id]
+				work += n + most
+			},
+			"step": func(*rapid.T) { step() },
+			"cancel": func(t *rapid.T) {
+				if len(live) == 0 {
+					t.Skip("nothing lives")
+				}
+				id := rapid.SampledFrom(sortedKeys(live)).Draw(t, "id")
+				w.s.Remove(live[id])
+				delete(live, id)
+			},
+		})
+		for ; len(live) > 0; work-- {
+			if work < 0 {
+				t.Fatalf("%d sequences never end:\n%s", len(live), w.state())
+			}
+			step()
+		}
+		if err := w.s.checkIntegrity(); err != nil || w.s.blocks.numFree() != blocks {
+			t.Fatalf("%d of %d blocks free at the end: %v", w.s.blocks.numFree(), blocks, err)
+		}
+	})
+}
+
+func oldestOf(s *scheduler) *sequence {
+	if len(s.running) > 0 {
+		return s.running[0]
+	}
+	return s.waiting.front
+}
+
+func sortedKeys(m map[string]*sequence) (keys []string) {
+	for i := 0; len(keys) < len(m); i++ {
+		if id := fmt.Sprint(i); m[id] != nil {
+			keys = append(keys, id)
+		}
+	}
+	return keys
+}
+
+// checkBatch compares a batch with what it was made from.
+func checkBatch(t *rapid.T, s *scheduler, b *Batch) {
+	tokens, rows, chunk := 0, 0, false
+	for _, item := range b.items {
+		seq := item.seq
+		if chunk && item.decode {
+			t.Fatalf("decode row of %s after a chunk", seq.request.ID)
+		}
+		chunk = chunk || !item.decode
+		if item.count < 1 || item.start != seq.computed || item.start+item.count > len(seq.tokens) {
+			t.Fatalf("%s: tokens [%d,%d) with %d of %d computed", seq.request.ID, item.start, item.start+item.count, seq.computed, len(seq.tokens))
+		}
+		if len(seq.table)*s.blocks.blockSize < item.start+item.count {
+			t.Fatalf("%s: %d blocks for %d tokens", seq.request.ID, len(seq.table), item.start+item.count)
+		}
+		if last := item.start+item.count == len(seq.tokens); last != (item.row >= 0) || last && item.row != rows {
+			t.Fatalf("%s: row %d, is the last chunk: %v, %d rows before", seq.request.ID, item.row, last, rows)
+		} else if last {
+			rows++
+		}
+		tokens += item.count
+	}
+	if tokens != b.tokens || rows != b.rows || tokens > s.maxTokens || len(b.items) > s.maxSeqs {
+		t.Fatalf("%d tokens, %d rows, %d sequences; the batch says %d and %d, limits are %d and %d",
+			tokens, rows, len(b.items), b.tokens, b.rows, s.maxTokens, s.maxSeqs)
+	}
+}
+
+func TestNextAllocatesNothing(t *testing.T) {
+	w := newWorld(64, 4, 16, 64, 256)
+	for i := range 16 { // that will come to some 1200 tokens in 64 blocks of 4
+		w.add(fmt.Sprint(i), 5+i, 64)
+	}
+	ids := make([]int32, 16)
+	allocated := testing.AllocsPerRun(10, func() {
+		for range 10 {
+			b := w.s.Next()
+			w.s.Commit(b, ids[:b.rows])
+		}
+	})
+	if allocated != 0 || w.s.preemptions == 0 {
+		t.Errorf("10 steps allocated %v times, with %d preemptions in all", allocated, w.s.preemptions)
+	}
+}

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// Stats is what the engine knows about itself. Counts are since New and leave probes out.
+type Stats struct {
+	Running   int // sequences that have blocks
+	Queued    int // requests that have not started
+	Suspended int // sequences that were preempted and wait to be computed again
+
+	BlocksUsed     int // KV blocks
+	BlocksTotal    int
+	MaxBatchTokens int // token budget of a step
+
+	Steps           uint64
+	PromptTokens    uint64 // computed, recomputed ones included
+	OutputTokens    uint64
+	Preemptions     uint64
+	Finished        uint64            // requests that ended normally
+	Cancelled       [NumPhases]uint64 // requests that left early, by Phase: cancelled, past their deadline, or aborted
+	NotFinite       uint64            // requests that ended with ErrNotFinite
+	Rejected        uint64            // requests that found the queue full
+	TokensPerSecond float64           // generated, over the last seconds
+
+	LastStep  time.Duration // how long it took
+	Heartbeat time.Time     // when the loop last ended a step or found nothing to do
+	InStep    time.Duration // how long the step under way has been running; 0 between steps
+}
+
+// Observer hears of each step and each request's end, on the loop's goroutine: it must be quick, and must not keep its argument.
+type Observer interface {
+	ObserveStep(s *StepInfo)
+	ObserveRequest(r *RequestInfo)
+}
+
+// StepInfo describes a step.
+type StepInfo struct {
+	Duration      time.Duration   // from its launch to its tokens
+	Sequences     int             // b
+	PrefillTokens int             // prompts, and what is computed again after a preemption
+	DecodeTokens  int             // rows of sequences that already generate
+	Preemptions   int             // that made room for it
+	FirstTokens   []time.Duration // a request's arrival to its first token, for those that got it in this step
+	Gaps          []time.Duration // a request's last token to this one, for all others that got one
+}
+
+// RequestInfo describes a request at its end.
+type RequestInfo struct {
+	ID      string
+	Reason  FinishReason // 0 where Err says why
+	Err     error
+	Usage   Usage
+	Timings Timings
+}
+
+// counters are written by the loop, but for queued and rejected, and read by anyone. Times are since Engine.born.
+type counters struct {
+	blocksTotal int
+
+	running, suspended, blocksUsed atomic.Int64
+	queued                         atomic.Int64 // Submit adds, the loop takes away
+	maxTokens                      atomic.Int64
+
+	steps, promptTokens, outputTokens, preemptions, finished, notFinite, rejected atomic.Uint64
+	cancelled                                                                     [NumPhases]atomic.Uint64
+
+	stepBegan atomic.Int64 // 0: none is under way
+	heartbeat atomic.Int64
+	lastStep  atomic.Int64
+	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
+	startGap  atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
+}
+
+// rateWindow is the time constant of TokensPerSecond.
+const rateWindow = 5 * time.Second
+
+// Stats may be called from any goroutine and never waits for a step.
+func (e *Engine) Stats() Stats {
+	c := &e.counters
+	now := time.Since(e.born)
+	s := Stats{
+		Running: int(c.running.Load()), Queued: int(c.queued.Load()), Suspended: int(c.suspended.Load()),
+		BlocksUsed: int(c.blocksUsed.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
+		Steps: c.steps.Load(), PromptTokens: c.promptTokens.Load(), OutputTokens: c.outputTokens.Load(),
+		Preemptions: c.preemptions.Load(), Finished: c.finished.Load(), NotFinite: c.notFinite.Load(), Rejected: c.rejected.Load(),
+		LastStep: time.Duration(c.lastStep.Load()),
+	}
+	for i := range s.Cancelled {
+		s.Cancelled[i] = c.cancelled[i].Load()
+	}
+	heartbeat := time.Duration(c.heartbeat.Load())
+	s.Heartbeat = e.born.Add(heartbeat)
+	s.TokensPerSecond = math.Float64frombits(c.rate.Load()) * decay(now-heartbeat)
+	if began := time.Duration(c.stepBegan.Load()); began > 0 {
+		s.InStep = max(now-began, 0)
+	}
+	return s
+}
+
+func decay(d time.Duration) float64 { return math.Exp(-max(d, 0).Seconds() / rateWindow.Seconds()) }
+
+// beat notes that the loop is alive, and that `tokens` were generated since the last beat.
+func (c *counters) beat(now time.Duration, tokens int) {
+	rate := math.Float64frombits(c.rate.Load()) * decay(now-time.Duration(c.heartbeat.Load()))
+	c.rate.Store(math.Float64bits(rate + float64(tokens)/rateWindow.Seconds()))
+	c.heartbeat.Store(int64(now))
+}
+
+func (c *counters) beginStep(now time.Duration) { c.stepBegan.Store(int64(max(now, 1))) }
+
+func (c *counters) endStep(s *StepInfo, now time.Duration) {
+	tokens := len(s.FirstTokens) + len(s.Gaps)
+	c.steps.Add(1)
+	c.promptTokens.Add(uint64(s.PrefillTokens))
+	c.outputTokens.Add(uint64(tokens))
+	c.lastStep.Store(int64(s.Duration))
+	c.beat(now, tokens)
+	c.stepBegan.Store(0)
+}
+
+func (c *counters) countEnd(r *RequestInfo) {
+	switch r.Err {
+	case nil:
+		c.finished.Add(1)
+	case ErrNotFinite:
+		c.notFinite.Add(1)
+	}
+}
+
+func (c *counters) clearGauges() {
+	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.queued, &c.stepBegan} {
+		gauge.Store(0)
+	}
+}
+
+// observeStartGap smooths over about eight starts.
+func (c *counters) observeStartGap(gap time.Duration) {
+	if old := c.startGap.Load(); old > 0 {
+		gap = (7*time.Duration(old) + gap) / 8
+	}
+	c.startGap.Store(int64(max(gap, 1)))
+}
+
+// retryAfter is about when the next request will leave the queue.
+func (c *counters) retryAfter() time.Duration {
+	gap := time.Duration(c.startGap.Load())
+	if gap == 0 {
+		gap = time.Second
+	}
+	return min(max(gap, 100*time.Millisecond), 30*time.Second)
+}

@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+// FinishReason says what ended an output.
+type FinishReason uint8
+
+// The reasons; the zero value is none.
+const (
+	EndToken    FinishReason = iota + 1 // one of the model's end tokens
+	StopToken                           // one of the request's stop tokens
+	MaxTokens                           // the request's bound
+	ContextFull                         // the context's bound, where the request set none
+
+	numFinishReasons = int(ContextFull) + 1
+)
+
+var finishNames = [numFinishReasons]string{"none", "end_token", "stop_token", "max_tokens", "context_full"}
+
+// String is the name that logs and metrics use.
+func (r FinishReason) String() string {
+	if int(r) >= numFinishReasons {
+		return fmt.Sprintf("FinishReason(%d)", uint8(r))
+	}
+	return finishNames[r]
+}
+
+// Start is what is known when the first token is there.
+type Start struct {
+	PromptTokens int
+	CachedTokens int           // of the prompt, from the prefix cache
+	Queued       time.Duration // from arrival to the first step
+}
+
+// Finish is how an output ended.
+type Finish struct {
+	Reason  FinishReason
+	Token   int32 // the last one
+	Usage   Usage
+	Timings Timings
+}
+
+// Usage is counted in tokens.
+type Usage struct {
+	PromptTokens     int
+	CachedTokens     int // of the prompt, from the prefix cache
+	CompletionTokens int
+}
+
+// Timings of a request. Queued + Prefill + Decode = Total, but for the time between the last token and the end.
+type Timings struct {
+	Queued      time.Duration // arrival to first step
+	Prefill     time.Duration // first step to first token
+	Decode      time.Duration // first token to last token
+	Total       time.Duration // arrival to end
+	Preemptions int           // how often its blocks were taken and it was computed again
+}
+
+// Stream carries the tokens of one request from the loop to one consumer.
+//
+// The loop only appends, and then leaves a wake in a slot of one: it takes no lock and never waits. A reader that is behind gets several
+// tokens at once. The buffer is bounded by what the request may generate.
+type Stream struct {
+	engine *Engine
+	seq    *sequence
+
+	buffer    atomic.Pointer[[]int32] // replaced by a larger copy when full; what was published never changes
+	published atomic.Int64            // tokens of buffer that the reader may see
+	end       atomic.Pointer[streamEnd]
+	wake      chan struct{} // one slot
+
+	start Start // written before the first token is published
+	read  int   // the reader's
+	done  bool  // the reader's: it has seen the end
+}
+
+// streamEnd is set once, after the last token was published.
+type streamEnd struct {
+	finish *Finish
+	err    error
+}
+
+const firstBuffer = 16 // tokens
+
+func newStream(e *Engine, seq *sequence) *Stream {
+	s := &Stream{engine: e, seq: seq, wake: make(chan struct{}, 1)}
+	buffer := make([]int32, min(firstBuffer, seq.maxNew))
+	s.buffer.Store(&buffer)
+	return s
+}
+
+// append publishes a token. Called by the loop alone.
+func (s *Stream) append(token int32) {
+	n := int(s.published.Load())
+	buffer := *s.buffer.Load()
+	if n == len(buffer) {
+		larger := make([]int32, 2*n)
+		copy(larger, buffer)
+		buffer = larger
+		s.buffer.Store(&larger)
+	}
+	buffer[n] = token
+	s.published.Store(int64(n + 1))
+	s.notify()
+}
+
+func (s *Stream) close(end *streamEnd) {
+	s.end.Store(end)
+	s.notify()
+}
+
+func (s *Stream) notify() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // the reader has a wake waiting already
+	}
+}
+
+// Next waits for new tokens or the end. The tokens are valid for good and must not be changed. A normal end comes once, with the last
+// tokens; an error comes alone, after all tokens: the error of the context given to Submit or of ctx, ErrAborted, ErrNotFinite or
+// ErrDeviceLost. After the end it returns io.EOF. For one goroutine at a time.
+func (s *Stream) Next(ctx context.Context) ([]int32, *Finish, error) {
+	for {
+		if s.done {
+			return nil, nil, io.EOF
+		}
+		end := s.end.Load() // before published: an end comes after the last token
+		from, to := s.read, int(s.published.Load())
+		s.read = to
+		var tokens []int32
+		if to > from {
+			tokens = (*s.buffer.Load())[from:to:to]
+		}
+		switch {
+		case end != nil && end.finish != nil:
+			s.done = true
+			return tokens, end.finish, nil
+		case to > from:
+			return tokens, nil, nil
+		case end != nil:
+			s.done = true
+			return nil, nil, end.err
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// Started is valid once Next has returned tokens.
+func (s *Stream) Started() Start { return s.start }
+
+// Cancel leaves: the request ends and its blocks are free within one step. Idempotent, and without effect after the end.
+func (s *Stream) Cancel() { s.engine.leave(s.seq, context.Canceled) }

@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// warmupShare of StepTarget is what the last, longest trial may take: Warmup as a whole stays under about half of StepTarget.
+const warmupShare = 8
+
+// firstTrial is the smallest prompt that Warmup times, in tokens.
+const firstTrial = 16
+
+// Warmup computes a few prompts of growing length, so that nothing is done for the first time when a request waits, and sets the token
+// budget where Options left it open. Before Run, by the goroutine that drives the device. The error is the device's, or ctx's.
+func (e *Engine) Warmup(ctx context.Context) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	limit := e.scheduler.maxTokens
+	most := min(limit, e.context-1)
+	n := min(firstTrial, most)
+	took, err := e.trial(ctx, n) // the very first pays for pages and caches
+	if err != nil {
+		return err
+	}
+	for {
+		if took, err = e.trial(ctx, n); err != nil {
+			return err
+		}
+		if took > e.stepTarget/warmupShare || n == most {
+			break
+		}
+		n = min(2*n, most)
+	}
+	if e.measure {
+		e.scheduler.setMaxTokens(budget(n, took, e.stepTarget, limit))
+	}
+	e.counters.maxTokens.Store(int64(e.scheduler.maxTokens))
+	e.log.Info("engine warm", "trial_tokens", n, "trial", took, "max_batch_tokens", e.scheduler.maxTokens,
+		"limit", limit, "max_sequences", e.scheduler.maxSeqs)
+	return nil
+}
+
+// budget is how many tokens fit into target, when n took that long: cautious, as the fixed part of a step counts as if each token had
+// its share of it.
+func budget(n int, took, target time.Duration, limit int) int {
+	tokens := int(min(float64(n)*float64(target)/float64(max(took, 1)), float64(limit)))
+	if tokens < limit {
+		tokens = max(tokens/firstTrial*firstTrial, minBatchTokens)
+	}
+	return min(tokens, limit)
+}
+
+// trial computes a prompt of n tokens and samples one.
+func (e *Engine) trial(ctx context.Context, n int) (time.Duration, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("warm up: %w", err)
+	}
+	seq := newSequence(&Request{ID: "warmup", Prompt: make([]int32, n), Stop: Stopping{MaxTokens: 1}}, e.context)
+	e.scheduler.Add(seq)
+	batch := e.scheduler.Next()
+	began := time.Now()
+	e.runner.Launch(batch)
+	ids, err := e.runner.Collect()
+	if err != nil {
+		return 0, fmt.Errorf("warm up: step of %d tokens: %w", n, err)
+	}
+	took := time.Since(began)
+	e.scheduler.Commit(batch, ids)
+	return took, nil
+}

@@ -1,0 +1,170 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/inferno-serve/inferno/internal/health"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// healthService is HealthService.
+type healthService struct {
+	infernov1.UnimplementedHealthServiceServer
+	*Server
+}
+
+// Check tells the state now.
+func (s healthService) Check(_ context.Context, req *infernov1.CheckRequest) (*infernov1.CheckResponse, error) {
+	report, err := chosen(s.report(), req.GetComponents())
+	if err != nil {
+		return nil, err
+	}
+	return &infernov1.CheckResponse{Report: report}, nil
+}
+
+// Watch tells the state now and after every change, until the server drains.
+func (s healthService) Watch(req *infernov1.WatchRequest, stream infernov1.HealthService_WatchServer) error {
+	return s.watchHealth(stream.Context(), func(r health.Report) error {
+		report, err := chosen(r, req.GetComponents())
+		if err != nil {
+			return err
+		}
+		return stream.Send(&infernov1.WatchResponse{Report: report})
+	})
+}
+
+// watchHealth calls send with each report. A watch left open would keep the server from stopping, so that it ends with the drain, after
+// a last report that says so.
+func (s *Server) watchHealth(ctx context.Context, send func(health.Report) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	reports := s.health.Watch(ctx)
+	for {
+		select {
+		case <-s.drained:
+			if err := send(s.report()); err != nil {
+				return err
+			}
+			return errStopping
+		case r, open := <-reports:
+			if !open {
+				return context.Cause(ctx)
+			}
+			if err := send(r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// report is the checker's, but that a server that drains serves no more, whatever its parts could do.
+func (s *Server) report() health.Report {
+	r := s.health.Report()
+	if s.live.isClosed() {
+		r.State = health.Draining
+	}
+	return r
+}
+
+// chosen is the report of these components, or of all where there are no names.
+func chosen(r health.Report, names []string) (*infernov1.HealthReport, error) {
+	r, missing := r.Select(names)
+	if len(missing) > 0 {
+		return nil, status.Errorf(codes.NotFound, "components: %s is not a component of this server", quote(missing[0]))
+	}
+	out := &infernov1.HealthReport{State: healthState(r.State)}
+	for _, c := range r.Components {
+		out.Components = append(out.Components, &infernov1.ComponentHealth{
+			Name: c.Component, State: healthState(c.State), Reason: c.Reason, Since: timestamppb.New(c.Since), Critical: c.Critical,
+		})
+	}
+	return out, nil
+}
+
+func healthState(s health.State) infernov1.HealthState {
+	switch s {
+	case health.Serving:
+		return infernov1.HealthState_HEALTH_STATE_SERVING
+	case health.Degraded:
+		return infernov1.HealthState_HEALTH_STATE_DEGRADED
+	case health.NotServing:
+		return infernov1.HealthState_HEALTH_STATE_NOT_SERVING
+	case health.Draining:
+		return infernov1.HealthState_HEALTH_STATE_DRAINING
+	case health.Starting, health.Unknown: // nothing has been heard of the parts yet
+		return infernov1.HealthState_HEALTH_STATE_STARTING
+	}
+	panic(fmt.Sprintf("server: health state %v has no counterpart in the API", s))
+}
+
+// standardHealth is grpc.health.v1, for orchestrators. Every service here lives and dies with the same engine, so that all have one state.
+// The library's own server says SERVING from the start and leaves watches open when it stops; this one does neither.
+type standardHealth struct {
+	healthgrpc.UnimplementedHealthServer
+	*Server
+}
+
+// standardNames are the names that grpc.health.v1 knows; "" is the whole server.
+var standardNames = []string{
+	"",
+	infernov1.HealthService_ServiceDesc.ServiceName,
+	infernov1.InferenceService_ServiceDesc.ServiceName,
+	infernov1.RegistryService_ServiceDesc.ServiceName,
+}
+
+// Check tells the state now, or NOT_FOUND.
+func (s standardHealth) Check(_ context.Context, req *healthgrpc.HealthCheckRequest) (*healthgrpc.HealthCheckResponse, error) {
+	if !isStandardName(req.GetService()) {
+		return nil, status.Errorf(codes.NotFound, "service %s is unknown", quote(req.GetService()))
+	}
+	return &healthgrpc.HealthCheckResponse{Status: standardStatus(s.report())}, nil
+}
+
+// List tells the state of every service.
+func (s standardHealth) List(context.Context, *healthgrpc.HealthListRequest) (*healthgrpc.HealthListResponse, error) {
+	now := standardStatus(s.report())
+	out := &healthgrpc.HealthListResponse{Statuses: map[string]*healthgrpc.HealthCheckResponse{}}
+	for _, name := range standardNames {
+		out.Statuses[name] = &healthgrpc.HealthCheckResponse{Status: now}
+	}
+	return out, nil
+}
+
+// Watch tells the state now and when it changes. As the protocol wants, an unknown service is a state and no error.
+func (s standardHealth) Watch(req *healthgrpc.HealthCheckRequest, stream healthgrpc.Health_WatchServer) error {
+	known := isStandardName(req.GetService())
+	last := healthgrpc.HealthCheckResponse_ServingStatus(-1)
+	return s.watchHealth(stream.Context(), func(r health.Report) error {
+		now := healthgrpc.HealthCheckResponse_SERVICE_UNKNOWN
+		if known {
+			now = standardStatus(r)
+		}
+		if now == last {
+			return nil
+		}
+		last = now
+		return stream.Send(&healthgrpc.HealthCheckResponse{Status: now})
+	})
+}
+
+func isStandardName(service string) bool {
+	for _, name := range standardNames {
+		if service == name {
+			return true
+		}
+	}
+	return false
+}
+
+func standardStatus(r health.Report) healthgrpc.HealthCheckResponse_ServingStatus {
+	if r.State.Serves() {
+		return healthgrpc.HealthCheckResponse_SERVING
+	}
+	return healthgrpc.HealthCheckResponse_NOT_SERVING
+}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/inferno-serve/inferno/internal/engine"
+)
+
+// liveRequests are the requests whose calls are open, over all models, by id. An id has one entry, and every entry's call ends when its
+// context does. Once closed it takes no more.
+type liveRequests struct {
+	mu      sync.Mutex
+	cancels map[string]context.CancelCauseFunc
+	closed  bool
+}
+
+// begin registers a request and returns the context of its work, with what ends it. Each begin without an error has an end.
+func (l *liveRequests) begin(ctx context.Context, id string) (context.Context, context.CancelCauseFunc, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, nil, errStopping
+	}
+	if _, taken := l.cancels[id]; taken {
+		return nil, nil, engine.ErrDuplicateID
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	l.cancels[id] = cancel
+	return ctx, cancel, nil
+}
+
+// end ends the request's work and forgets it.
+func (l *liveRequests) end(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cancels[id](context.Canceled)
+	delete(l.cancels, id)
+}
+
+// cancel ends the requests of these ids with cause, and returns which were live, in order.
+func (l *liveRequests) cancel(ids []string, cause error) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for _, id := range ids {
+		if cancel, live := l.cancels[id]; live {
+			cancel(cause)
+			found = append(found, id)
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// cancelAll ends every live request with cause, and returns their ids in order.
+func (l *liveRequests) cancelAll(cause error) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := make([]string, 0, len(l.cancels))
+	for id, cancel := range l.cancels {
+		cancel(cause)
+		found = append(found, id)
+	}
+	slices.Sort(found)
+	return found
+}
+
+// close refuses all further requests; those at hand go on.
+func (l *liveRequests) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+}
+
+func (l *liveRequests) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}

@@ -1,0 +1,120 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/discovery"
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/tokenizer"
+)
+
+// Errors of Models.Get.
+var (
+	ErrUnknownModel  = errors.New("unknown model")
+	ErrModelNotReady = errors.New("model is not ready") // it is known, and may be tried again
+)
+
+// Models is what the server knows of models. Methods are called from any goroutine and never wait for the device.
+type Models interface {
+	// Get returns the model that takes requests under this name. The error wraps ErrUnknownModel or ErrModelNotReady.
+	Get(name string) (*Model, error)
+	// List returns every model by name, whatever its state.
+	List() []ModelInfo
+}
+
+// Model is what the server needs to answer requests for one model. It does not change.
+type Model struct {
+	Info      ModelInfo
+	Engine    Generator
+	Tokenizer *tokenizer.Tokenizer // nil: the model takes and gives token ids only
+	EndTokens []int32              // each ends an output, unless the request ignores them
+	Defaults  GenerationDefaults
+}
+
+// Generator makes tokens. An engine is one by FromEngine.
+type Generator interface {
+	// Submit takes a request, which ends with ctx at the latest. It does not wait for a place: a full queue is an error.
+	Submit(ctx context.Context, r *engine.Request) (Stream, error)
+}
+
+// Stream is the output of one request.
+type Stream interface {
+	// Next waits until there is more and returns all of it. With the last tokens, or after them, comes the finish.
+	Next(ctx context.Context) (tokens []int32, finish *engine.Finish, err error)
+	// Started says how the request began. It may be called once Next has returned tokens or a finish.
+	Started() engine.Start
+}
+
+// FromEngine makes an engine a Generator.
+func FromEngine(e *engine.Engine) Generator { return fromEngine{e} }
+
+type fromEngine struct{ engine *engine.Engine }
+
+func (g fromEngine) Submit(ctx context.Context, r *engine.Request) (Stream, error) {
+	stream, err := g.engine.Submit(ctx, r)
+	if err != nil {
+		return nil, err // not a nil *engine.Stream in an interface that is not nil
+	}
+	return stream, nil
+}
+
+// GenerationDefaults are the model's own, for what a request leaves unset. Nil means that the model has none.
+type GenerationDefaults struct {
+	Temperature *float32
+	TopK        *int
+	TopP        *float32
+	MinP        *float32
+}
+
+// Health is the state of the server's components; *health.Checker.
+type Health interface {
+	Report() health.Report
+	Watch(ctx context.Context) <-chan health.Report
+}
+
+// Instances is the fleet; any discovery.Provider.
+type Instances interface {
+	List(ctx context.Context) ([]discovery.Instance, error)
+	Watch(ctx context.Context) (<-chan discovery.Event, error)
+}
+
+// ModelState is where a model is in its life.
+type ModelState int
+
+// The states of a model.
+const (
+	ModelLoading ModelState = iota + 1
+	ModelReady
+	ModelDraining
+	ModelUnloaded
+	ModelFailed
+)
+
+// ModelInfo describes a model for ListModels.
+type ModelInfo struct {
+	Name            string
+	Revision        string // identifies the weights
+	State           ModelState
+	Reason          string // why, where it is not ready
+	Since           time.Time
+	Architecture    string // "llama"
+	Parameters      int64  // number of weights
+	WeightType      string // of most weights: "Q8_0"
+	KVType          string // "F16"
+	Device          string // "cpu: AMD EPYC 9654 (avx512-vnni)"
+	VocabularySize  int    // width of the logits: token ids are below it
+	MaxContext      int    // tokens of one request, prompt and output together
+	MaxBatch        int    // requests that run at once
+	MaxQueue        int    // requests that wait
+	HasTokenizer    bool
+	HasChatTemplate bool
+	KVBlockSize     int // tokens in a block
+	KVBlocks        int
+	WeightBytes     int64
+	ActivationBytes int64
+	KVBytes         int64
+	Pinned          bool // never unloaded to make room
+}

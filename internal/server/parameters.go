@@ -1,0 +1,197 @@
+package server
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/tokenizer"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// generation is a checked request: what the engine is asked for, and what the client gets to see of it.
+type generation struct {
+	model       *Model
+	request     *engine.Request
+	effective   *infernov1.EffectiveParameters
+	text, ids   bool // which of them the client wants
+	skipSpecial bool
+}
+
+// prepare checks every field of req and turns it into plain Go. The error is an *invalidError with all faults, or says why there is no
+// such model.
+func (s *Server) prepare(req *infernov1.GenerateRequest, arrived time.Time) (*generation, error) {
+	var f faults
+	f.generate(req)
+	model, err := s.models.Get(req.GetModel())
+	if err != nil {
+		if invalid := f.err(); invalid != nil {
+			return nil, invalid
+		}
+		return nil, err
+	}
+	f.ids("stopping.stop_token_ids", req.GetStopping().GetStopTokenIds(), model.Info.VocabularySize)
+	if req.GetOutput().GetText() && model.Tokenizer == nil {
+		f.add("output.text", "is true, but model %s has no tokenizer: want false, or unset", quote(model.Info.Name))
+	}
+	prompt := f.prompt(req, model)
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	return newGeneration(req, model, prompt, arrived), nil
+}
+
+// newGeneration fills in what the request leaves open.
+func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32, arrived time.Time) *generation {
+	output := req.GetOutput()
+	if output == nil {
+		output = &infernov1.OutputOptions{}
+	}
+	g := &generation{
+		model:       model,
+		text:        orElse(output.Text, model.Tokenizer != nil),
+		ids:         orElse(output.TokenIds, true),
+		skipSpecial: orElse(output.SkipSpecialTokens, true),
+		request: &engine.Request{
+			ID: req.GetRequestId(), Prompt: prompt, Arrived: arrived,
+			Sampling: samplingOf(req.GetSampling(), model.Defaults),
+			Stop:     stoppingOf(req.GetStopping(), model.EndTokens),
+		},
+	}
+	if g.request.ID == "" {
+		g.request.ID = uuid.NewString()
+	}
+	g.effective = effectiveOf(g.request, model.Info.MaxContext)
+	return g
+}
+
+// prompt returns the prompt's token ids, unless there is a fault.
+func (f *faults) prompt(req *infernov1.GenerateRequest, model *Model) []int32 {
+	context := model.Info.MaxContext
+	switch input := req.GetInput().(type) {
+	case *infernov1.GenerateRequest_TokenIds:
+		ids := input.TokenIds.GetIds()
+		f.ids("token_ids.ids", ids, model.Info.VocabularySize)
+		if len(ids) > 0 {
+			f.room("token_ids.ids", len(ids), req.GetStopping(), context)
+		}
+		return toInt32(ids)
+	case *infernov1.GenerateRequest_Text:
+		if len(f.found) > 0 { // tokenizing would be work for nothing
+			return nil
+		}
+		ids := f.encode("text", input.Text, req.GetPromptOptions(), model)
+		if len(f.found) == 0 {
+			f.room("text", len(ids), req.GetStopping(), context)
+		}
+		return ids
+	}
+	return nil
+}
+
+// encode tokenizes a text as the options say.
+func (f *faults) encode(field, text string, o *infernov1.PromptOptions, model *Model) []int32 {
+	if model.Tokenizer == nil {
+		f.add(field, "is set, but model %s has no tokenizer: want token_ids", quote(model.Info.Name))
+		return nil
+	}
+	options := tokenizer.EncodeOptions{AddSpecial: true, ParseSpecial: true}
+	if o != nil {
+		options.AddSpecial = orElse(o.AddSpecialTokens, true)
+		options.ParseSpecial = orElse(o.ParseSpecial, true)
+	}
+	ids, err := model.Tokenizer.Encode(text, options)
+	if err != nil {
+		f.add(field, "%v", err)
+		return nil
+	}
+	if len(ids) == 0 && text != "" {
+		f.add(field, "has no tokens, want at least 1")
+	}
+	return ids
+}
+
+// samplingOf merges the request's parameters, the model's defaults and those of the API, in this order of precedence.
+func samplingOf(p *infernov1.SamplingParameters, d GenerationDefaults) engine.Sampling {
+	if p == nil {
+		p = &infernov1.SamplingParameters{}
+	}
+	s := engine.Sampling{
+		Temperature: orElse(p.Temperature, orElse(d.Temperature, 1)),
+		TopK:        orElse(d.TopK, 0),
+		TopP:        orElse(p.TopP, orElse(d.TopP, 1)),
+		MinP:        orElse(p.MinP, orElse(d.MinP, 0)),
+	}
+	if p.TopK != nil {
+		s.TopK = int(*p.TopK)
+	}
+	if s.Temperature == 0 {
+		s.Temperature = 0 // −0 becomes 0
+	}
+	if p.Seed != nil {
+		s.Seed = *p.Seed
+	} else {
+		s.Seed = rand.Uint64()
+	}
+	return s
+}
+
+func stoppingOf(p *infernov1.StoppingParameters, endTokens []int32) engine.Stopping {
+	return engine.Stopping{
+		MaxTokens:  int(p.GetMaxTokens()), // 0, which validation lets pass only where it is unset, is the engine's word for no bound
+		MinTokens:  int(p.GetMinTokens()),
+		EndTokens:  endTokens,
+		StopTokens: toInt32(p.GetStopTokenIds()),
+		IgnoreEOS:  p.GetIgnoreEos(),
+	}
+}
+
+// effectiveOf is what the client would have to send to ask for the same again.
+func effectiveOf(r *engine.Request, context int) *infernov1.EffectiveParameters {
+	maxTokens := r.Stop.MaxTokens
+	if maxTokens == 0 {
+		maxTokens = context - len(r.Prompt)
+	}
+	return &infernov1.EffectiveParameters{
+		Sampling: &infernov1.SamplingParameters{
+			Temperature: new(r.Sampling.Temperature),
+			TopK:        new(uint32(r.Sampling.TopK)),
+			TopP:        new(r.Sampling.TopP),
+			MinP:        new(r.Sampling.MinP),
+			Seed:        new(r.Sampling.Seed),
+		},
+		Stopping: &infernov1.StoppingParameters{
+			MaxTokens:    new(uint32(maxTokens)),
+			MinTokens:    new(uint32(r.Stop.MinTokens)),
+			StopTokenIds: toUint32(r.Stop.StopTokens),
+			IgnoreEos:    new(r.Stop.IgnoreEOS),
+		},
+		EndTokenIds: toUint32(r.Stop.EndTokens),
+	}
+}
+
+func orElse[T any](v *T, otherwise T) T {
+	if v != nil {
+		return *v
+	}
+	return otherwise
+}
+
+// toInt32 is for ids that have been checked: they are below the vocabulary's size.
+func toInt32(ids []uint32) []int32 {
+	out := make([]int32, len(ids))
+	for i, id := range ids {
+		out[i] = int32(id)
+	}
+	return out
+}
+
+func toUint32(ids []int32) []uint32 {
+	out := make([]uint32, len(ids))
+	for i, id := range ids {
+		out[i] = uint32(id)
+	}
+	return out
+}

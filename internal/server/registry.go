@@ -1,0 +1,236 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/inferno-serve/inferno/internal/discovery"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// registryService is RegistryService.
+type registryService struct {
+	infernov1.UnimplementedRegistryServiceServer
+	*Server
+}
+
+// ListModels tells what this server holds.
+func (s registryService) ListModels(context.Context, *infernov1.ListModelsRequest) (*infernov1.ListModelsResponse, error) {
+	out := &infernov1.ListModelsResponse{}
+	for _, m := range s.models.List() {
+		out.Models = append(out.Models, modelProto(m))
+	}
+	return out, nil
+}
+
+// GetModel tells of one model, whatever its state.
+func (s registryService) GetModel(_ context.Context, req *infernov1.GetModelRequest) (*infernov1.GetModelResponse, error) {
+	var f faults
+	f.modelName("name", req.GetName())
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	for _, m := range s.models.List() {
+		if m.Name == req.GetName() {
+			return &infernov1.GetModelResponse{Model: modelProto(m)}, nil
+		}
+	}
+	return nil, fmt.Errorf("model %s: %w", quote(req.GetName()), ErrUnknownModel)
+}
+
+// LoadModel is not there yet.
+func (s registryService) LoadModel(*infernov1.LoadModelRequest, infernov1.RegistryService_LoadModelServer) error {
+	return status.Error(codes.Unimplemented, "LoadModel is not supported by this server yet: name models at its start")
+}
+
+// UnloadModel is not there yet.
+func (s registryService) UnloadModel(context.Context, *infernov1.UnloadModelRequest) (*infernov1.UnloadModelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "UnloadModel is not supported by this server yet: a model stays until the server stops")
+}
+
+// ListInstances tells which instances are registered.
+func (s registryService) ListInstances(
+	ctx context.Context, req *infernov1.ListInstancesRequest,
+) (*infernov1.ListInstancesResponse, error) {
+	all, err := s.instances.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list instances: %w", err)
+	}
+	return &infernov1.ListInstancesResponse{Instances: holders(all, req.GetModel())}, nil
+}
+
+// WatchInstances tells which instances are registered, and every change, until the server drains.
+func (s registryService) WatchInstances(
+	req *infernov1.WatchInstancesRequest, stream infernov1.RegistryService_WatchInstancesServer,
+) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	events, err := s.instances.Watch(ctx)
+	if err != nil {
+		return fmt.Errorf("watch instances: %w", err)
+	}
+	view := instanceView{model: req.GetModel()}
+	for {
+		select {
+		case <-s.drained:
+			return errStopping
+		case event, open := <-events:
+			if !open {
+				return watchEnd(ctx)
+			}
+			if m := view.message(event); m != nil {
+				if err := stream.Send(m); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// watchEnd tells a client that left from a registry that gave the watch up.
+func watchEnd(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the registry ended the watch")
+}
+
+// instanceView is what a client who asked for the instances of one model has been told of. An instance that no longer holds the model is
+// gone from its view.
+type instanceView struct {
+	model string // "": all instances
+	shown map[string]bool
+}
+
+// message is what the client is told of an event: nil for nothing.
+func (v *instanceView) message(e discovery.Event) *infernov1.WatchInstancesResponse {
+	switch {
+	case e.Snapshot != nil:
+		list := holders(*e.Snapshot, v.model)
+		v.shown = map[string]bool{}
+		for _, i := range list {
+			v.shown[i.GetId()] = true
+		}
+		return &infernov1.WatchInstancesResponse{
+			Event: &infernov1.WatchInstancesResponse_Snapshot{Snapshot: &infernov1.InstanceList{Instances: list}},
+		}
+	case e.Put != nil && holds(*e.Put, v.model):
+		v.shown[e.Put.ID] = true
+		return &infernov1.WatchInstancesResponse{Event: &infernov1.WatchInstancesResponse_Put{Put: instanceProto(*e.Put)}}
+	case e.Put != nil:
+		return v.removed(e.Put.ID)
+	}
+	return v.removed(e.RemovedID)
+}
+
+func (v *instanceView) removed(id string) *infernov1.WatchInstancesResponse {
+	if !v.shown[id] {
+		return nil
+	}
+	delete(v.shown, id)
+	return &infernov1.WatchInstancesResponse{Event: &infernov1.WatchInstancesResponse_RemovedId{RemovedId: id}}
+}
+
+func holders(all []discovery.Instance, model string) []*infernov1.Instance {
+	var out []*infernov1.Instance
+	for _, i := range all {
+		if holds(i, model) {
+			out = append(out, instanceProto(i))
+		}
+	}
+	return out
+}
+
+func holds(i discovery.Instance, model string) bool {
+	return model == "" || slices.ContainsFunc(i.Models, func(m discovery.Model) bool { return m.Name == model })
+}
+
+func instanceProto(i discovery.Instance) *infernov1.Instance {
+	out := &infernov1.Instance{
+		Id:      i.ID,
+		Address: i.Address,
+		State:   instanceState(i.State),
+		Load: &infernov1.InstanceLoad{
+			RunningRequests: uint32(i.Load.Running), QueuedRequests: uint32(i.Load.Queued),
+			KvUse: i.Load.KVUse, TokensPerSecond: i.Load.TokensPerSecond,
+		},
+		Version:    i.Version,
+		StartTime:  timestamppb.New(i.StartTime),
+		Generation: i.Generation,
+	}
+	if i.LeaseLeft > 0 {
+		out.LeaseRemaining = durationpb.New(i.LeaseLeft)
+	}
+	for _, m := range i.Models {
+		state := infernov1.ModelState_MODEL_STATE_LOADING
+		if m.Ready {
+			state = infernov1.ModelState_MODEL_STATE_READY
+		}
+		out.Models = append(out.Models, &infernov1.InstanceModel{
+			Name: m.Name, Revision: m.Revision, State: state, MaxContext: uint32(m.MaxContext),
+		})
+	}
+	return out
+}
+
+// instanceState: a registry may hold what other versions wrote, so that an unknown state is no bug here.
+func instanceState(s discovery.State) infernov1.InstanceState {
+	switch s {
+	case discovery.Serving:
+		return infernov1.InstanceState_INSTANCE_STATE_SERVING
+	case discovery.Degraded:
+		return infernov1.InstanceState_INSTANCE_STATE_DEGRADED
+	case discovery.Draining:
+		return infernov1.InstanceState_INSTANCE_STATE_DRAINING
+	}
+	return infernov1.InstanceState_INSTANCE_STATE_NOT_SERVING
+}
+
+func modelProto(m ModelInfo) *infernov1.Model {
+	return &infernov1.Model{
+		Name:            m.Name,
+		Revision:        m.Revision,
+		State:           modelState(m.State),
+		Reason:          m.Reason,
+		Since:           timestamppb.New(m.Since),
+		Architecture:    m.Architecture,
+		Parameters:      uint64(m.Parameters),
+		WeightType:      m.WeightType,
+		KvType:          m.KVType,
+		Device:          m.Device,
+		VocabularySize:  uint32(m.VocabularySize),
+		MaxContext:      uint32(m.MaxContext),
+		MaxBatch:        uint32(m.MaxBatch),
+		MaxQueue:        uint32(m.MaxQueue),
+		HasTokenizer:    m.HasTokenizer,
+		HasChatTemplate: m.HasChatTemplate,
+		KvBlockSize:     uint32(m.KVBlockSize),
+		KvBlocks:        uint32(m.KVBlocks),
+		Memory: &infernov1.MemoryUse{
+			WeightBytes: uint64(m.WeightBytes), ActivationBytes: uint64(m.ActivationBytes), KvBytes: uint64(m.KVBytes),
+		},
+		Pinned: m.Pinned,
+	}
+}
+
+func modelState(s ModelState) infernov1.ModelState {
+	switch s {
+	case ModelLoading:
+		return infernov1.ModelState_MODEL_STATE_LOADING
+	case ModelReady:
+		return infernov1.ModelState_MODEL_STATE_READY
+	case ModelDraining:
+		return infernov1.ModelState_MODEL_STATE_DRAINING
+	case ModelUnloaded:
+		return infernov1.ModelState_MODEL_STATE_UNLOADED
+	case ModelFailed:
+		return infernov1.ModelState_MODEL_STATE_FAILED
+	}
+	panic(fmt.Sprintf("server: model state %d has no counterpart in the API", s))
+}

@@ -1,0 +1,165 @@
+// Package server answers gRPC calls: InferenceService, HealthService and RegistryService, with grpc.health.v1 and reflection beside them.
+// It checks what comes in, turns it into plain Go and gives it to what it was given: models, health, instances. Each call has its own
+// goroutine, which gRPC makes; the server starts none of its own but for the time that Stop takes.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// Bounds of a connection. gRPC's own defaults leave most of them open.
+const (
+	maxReceiveBytes      = 4 << 20
+	maxSendBytes         = 16 << 20
+	maxHeaderBytes       = 16 << 10
+	maxConcurrentStreams = 256 // of one connection; clients wait for a place, so the bound on work is the engine's queue
+	connectionTimeout    = 10 * time.Second
+
+	// A client that vanished is found within the sum of the first two, and its request's blocks are free again.
+	keepaliveTime    = 20 * time.Second
+	keepaliveTimeout = 10 * time.Second
+	minPingInterval  = 10 * time.Second // clients that ping more often are sent away; grpc-go's cannot
+
+	connectionAge      = 30 * time.Minute // then a client is asked to connect anew, so that load spreads over new instances
+	connectionAgeGrace = 2 * time.Hour    // for the streams that it still has; longer than any generation
+)
+
+const (
+	// defaultSendTimeout is how long a client may leave a message unread before its request ends.
+	defaultSendTimeout = 30 * time.Second
+
+	// abortTime is how long calls that Stop aborted may take to tell their clients why.
+	abortTime = time.Second
+)
+
+// Options are what a server is given. Models, Health and Instances must be set.
+type Options struct {
+	Models     Models
+	Health     Health
+	Instances  Instances
+	Registerer prometheus.Registerer // takes the metrics of calls; nil means that none are kept
+	Log        *slog.Logger          // one line for each finished call; nil means none
+	Reflection bool                  // serve gRPC reflection, for grpcurl and the like
+
+	SendTimeout time.Duration // how long a client may leave a message unread; 0 means 30 s
+}
+
+// Server is made by New. Serve runs it, Drain has it refuse new work, Stop ends it.
+type Server struct {
+	models      Models
+	health      Health
+	instances   Instances
+	log         *slog.Logger
+	sendTimeout time.Duration
+
+	grpc    *grpc.Server
+	live    liveRequests
+	drain   sync.Once
+	drained chan struct{} // closed by Drain
+}
+
+// New makes a server that does not listen yet.
+func New(o Options) (*Server, error) {
+	if o.Models == nil || o.Health == nil || o.Instances == nil {
+		return nil, errors.New("server: Models, Health and Instances must be set")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.SendTimeout <= 0 {
+		o.SendTimeout = defaultSendTimeout
+	}
+	s := &Server{
+		models: o.Models, health: o.Health, instances: o.Instances, log: o.Log, sendTimeout: o.SendTimeout,
+		live:    liveRequests{cancels: map[string]context.CancelCauseFunc{}},
+		drained: make(chan struct{}),
+	}
+	metrics := newMetrics()
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(metrics); err != nil {
+			return nil, fmt.Errorf("server: register metrics: %w", err)
+		}
+	}
+	s.grpc = grpc.NewServer(append(limits(), interceptors(metrics, s.log)...)...)
+	infernov1.RegisterInferenceServiceServer(s.grpc, inferenceService{Server: s})
+	infernov1.RegisterHealthServiceServer(s.grpc, healthService{Server: s})
+	infernov1.RegisterRegistryServiceServer(s.grpc, registryService{Server: s})
+	healthgrpc.RegisterHealthServer(s.grpc, standardHealth{Server: s})
+	if o.Reflection {
+		reflection.Register(s.grpc)
+	}
+	metrics.InitializeMetrics(s.grpc)
+	return s, nil
+}
+
+func limits() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxReceiveBytes),
+		grpc.MaxSendMsgSize(maxSendBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.ConnectionTimeout(connectionTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout,
+			MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionAgeGrace,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+		// Without it Stop returns while handlers still run, and the engine would be closed under them.
+		grpc.WaitForHandlers(true),
+	}
+}
+
+// Serve answers calls on l, which it closes, until Stop. It may run on several listeners at once.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Drain refuses new generations with UNAVAILABLE, says NOT_SERVING, and ends all watches. What runs goes on. Idempotent.
+func (s *Server) Drain() {
+	s.drain.Do(func() {
+		s.live.close()
+		close(s.drained)
+	})
+}
+
+// Stop drains, and waits for the calls that run. When ctx ends first, generations end with UNAVAILABLE, and calls that do not end
+// even then lose their connection. It returns when no handler runs any more; a handler that waits for an engine ends with its context.
+func (s *Server) Stop(ctx context.Context) {
+	s.Drain()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	if ids := s.live.cancelAll(errStopping); len(ids) > 0 {
+		s.log.Warn("requests aborted at stop", "requests", len(ids))
+	}
+	select {
+	case <-done:
+	case <-time.After(abortTime):
+		s.grpc.Stop()
+		<-done
+	}
+}

@@ -1,0 +1,88 @@
+package server
+
+import (
+	"context"
+	"strings"
+
+	"github.com/inferno-serve/inferno/internal/engine"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// Tokenize turns text into token ids.
+func (s inferenceService) Tokenize(_ context.Context, req *infernov1.TokenizeRequest) (*infernov1.TokenizeResponse, error) {
+	var f faults
+	f.unsupported("", req.ProtoReflect())
+	if req.GetInput() == nil {
+		f.add("input", "none is set, want exactly one of text and chat")
+	}
+	model, err := s.modelOf(&f, req.GetModel())
+	if err != nil {
+		return nil, err
+	}
+	var ids []int32
+	if text, ok := req.GetInput().(*infernov1.TokenizeRequest_Text); ok {
+		ids = f.encode("text", text.Text, req.GetPromptOptions(), model)
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	return &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext)}, nil
+}
+
+// Detokenize turns token ids into text.
+func (s inferenceService) Detokenize(_ context.Context, req *infernov1.DetokenizeRequest) (*infernov1.DetokenizeResponse, error) {
+	var f faults
+	model, err := s.modelOf(&f, req.GetModel())
+	if err != nil {
+		return nil, err
+	}
+	f.ids("token_ids", req.GetTokenIds(), model.Info.VocabularySize)
+	if model.Tokenizer == nil {
+		f.add("model", "is %s, which has no tokenizer", quote(model.Info.Name))
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	decoder := model.Tokenizer.NewDecoder(orElse(req.SkipSpecialTokens, true))
+	var text strings.Builder
+	for _, id := range req.GetTokenIds() {
+		text.WriteString(decoder.Write(int32(id)))
+		if text.Len() > maxTextBytes {
+			f.add("token_ids", "has a text of more than %d bytes, want fewer ids", maxTextBytes)
+			return nil, f.err()
+		}
+	}
+	text.WriteString(decoder.Flush())
+	return &infernov1.DetokenizeResponse{Text: text.String()}, nil
+}
+
+// maxTextBytes bounds the text of Detokenize: a few bytes of ids may stand for much text, and an answer has to fit a message.
+const maxTextBytes = maxSendBytes - 1<<10
+
+// modelOf returns the model that a request names; the error holds all faults found so far, if there are any.
+func (s *Server) modelOf(f *faults, name string) (*Model, error) {
+	f.modelName("model", name)
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	return s.models.Get(name)
+}
+
+// Abort ends requests by id.
+func (s inferenceService) Abort(_ context.Context, req *infernov1.AbortRequest) (*infernov1.AbortResponse, error) {
+	var f faults
+	ids := req.GetRequestIds()
+	if len(ids) > maxAbortRequests {
+		f.add("request_ids", "has %d ids, want at most %d", len(ids), maxAbortRequests)
+	}
+	if req.GetAll() && len(ids) > 0 {
+		f.add("request_ids", "has %d ids, want none where all is true", len(ids))
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	if req.GetAll() {
+		return &infernov1.AbortResponse{AbortedRequestIds: s.live.cancelAll(engine.ErrAborted)}, nil
+	}
+	return &infernov1.AbortResponse{AbortedRequestIds: s.live.cancel(ids, engine.ErrAborted)}, nil
+}

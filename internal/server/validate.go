@@ -1,0 +1,264 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// Limits of a request that do not depend on the model; the comments of the proto files promise them.
+const (
+	maxRequestIDLen  = 128
+	maxModelNameLen  = 128
+	maxTemperature   = 100
+	minTemperature   = 1e-6 // of those above 0: logits divided by less may leave float32
+	maxStopTokens    = 16
+	maxAbortRequests = 1024
+)
+
+// supported are the fields of requests whose features this server has. Any other field that is set is refused by name.
+var supported = map[protoreflect.FullName]bool{
+	"inferno.v1.GenerateRequest.request_id":            true,
+	"inferno.v1.GenerateRequest.model":                 true,
+	"inferno.v1.GenerateRequest.text":                  true,
+	"inferno.v1.GenerateRequest.token_ids":             true,
+	"inferno.v1.GenerateRequest.prompt_options":        true,
+	"inferno.v1.GenerateRequest.sampling":              true,
+	"inferno.v1.GenerateRequest.stopping":              true,
+	"inferno.v1.GenerateRequest.output":                true,
+	"inferno.v1.TokenIds.ids":                          true,
+	"inferno.v1.PromptOptions.add_special_tokens":      true,
+	"inferno.v1.PromptOptions.parse_special":           true,
+	"inferno.v1.SamplingParameters.temperature":        true,
+	"inferno.v1.SamplingParameters.top_k":              true,
+	"inferno.v1.SamplingParameters.top_p":              true,
+	"inferno.v1.SamplingParameters.min_p":              true,
+	"inferno.v1.SamplingParameters.seed":               true,
+	"inferno.v1.StoppingParameters.max_tokens":         true,
+	"inferno.v1.StoppingParameters.min_tokens":         true,
+	"inferno.v1.StoppingParameters.stop_token_ids":     true,
+	"inferno.v1.StoppingParameters.ignore_eos":         true,
+	"inferno.v1.OutputOptions.text":                    true,
+	"inferno.v1.OutputOptions.token_ids":               true,
+	"inferno.v1.OutputOptions.skip_special_tokens":     true,
+	"inferno.v1.TokenizeRequest.model":                 true,
+	"inferno.v1.TokenizeRequest.text":                  true,
+	"inferno.v1.TokenizeRequest.prompt_options":        true,
+	"inferno.v1.DetokenizeRequest.model":               true,
+	"inferno.v1.DetokenizeRequest.token_ids":           true,
+	"inferno.v1.DetokenizeRequest.skip_special_tokens": true,
+}
+
+// violation is one fault of a request: "sampling.temperature", "is 101, want 0 to 100".
+type violation struct{ field, text string }
+
+// invalidError holds all faults of a request. It becomes INVALID_ARGUMENT.
+type invalidError struct{ violations []violation }
+
+func (e *invalidError) Error() string {
+	texts := make([]string, len(e.violations))
+	for i, v := range e.violations {
+		texts[i] = v.field + ": " + v.text
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e *invalidError) badRequest() *errdetails.BadRequest {
+	out := &errdetails.BadRequest{}
+	for _, v := range e.violations {
+		out.FieldViolations = append(out.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.field, Description: v.text})
+	}
+	return out
+}
+
+// faults gathers what is wrong with a request, so that a client learns all of it at once. The zero value has none.
+type faults struct{ found []violation }
+
+func (f *faults) add(field, format string, args ...any) {
+	f.found = append(f.found, violation{field, fmt.Sprintf(format, args...)})
+}
+
+// err is nil, or an *invalidError with the faults by field.
+func (f *faults) err() error {
+	if len(f.found) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(f.found, func(a, b violation) int { return cmp.Compare(a.field, b.field) })
+	return &invalidError{violations: f.found}
+}
+
+// unsupported adds every field of m, and of the messages in it, that is set and whose feature this server does not have.
+func (f *faults) unsupported(parent string, m protoreflect.Message) {
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		name := parent + string(field.Name())
+		switch {
+		case !supported[field.FullName()]:
+			f.add(name, "is not supported by this server yet")
+		case field.Message() != nil:
+			f.unsupported(name+".", value.Message())
+		}
+		return true
+	})
+}
+
+// generate checks what can be known of a request without its model.
+func (f *faults) generate(req *infernov1.GenerateRequest) {
+	f.unsupported("", req.ProtoReflect())
+	f.requestID(req.GetRequestId())
+	f.modelName("model", req.GetModel())
+	f.input(req)
+	if s := req.GetSampling(); s != nil {
+		f.sampling("sampling.", sampling{temperature: s.Temperature, topK: s.TopK, topP: s.TopP, minP: s.MinP})
+	}
+	if s := req.GetStopping(); s != nil {
+		f.stopping(s)
+	}
+}
+
+func (f *faults) requestID(id string) {
+	if len(id) > maxRequestIDLen {
+		f.add("request_id", "has %d characters, want at most %d", len(id), maxRequestIDLen)
+		return
+	}
+	for _, r := range id {
+		if !isIDRune(r) {
+			f.add("request_id", "is %s, want only characters of [A-Za-z0-9._:-]", quote(id))
+			return
+		}
+	}
+}
+
+func isIDRune(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._:-", r)
+}
+
+// modelName reports whether the name can be looked up.
+func (f *faults) modelName(field, name string) bool {
+	switch {
+	case name == "":
+		f.add(field, "is empty, want the name of a model as ListModels gives it")
+	case len(name) > maxModelNameLen:
+		f.add(field, "has %d bytes, want at most %d", len(name), maxModelNameLen)
+	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		f.add(field, "is %s, want a name without control characters", quote(name))
+	default:
+		return true
+	}
+	return false
+}
+
+func (f *faults) input(req *infernov1.GenerateRequest) {
+	switch input := req.GetInput().(type) {
+	case nil:
+		f.add("input", "none is set, want exactly one of text, token_ids and chat")
+	case *infernov1.GenerateRequest_Text:
+		if input.Text == "" {
+			f.add("text", "is empty, want at least 1 character")
+		}
+	case *infernov1.GenerateRequest_TokenIds:
+		if len(input.TokenIds.GetIds()) == 0 {
+			f.add("token_ids.ids", "is empty, want at least 1 token id")
+		}
+	}
+}
+
+// sampling holds the parameters of which requests and a model's defaults have the same limits; nil means unset.
+type sampling struct {
+	temperature *float32
+	topK        *uint32
+	topP, minP  *float32
+}
+
+// sampling is written so that a NaN fails every comparison.
+func (f *faults) sampling(parent string, s sampling) {
+	if v := s.temperature; v != nil && !(*v == 0 || *v >= minTemperature && *v <= maxTemperature) {
+		f.add(parent+"temperature", "is %v, want 0, or %v to %d", *v, minTemperature, maxTemperature)
+	}
+	if v := s.topK; v != nil && *v > 1<<31-1 {
+		f.add(parent+"top_k", "is %d, want 0 to %d", *v, 1<<31-1)
+	}
+	if v := s.topP; v != nil && !(*v > 0 && *v <= 1) {
+		f.add(parent+"top_p", "is %v, want above 0, up to 1", *v)
+	}
+	if v := s.minP; v != nil && !(*v >= 0 && *v <= 1) {
+		f.add(parent+"min_p", "is %v, want 0 to 1", *v)
+	}
+}
+
+func (f *faults) stopping(s *infernov1.StoppingParameters) {
+	if s.MaxTokens != nil && s.GetMaxTokens() == 0 {
+		f.add("stopping.max_tokens", "is 0, want at least 1")
+	}
+	if s.MaxTokens != nil && s.GetMinTokens() > s.GetMaxTokens() {
+		f.add("stopping.min_tokens", "is %d, want at most max_tokens, which is %d", s.GetMinTokens(), s.GetMaxTokens())
+	}
+	if n := len(s.GetStopTokenIds()); n > maxStopTokens {
+		f.add("stopping.stop_token_ids", "has %d ids, want at most %d", n, maxStopTokens)
+	}
+}
+
+// ids checks token ids against the width of the logits. One fault stands for all, since there may be millions.
+func (f *faults) ids(field string, ids []uint32, vocabulary int) {
+	for i, id := range ids {
+		if uint64(id) >= uint64(vocabulary) {
+			f.add(fmt.Sprintf("%s[%d]", field, i), "is %d, want 0 to %d", id, vocabulary-1)
+			return
+		}
+	}
+}
+
+// room checks that the prompt, and the output that is asked for, fit the model's context.
+func (f *faults) room(field string, prompt int, s *infernov1.StoppingParameters, context int) {
+	room := context - prompt
+	if room < 1 {
+		f.add(field, "has %d tokens, want at most %d (the context of %d, less one to generate)", prompt, context-1, context)
+		return
+	}
+	if uint64(s.GetMaxTokens()) > uint64(room) {
+		f.add("stopping.max_tokens", "is %d, want at most %d (the context of %d, less %d of the prompt)",
+			s.GetMaxTokens(), room, context, prompt)
+	}
+	if s.GetMaxTokens() == 0 && uint64(s.GetMinTokens()) > uint64(room) {
+		f.add("stopping.min_tokens", "is %d, want at most %d (the context of %d, less %d of the prompt)",
+			s.GetMinTokens(), room, context, prompt)
+	}
+}
+
+// Validate checks a model's own defaults as the parameters of a request are checked.
+func (d GenerationDefaults) Validate() error {
+	var f faults
+	s := sampling{temperature: d.Temperature, topP: d.TopP, minP: d.MinP}
+	if d.TopK != nil {
+		if *d.TopK < 0 {
+			f.add("top_k", "is %d, want 0 or more", *d.TopK)
+		} else {
+			topK := uint32(min(*d.TopK, 1<<32-1))
+			s.topK = &topK
+		}
+	}
+	f.sampling("", s)
+	if err := f.err(); err != nil {
+		return fmt.Errorf("generation defaults: %w", err)
+	}
+	return nil
+}
+
+// quote shows a client's text in an error: short, and without what could forge a line of a log.
+func quote(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return fmt.Sprintf("%q", s)
+	}
+	cut := most
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return fmt.Sprintf("%q and %d bytes more", s[:cut], len(s)-cut)
+}

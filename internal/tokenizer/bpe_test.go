@@ -1,0 +1,138 @@
+package tokenizer
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// naiveMerge is byte-pair encoding by its definition, in quadratic time.
+func naiveMerge(m *bpe, ids []int32) []int32 {
+	ids = slices.Clone(ids)
+	for {
+		best, at := merge{rank: noRank}, -1
+		for i := 1; i < len(ids); i++ {
+			if found := m.merges.get(ids[i-1], ids[i]); found.rank < best.rank {
+				best, at = found, i
+			}
+		}
+		if at < 0 {
+			return ids
+		}
+		ids = slices.Replace(ids, at-1, at+1, best.id)
+	}
+}
+
+func TestShortAndLongPiecesMergeAsDefined(t *testing.T) {
+	for _, name := range testdata {
+		m := load(t, name).model
+		rapid.Check(t, func(t *rapid.T) {
+			text := rapid.StringOfN(rapid.RuneFrom([]rune("aaahelotheworld▁▁é日 ")), 1, 120, -1).Draw(t, "text")
+			w := &scratch{}
+			split := m.splitRunes
+			if m.byteSymbols {
+				split = m.splitBytes
+			}
+			split(text, w)
+			symbols := slices.Clone(w.ids)
+			if len(symbols) == 0 {
+				return
+			}
+			want := naiveMerge(m, symbols)
+			if got := m.mergeLong(nil, w); !slices.Equal(got, want) {
+				t.Fatalf("long: %q\n got %v\nwant %v", text, got, want)
+			}
+			w.ids = slices.Clone(symbols)
+			if m.mergeShort(w); !slices.Equal(w.ids, want) {
+				t.Fatalf("short: %q\n got %v\nwant %v", text, w.ids, want)
+			}
+		})
+	}
+}
+
+// A whole text that is cut at its words must give the tokens of the same text in one piece.
+func TestCuttingWordsChangesNothing(t *testing.T) {
+	tok := load(t, "sentencepiece.json")
+	if len(tok.split) != 1 {
+		t.Fatalf("%d splitters, want that of words", len(tok.split))
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringOfN(rapid.RuneFrom([]rune("ahelotheworld▁▁▁é日")), 1, 100, -1).Draw(t, "text")
+		cut := tok.appendPieces(nil, text, tok.split, &scratch{})
+		if whole := tok.model.appendMerged(nil, text, &scratch{}); !slices.Equal(cut, whole) {
+			t.Fatalf("%q\n  cut %v\nwhole %v", text, cut, whole)
+		}
+	})
+}
+
+func TestOneLongPiece(t *testing.T) {
+	tok := load(t, "sentencepiece.json")
+	const n = 1 << 20
+	ids, err := tok.Encode(strings.Repeat("a", n), EncodeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, _ := tok.ID("aaaaaaaa"); len(ids) != 1+n/8 || ids[1] != id {
+		t.Errorf("%d tokens, the second is %d; want %d, and %d", len(ids), ids[1], 1+n/8, id)
+	}
+}
+
+func TestUnknownSymbols(t *testing.T) {
+	words := map[string]int32{"?": 0, "a": 1, "b": 2, "ab": 3}
+	for _, c := range []struct {
+		name    string
+		unknown int32
+		fuse    bool
+		text    string
+		want    []int32
+	}{
+		{"dropped, and the neighbours join", noToken, false, "a日b", []int32{3}},
+		{"one each", 0, false, "a日月b", []int32{1, 0, 0, 2}},
+		{"fused", 0, true, "日月a日b", []int32{0, 1, 0, 2}},
+	} {
+		m := newBPE(words, 4, false)
+		m.unknown, m.fuseUnknown = c.unknown, c.fuse
+		m.merges = newMergeTable(1)
+		m.merges.put(1, 2, merge{rank: 0, id: 3})
+		if got := m.appendEncode(nil, c.text, &scratch{}); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q gives %v, want %v", c.name, c.text, got, c.want)
+		}
+	}
+}
+
+func TestWholeWordsIgnoreMerges(t *testing.T) {
+	words := map[string]int32{"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "abc": 5}
+	for _, whole := range []bool{false, true} {
+		m := newBPE(words, 6, true)
+		m.wholeWords = whole
+		m.merges = newMergeTable(1)
+		m.merges.put(1, 2, merge{rank: 0, id: 4})
+		want := []int32{0, 4}
+		if whole {
+			want = []int32{5}
+		}
+		for range 2 { // the second time by the verdict of the first
+			if got := m.appendEncode(nil, "abc", &scratch{}); !slices.Equal(got, want) {
+				t.Errorf("whole words %t: %v, want %v", whole, got, want)
+			}
+		}
+	}
+}
+
+func TestMergeTableGrows(t *testing.T) {
+	table := newMergeTable(1)
+	const n = 1000
+	for i := range int32(n) {
+		table.put(i, n-i, merge{rank: uint32(i), id: i})
+	}
+	for i := range int32(n) {
+		if got := table.get(i, n-i); got.id != i {
+			t.Fatalf("get(%d, %d) = %v", i, n-i, got)
+		}
+		if got := table.get(n-i, i+n); got.rank != noRank {
+			t.Fatalf("get(%d, %d) = %v, want none", n-i, i+n, got)
+		}
+	}
+}

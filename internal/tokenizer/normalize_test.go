@@ -1,0 +1,48 @@
+package tokenizer
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/text/unicode/norm"
+	"pgregory.net/rapid"
+)
+
+// composable runes: bases, marks of several classes, composed forms, jamo, composition exclusions.
+var composable = []rune("aeoAE\u0301\u0300\u0323\u0327\u0308\u0345\u0344éǘạ가각\u1100\u1161\u11a8\u0958\u093c\u0915가\u212bx 1")
+
+func TestComposeLongIsFormC(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		// short enough for norm to insert nothing
+		text := string(rapid.SliceOfN(rapid.SampledFrom(composable), 0, 12).Draw(t, "text"))
+		want := norm.NFC.String(text)
+		if got := composeLong(text); got != want {
+			t.Fatalf("%+q\n got %+q\nwant %+q", text, got, want)
+		}
+		if got := toNFC(text); got != want {
+			t.Fatalf("toNFC(%+q) = %+q, want %+q", text, got, want)
+		}
+	})
+}
+
+func TestLongRunsOfMarksStayTogether(t *testing.T) {
+	acute, below := strings.Repeat("\u0301", 100), strings.Repeat("\u0323", 50)
+	got := toNFC("xe" + acute + below)
+	if want := "xẹ" + below[len("\u0323"):] + acute; got != want {
+		t.Errorf("got %+q\nwant %+q", got, want)
+	}
+}
+
+func TestGrowthIsBounded(t *testing.T) {
+	double := rewrite{kind: replaceAll, from: "a", to: "aa"}
+	if err := checkGrowth([]rewrite{double, double}); err != nil {
+		t.Error(err)
+	}
+	var many []rewrite
+	for range 40 {
+		many = append(many, double)
+	}
+	if checkGrowth(many) == nil {
+		t.Error("a normalizer that makes 2⁴⁰ bytes of one is accepted")
+	}
+}
