@@ -54,6 +54,7 @@ type backend struct {
 	checker  *health.Checker
 	tracker  *memory.Tracker // of the memory that the devices draw from; made with the first of them
 	metrics  *prometheus.Registry
+	engines  *telemetry.Engines
 	server   *server.Server
 	replicas replicas
 	instance discovery.Instance // what of it does not change
@@ -67,7 +68,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	b := newBackend(o, listener.Addr())
+	b, err := newBackend(o, listener.Addr())
+	if err != nil {
+		return err
+	}
 	b.log.Info("listening", "grpc", listener.Addr(), "admin", addressOf(admin), "version", o.Version)
 	return b.run(ctx, listener, admin)
 }
@@ -92,7 +96,7 @@ func addressOf(l net.Listener) string {
 	return l.Addr().String()
 }
 
-func newBackend(o Options, address net.Addr) *backend {
+func newBackend(o Options, address net.Addr) (*backend, error) {
 	b := &backend{
 		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
 	}
@@ -110,10 +114,12 @@ func newBackend(o Options, address net.Addr) *backend {
 	for _, m := range o.Config.Models {
 		b.replicas = append(b.replicas, newReplica(m.Name, m.Path))
 	}
-	b.server = server.New(server.Options{
-		Models: b.replicas, Health: b.checker, Instances: o.Registry, Metrics: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
+	b.engines = telemetry.NewEngines(b.metrics, b.replicas.stats)
+	var err error
+	b.server, err = server.New(server.Options{
+		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
 	})
-	return b
+	return b, err
 }
 
 // run owns all goroutines. The background ones live until everything else has ended.
@@ -135,12 +141,19 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	}
 
 	err := b.serve(ctx, life)
-	b.server.Stop()
+	b.server.Stop(ended())
 	for _, r := range b.replicas {
 		r.close()
 	}
 	end()
 	return errors.Join(err, background.Wait())
+}
+
+// ended is a context that leaves no time.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
 }
 
 // serve loads, announces, and returns when the server has drained or something broke. life ends when a background goroutine failed.
@@ -198,37 +211,28 @@ func (b *backend) drain() error {
 	c := b.o.Config
 	b.checker.Drain("the server is stopping")
 	b.log.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout)
-	cut := false
-	if c.DrainDelay > 0 {
-		select {
-		case <-time.After(c.DrainDelay):
-		case <-b.o.Cut:
-			cut = true
-		}
-	}
-	b.server.Drain()
-	idle := make(chan struct{})
+	patience, give := context.WithCancelCause(context.Background())
+	defer give(nil)
+	drained := make(chan struct{})
+	defer close(drained)
 	go func() {
-		defer close(idle)
-		for _, r := range b.replicas {
-			r.drain()
+		select {
+		case <-b.o.Cut:
+			give(ErrCut)
+		case <-drained:
 		}
 	}()
-	deadline := time.NewTimer(c.DrainTimeout)
-	defer deadline.Stop()
-	if !cut {
-		select {
-		case <-idle:
-			return nil
-		case <-deadline.C:
-			b.log.Warn("drain timeout: aborting the requests that still run")
-		case <-b.o.Cut:
-			cut = true
-		}
+
+	delay := time.NewTimer(c.DrainDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+	case <-patience.Done():
 	}
-	b.server.Stop() // its handlers end with UNAVAILABLE, and with them their requests
-	<-idle
-	if cut {
+	limited, cancel := context.WithTimeout(patience, c.DrainTimeout)
+	defer cancel()
+	b.server.Stop(limited) // at the deadline its calls end with UNAVAILABLE, and with them their requests
+	if errors.Is(context.Cause(patience), ErrCut) {
 		return ErrCut
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/memory"
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/server"
+	"github.com/inferno-serve/inferno/internal/telemetry"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
 )
 
@@ -46,6 +47,17 @@ func (rs replicas) List() []server.ModelInfo {
 	}
 	slices.SortFunc(list, func(a, b server.ModelInfo) int { return strings.Compare(a.Name, b.Name) })
 	return list
+}
+
+// stats are those of the models that are up.
+func (rs replicas) stats() map[string]engine.Stats {
+	stats := map[string]engine.Stats{}
+	for _, r := range rs {
+		if r.info().State == server.ModelReady {
+			stats[r.name] = r.engine.Stats()
+		}
+	}
+	return stats
 }
 
 // replica is one model on a device, with the engine that drives it.
@@ -109,7 +121,7 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	r.engine, err = engine.New(engine.Options{
 		Model: loaded, Device: r.device, Memory: r.pool, Limits: plan.limits, NumBlocks: plan.blocks, BlockSize: plan.blockSize,
 		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue, Bus: b.bus, Log: b.log.With("model", r.name),
-		Observer: b.observe(r.name),
+		Observer: b.engines.Observer(r.name),
 	})
 	if err != nil {
 		return err
@@ -229,8 +241,7 @@ func (r *replica) info() server.ModelInfo {
 
 // stats is zero before the engine is there.
 func (r *replica) stats() engine.Stats {
-	m, err := r.get()
-	if err != nil || m.Engine == nil {
+	if r.info().State != server.ModelReady {
 		return engine.Stats{}
 	}
 	return r.engine.Stats()
@@ -258,15 +269,6 @@ func (r *replica) Health(context.Context) (health.State, string) {
 		return health.NotServing, fmt.Sprintf("no probe token: %v", probe)
 	}
 	return health.Serving, ""
-}
-
-// drain refuses new requests and returns when those at hand have ended.
-func (r *replica) drain() {
-	if r.engine == nil {
-		return
-	}
-	r.engine.Drain()
-	<-r.engineDone
 }
 
 // close ends what start began, in the opposite order.
@@ -324,7 +326,7 @@ func deviceName(i device.Info) string {
 func (b *backend) newPool(owner string, d device.Device, bytes int64) (*memory.Pool, error) {
 	if b.tracker == nil {
 		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: d.Info().TotalBytes, Bus: b.bus, AlertAt: 0.95})
-		b.registerMemory()
+		telemetry.NewMemory(b.metrics, b.tracker)
 	}
 	return memory.NewPool(memory.PoolOptions{Source: d, Tracker: b.tracker, Owner: owner, Limit: bytes})
 }

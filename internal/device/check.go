@@ -239,7 +239,9 @@ func checkVector(op, arg string, t *Tensor, dt DType, n int) {
 }
 
 // is and laidOut are small enough to be compiled into their callers.
-func (t *Tensor) is(dt DType, rows, cols int) bool { return t.DType == dt && t.Rows == rows && t.Cols == cols }
+func (t *Tensor) is(dt DType, rows, cols int) bool {
+	return t.DType == dt && t.Rows == rows && t.Cols == cols
+}
 
 // laidOut says whether t is not empty, its rows do not overlap, and it has an address that suits its type.
 func (t *Tensor) laidOut() bool {
@@ -272,8 +274,8 @@ func checkWeight(op, arg string, w *Weight, cols int) {
 	if w.Rows < 1 || w.Cols != cols {
 		panic(fmt.Sprintf("device: %s: %s is %v, want at least 1 row and %d columns", op, arg, *w, cols))
 	}
-	if w.Cols%w.DType.Block() != 0 {
-		panic(fmt.Sprintf("device: %s: %s is %v, want a multiple of %d columns", op, arg, *w, w.DType.Block()))
+	if w.DType.Quantised() && w.Cols%quantBlock != 0 { // a constant divisor: the division by a variable one would be half the cost
+		panic(fmt.Sprintf("device: %s: %s is %v, want a multiple of %d columns", op, arg, *w, quantBlock))
 	}
 	if w.Data == 0 {
 		badAddress(op, arg, w.Data, 1)

@@ -16,6 +16,9 @@ const (
 	Q4_1 DType = 18 // f16 d, f16 m, 32 nibbles q: d·q + m
 )
 
+// quantBlock is the number of elements that share a scale in each of the quantised types.
+const quantBlock = 32
+
 type dtypeLayout struct {
 	name              string
 	block, blockBytes int
@@ -27,9 +30,9 @@ var dtypes = [...]dtypeLayout{
 	F16:  {"F16", 1, 2},
 	BF16: {"BF16", 1, 2},
 	I32:  {"I32", 1, 4},
-	Q8_0: {"Q8_0", 32, 34},
-	Q4_0: {"Q4_0", 32, 18},
-	Q4_1: {"Q4_1", 32, 20},
+	Q8_0: {"Q8_0", quantBlock, 34},
+	Q4_0: {"Q4_0", quantBlock, 18},
+	Q4_1: {"Q4_1", quantBlock, 20},
 }
 
 // layout is the zero layout for a number that is no type.

@@ -21,13 +21,6 @@ import (
 	"github.com/inferno-serve/inferno/internal/model"
 )
 
-// Model is what the engine runs: a model.Model.
-type Model interface {
-	Config() *model.Config
-	KVLayout() model.KVLayout
-	Forward(b *model.Batch, kv *model.KV)
-}
-
 // Defaults of Options.
 const (
 	DefaultBlockSize  = 16
@@ -40,7 +33,7 @@ const minBatchTokens = 32
 
 // Options describe an engine. Model, Device, Memory, Limits and NumBlocks are required.
 type Options struct {
-	Model  Model
+	Model  model.Model
 	Device device.Device
 	Memory memory.Allocator // what New allocates comes from here
 	Limits model.Limits     // what the model was loaded for: sequences and tokens of a step, tokens of a sequence
@@ -64,7 +57,6 @@ type Failed struct{ Err error }
 
 // Engine is the state behind the API. Make it with New, run it with Run.
 type Engine struct {
-	model      Model
 	maxQueue   int
 	context    int
 	stepTarget time.Duration
@@ -126,11 +118,11 @@ func New(o Options) (*Engine, error) {
 	}
 	r, err := newRunner(o.Device, o.Model, o.Memory, limits, o.NumBlocks, o.BlockSize)
 	if err != nil {
-		return nil, fmt.Errorf("engine: %w", err)
+		return nil, fmt.Errorf("engine: allocate %w", err)
 	}
 	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
 	e := &Engine{
-		model: o.Model, maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
+		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
 		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0,
 		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context),
 		born:      time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
@@ -138,6 +130,7 @@ func New(o Options) (*Engine, error) {
 	}
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
+	e.counters.stepBegan.Store(noStep)
 	return e, nil
 }
 
@@ -188,7 +181,7 @@ func (e *Engine) Context() int { return e.context }
 // Submit queues a request, or answers at once why not: a *LimitError (ErrTooLong, ErrInvalid), a *QueueFullError (ErrQueueFull),
 // ErrDuplicateID, ErrDraining, ErrDeviceLost, or ctx's error. The request ends with ctx, whatever state it is in.
 func (e *Engine) Submit(ctx context.Context, r *Request) (*Stream, error) {
-	if err := r.validate(e.context, e.runner.vocabulary); err != nil {
+	if err := r.validate(e.context, e.runner.vocabulary()); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {

@@ -114,9 +114,9 @@ func choose(digest uint64, p device.SampleParams, banned []int32) int32 {
 	if p.Temperature > 0 {
 		digest ^= (p.Seed + uint64(p.Position)*0x9e3779b97f4a7c15) * 0xd1342543de82ef95
 	}
-	id := int32(digest % fakeVocabulary)
+	id := int32(digest % poison)
 	for slices.Contains(banned, id) {
-		id = (id + 1) % fakeVocabulary
+		id = (id + 1) % poison
 	}
 	return id
 }
@@ -129,8 +129,8 @@ func digest(tokens []int32) uint64 {
 	return h.Sum64()
 }
 
-// poison makes the logits of every row that sees it a NaN.
-const poison = 13
+// poison makes the logits of every row that sees it a NaN. It is the last token, and the only one that is never generated.
+const poison = fakeVocabulary - 1
 
 // fakeModel keeps ids and positions in the KV blocks, and what it generates depends on everything that a sequence finds there: a slot
 // that another sequence wrote, or a row out of place, changes the output or panics.
@@ -223,9 +223,7 @@ func reference(r *Request, context int) (out []int32, reason FinishReason) {
 func prompt(n, seed int) []int32 {
 	p := make([]int32, n)
 	for i := range p {
-		if p[i] = int32((i*31 + seed*17 + i*i*seed) % fakeVocabulary); p[i] == poison {
-			p[i]++
-		}
+		p[i] = int32((i*31 + seed*17 + i*i*seed) % poison)
 	}
 	return p
 }

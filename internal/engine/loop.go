@@ -82,6 +82,7 @@ func (e *Engine) turnOnce(ctx context.Context) bool {
 		case e.turn.state == draining:
 			return false
 		}
+		e.counters.beat(time.Since(e.born), 0)
 		<-e.wake
 	}
 }
@@ -155,32 +156,33 @@ func (e *Engine) addProbe() {
 // stepOnce computes one batch and hands out its tokens. The error is the device's.
 func (e *Engine) stepOnce() error {
 	preemptions := e.scheduler.preemptions
-	batch := e.scheduler.Next()
+	b := e.scheduler.Next()
 	began := time.Now()
-	e.counters.beginStep(began.Sub(e.born))
-	e.markStarts(batch, began)
-	e.runner.Launch(batch)
+	e.markStarts(b, began)
+	e.publishGauges()
+	e.counters.stepBegan.Store(int64(began.Sub(e.born)))
+	e.runner.Launch(b)
 	ids, err := e.runner.Collect()
 	if err != nil {
-		return fmt.Errorf("step of %d sequences, %d tokens: %w", len(batch.items), batch.tokens, err)
+		return fmt.Errorf("step of %d sequences, %d tokens: %w", len(b.items), b.tokens, err)
 	}
 	now := time.Now()
-	e.scheduler.Commit(batch, ids)
+	e.scheduler.Commit(b, ids)
 	if e.check {
 		if err := e.scheduler.checkIntegrity(); err != nil {
-			panic(fmt.Sprintf("engine: after a step of %d sequences: %v", len(batch.items), err))
+			panic(fmt.Sprintf("engine: after a step of %d sequences: %v", len(b.items), err))
 		}
 	}
 	e.publishGauges() // before anyone hears of an end
-	e.deliver(batch, now)
-	e.finishStep(batch, began, now, int(e.scheduler.preemptions-preemptions))
-	e.answerProbes(batch)
+	e.deliver(b, now)
+	e.finishStep(b, began, now, int(e.scheduler.preemptions-preemptions))
+	e.answerProbes(b)
 	e.endStreams(now)
 	return nil
 }
 
 // markStarts notes when requests leave the queue for the first time.
-func (e *Engine) markStarts(b *Batch, now time.Time) {
+func (e *Engine) markStarts(b *batch, now time.Time) {
 	for i := range b.items {
 		seq := b.items[i].seq
 		if !seq.started.IsZero() || seq.probe {
@@ -197,7 +199,7 @@ func (e *Engine) markStarts(b *Batch, now time.Time) {
 }
 
 // deliver puts the step's tokens on their streams and collects what has ended.
-func (e *Engine) deliver(b *Batch, now time.Time) {
+func (e *Engine) deliver(b *batch, now time.Time) {
 	info := &e.turn.info
 	info.FirstTokens, info.Gaps = info.FirstTokens[:0], info.Gaps[:0]
 	for i := range b.items {
@@ -215,16 +217,19 @@ func (e *Engine) deliver(b *Batch, now time.Time) {
 				info.Gaps = append(info.Gaps, now.Sub(seq.last))
 			}
 			seq.last = now
-			seq.stream.append(item.token)
+			seq.stream.put(item.token)
 		}
-		if seq.state == ended {
+		switch {
+		case seq.state == ended:
 			e.turn.ended = append(e.turn.ended, seq)
+		case item.row >= 0:
+			seq.stream.publish()
 		}
 	}
 }
 
 // finishStep publishes what the step was.
-func (e *Engine) finishStep(b *Batch, began, now time.Time, preemptions int) {
+func (e *Engine) finishStep(b *batch, began, now time.Time, preemptions int) {
 	info := &e.turn.info
 	info.Duration = now.Sub(began)
 	info.Sequences = len(b.items)
@@ -243,18 +248,23 @@ func (e *Engine) finishStep(b *Batch, began, now time.Time, preemptions int) {
 	}
 }
 
-// answerProbes tells all that asked whether this step made a token, if it was to make any.
-func (e *Engine) answerProbes(b *Batch) {
-	if len(e.turn.probes) == 0 || b.rows == 0 {
+// answerProbes tells all that asked, once there is a token. Rows of requests that are not finite say nothing about the others: then a
+// later step answers, in the end one of the probe's own.
+func (e *Engine) answerProbes(b *batch) {
+	if len(e.turn.probes) == 0 {
 		return
 	}
-	err := ErrNotFinite
 	for i := range b.items {
-		if b.items[i].row >= 0 && b.items[i].token >= 0 {
-			err = nil
+		switch item := &b.items[i]; {
+		case item.row < 0:
+		case item.token >= 0:
+			e.answer(nil)
+			return
+		case item.seq.probe:
+			e.answer(ErrNotFinite)
+			return
 		}
 	}
-	e.answer(err)
 }
 
 func (e *Engine) answer(err error) {
@@ -292,12 +302,12 @@ func (e *Engine) forget(ended []*sequence) {
 func (e *Engine) endStream(seq *sequence, now time.Time) {
 	info := seq.info(now)
 	e.counters.countEnd(info)
-	end := &streamEnd{err: seq.err}
+	var finish *Finish
 	if seq.err == nil {
 		last := seq.tokens[len(seq.tokens)-1]
-		end.finish = &Finish{Reason: seq.finish, Token: last, Usage: info.Usage, Timings: info.Timings}
+		finish = &Finish{Reason: seq.finish, Token: last, Usage: info.Usage, Timings: info.Timings}
 	}
-	seq.stream.close(end)
+	seq.stream.close(finish, seq.err)
 	if e.observer != nil {
 		e.observer.ObserveRequest(info)
 	}

@@ -13,19 +13,23 @@ import (
 // runner turns batches into device work. All its memory, on both sides, is allocated once; a step is one upload, Forward, Sample and one
 // download. Launch and Collect are apart so that a step can be prepared while another one runs.
 type runner struct {
-	device     device.Device
-	model      Model
+	device device.Device
+	model  model.Model
+	buffers
+	host []byte  // the input block on the host
+	rows []int32 // [r] the ids on the host
+
+	step model.Batch // under way
+	used int         // logit rows of it
+}
+
+// buffers is the engine's memory on the device.
+type buffers struct {
 	kv         model.KV
-	vocabulary int
-
-	input device.Ptr // the input block of a step, as layout says
-	host  []byte     // the same on the host
-	ids   device.Tensor
-	rows  []int32 // [r] the ids on the host
-
-	logits device.Tensor // F32 [max r, v]
-	batch  model.Batch   // of the step under way
-	used   int           // rows of it
+	input      device.Ptr    // the input block of a step, as layout says
+	inputBytes int           // of the largest
+	ids        device.Tensor // I32 [max r] sampled
+	logits     device.Tensor // F32 [max r, v]
 }
 
 // layout places the parts of the input block, in bytes from its start. Each step is packed anew, so that the upload is as short as the
@@ -63,27 +67,49 @@ func layoutFor(n, b, width, r, bannedWidth int) (l layout) {
 	return l
 }
 
-// newRunner allocates what steps within `limits` need, numBlocks KV blocks included.
-func newRunner(d device.Device, m Model, a memory.Allocator, limits model.Limits, numBlocks, blockSize int) (*runner, error) {
-	r := &runner{device: d, model: m, vocabulary: m.Config().Vocab, rows: make([]int32, limits.MaxSeqs)}
-	var err error
-	if r.kv, err = newKV(a, m.KVLayout(), numBlocks, blockSize); err != nil {
-		return nil, fmt.Errorf("allocate %d KV blocks: %w", numBlocks, err)
+// newRunner allocates what steps within l need, numBlocks KV blocks included.
+func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limits, numBlocks, blockSize int) (*runner, error) {
+	buffers, err := allocate(a, l, m.KVLayout(), m.Config().Vocab, numBlocks, blockSize)
+	if err != nil {
+		return nil, err
 	}
-	width := (limits.Context + blockSize - 1) / blockSize
-	bytes := layoutFor(limits.MaxTokens, limits.MaxSeqs, width, limits.MaxSeqs, maxBanned).bytes
-	if r.input, err = a.Alloc(memory.Input, int64(bytes)); err != nil {
-		return nil, fmt.Errorf("allocate the input block: %w", err)
+	words := make([]uint64, buffers.inputBytes/8) // aligned as SampleParams asks for
+	host := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), buffers.inputBytes)
+	return &runner{device: d, model: m, buffers: buffers, host: host, rows: make([]int32, l.MaxRows)}, nil
+}
+
+// Bytes is the device memory that New takes for an engine of these sizes, KV blocks included, where each allocation is rounded up to
+// memory.Alignment.
+func Bytes(l model.Limits, kv model.KVLayout, vocabulary, numBlocks, blockSize int) int64 {
+	var sum tally
+	_, _ = allocate(&sum, l, kv, vocabulary, numBlocks, blockSize) // sizes that cannot be are New's to refuse
+	return int64(sum)
+}
+
+// tally is an allocator that only counts.
+type tally int64
+
+func (t *tally) Alloc(_ memory.Purpose, bytes int64) (device.Ptr, error) {
+	*t += tally((bytes + memory.Alignment - 1) / memory.Alignment * memory.Alignment)
+	return memory.Alignment, nil
+}
+
+func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, vocabulary, numBlocks, blockSize int) (b buffers, err error) {
+	if b.kv, err = newKV(a, kv, numBlocks, blockSize); err != nil {
+		return b, fmt.Errorf("%d KV blocks: %w", numBlocks, err)
 	}
-	words := make([]uint64, bytes/8) // aligned as SampleParams asks for
-	r.host = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), bytes)
-	if r.ids, err = memory.NewTensor(a, memory.Input, device.I32, 1, limits.MaxSeqs); err != nil {
-		return nil, fmt.Errorf("allocate sampled ids: %w", err)
+	width := min((l.Context+blockSize-1)/blockSize, numBlocks)
+	b.inputBytes = layoutFor(l.MaxTokens, l.MaxSeqs, width, l.MaxRows, maxBanned).bytes
+	if b.input, err = a.Alloc(memory.Input, int64(b.inputBytes)); err != nil {
+		return b, fmt.Errorf("input of a step: %w", err)
 	}
-	if r.logits, err = memory.NewTensor(a, memory.Activations, device.F32, limits.MaxSeqs, r.vocabulary); err != nil {
-		return nil, fmt.Errorf("allocate logits: %w", err)
+	if b.ids, err = memory.NewTensor(a, memory.Input, device.I32, 1, l.MaxRows); err != nil {
+		return b, fmt.Errorf("sampled ids: %w", err)
 	}
-	return r, nil
+	if b.logits, err = memory.NewTensor(a, memory.Activations, device.F32, l.MaxRows, vocabulary); err != nil {
+		return b, fmt.Errorf("logits: %w", err)
+	}
+	return b, nil
 }
 
 func newKV(a memory.Allocator, l model.KVLayout, numBlocks, blockSize int) (model.KV, error) {
@@ -101,7 +127,7 @@ func newKV(a memory.Allocator, l model.KVLayout, numBlocks, blockSize int) (mode
 }
 
 // Launch starts the step. The batch must not change before Collect.
-func (r *runner) Launch(b *Batch) {
+func (r *runner) Launch(b *batch) {
 	width, bannedWidth := 0, 0
 	for i := range b.items {
 		item := &b.items[i]
@@ -114,7 +140,7 @@ func (r *runner) Launch(b *Batch) {
 	r.write(b, &l, width, bannedWidth)
 	r.device.Upload(r.input, r.host[:l.bytes])
 	r.used = b.rows
-	r.batch = model.Batch{
+	r.step = model.Batch{
 		Tokens:     device.Vector(r.at(l.tokens), device.I32, b.tokens),
 		Positions:  device.Vector(r.at(l.positions), device.I32, b.tokens),
 		Slots:      device.Vector(r.at(l.slots), device.I32, b.tokens),
@@ -124,18 +150,20 @@ func (r *runner) Launch(b *Batch) {
 		LogitRows:  device.Vector(r.at(l.logitRows), device.I32, b.rows),
 		Logits:     r.logits.Top(b.rows),
 	}
-	r.model.Forward(&r.batch, &r.kv)
+	r.model.Forward(&r.step, &r.kv)
 	if b.rows > 0 {
 		r.sample(&l, bannedWidth)
 	}
 	r.device.Flush()
 }
 
+func (r *runner) vocabulary() int { return r.logits.Cols }
+
 func (r *runner) at(offset int) device.Ptr { return r.input + device.Ptr(offset) }
 
 func (r *runner) sample(l *layout, bannedWidth int) {
 	args := device.SampleArgs{
-		Logits: r.batch.Logits,
+		Logits: r.step.Logits,
 		Params: device.Matrix(r.at(l.params), device.I32, r.used, device.SampleParamsBytes/4),
 		IDs:    device.Vector(r.ids.Data, device.I32, r.used),
 	}
@@ -154,15 +182,15 @@ func (r *runner) Collect() ([]int32, error) {
 	}
 	ids := r.rows[:r.used]
 	for i, id := range ids {
-		if id < -1 || int(id) >= r.vocabulary {
-			return nil, errors.Join(device.ErrLost, fmt.Errorf("row %d sampled token %d of a vocabulary of %d", i, id, r.vocabulary))
+		if id < -1 || int(id) >= r.vocabulary() {
+			return nil, errors.Join(device.ErrLost, fmt.Errorf("row %d sampled token %d of a vocabulary of %d", i, id, r.vocabulary()))
 		}
 	}
 	return ids, nil
 }
 
 // write fills the host's input block.
-func (r *runner) write(b *Batch, l *layout, width, bannedWidth int) {
+func (r *runner) write(b *batch, l *layout, width, bannedWidth int) {
 	tokens := part[int32](r.host, l.tokens, b.tokens)
 	positions := part[int32](r.host, l.positions, b.tokens)
 	slots := part[int32](r.host, l.slots, b.tokens)

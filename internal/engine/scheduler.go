@@ -2,7 +2,7 @@ package engine
 
 import "fmt"
 
-// scheduler decides what each step computes. It is pure: sequences and free blocks in, a Batch out; no clock, goroutine or device.
+// scheduler decides what each step computes. It is pure: sequences and free blocks in, a batch out; no clock, goroutine or device.
 //
 // What runs is older than what waits, and both are in order of arrival. Blocks go to the oldest first; when they run out the newest
 // gives its own up, waits at the head of the queue and is computed again later, so that the oldest always moves and all end.
@@ -17,11 +17,11 @@ type scheduler struct {
 	arrivals    uint64    // gives the order
 	preemptions uint64
 	suspended   int // of the waiting ones: those that were preempted
-	batch       Batch
+	batch       batch
 }
 
-// Batch is what one step computes: rows of decoding sequences first, then chunks of prompts, each in order of arrival.
-type Batch struct {
+// batch is what one step computes: rows of decoding sequences first, then chunks of prompts, each in order of arrival.
+type batch struct {
 	items  []batchItem
 	tokens int // n
 	rows   int // r: sequences that get a token from this step
@@ -41,7 +41,7 @@ type batchItem struct {
 func newScheduler(blocks *blockPool, maxBatch, maxTokens, context int) *scheduler {
 	s := &scheduler{
 		blocks: blocks, maxSeqs: maxBatch, running: make([]*sequence, 0, maxBatch), tables: make([][]int32, maxBatch),
-		batch: Batch{items: make([]batchItem, 0, maxBatch)},
+		batch: batch{items: make([]batchItem, 0, maxBatch)},
 	}
 	width := blocks.blocksFor(context)
 	all := make([]int32, maxBatch*width)
@@ -83,7 +83,7 @@ func (s *scheduler) Remove(seq *sequence) {
 
 // Next returns the batch of the next step, valid until the next call. It is empty only if nothing runs or waits. Every batch must be
 // committed before the next one.
-func (s *scheduler) Next() *Batch {
+func (s *scheduler) Next() *batch {
 	s.batch.items, s.batch.tokens, s.batch.rows = s.batch.items[:0], 0, 0
 	left, settled := s.growRunning()
 	if settled {
@@ -219,7 +219,7 @@ func (s *scheduler) fill() {
 	}
 }
 
-func (b *Batch) add(seq *sequence) {
+func (b *batch) add(seq *sequence) {
 	item := batchItem{seq: seq, start: seq.computed, count: seq.scheduled, row: -1, decode: seq.decoding()}
 	if seq.scheduled == seq.remaining() {
 		item.row = b.rows
@@ -231,7 +231,7 @@ func (b *Batch) add(seq *sequence) {
 
 // Commit takes the result of a step: ids[i] is the token sampled from row i, −1 where the logits were not finite. Sequences that end
 // with it have left the scheduler, their blocks are free, and `finish` or `err` says why.
-func (s *scheduler) Commit(b *Batch, ids []int32) {
+func (s *scheduler) Commit(b *batch, ids []int32) {
 	if len(ids) != b.rows {
 		panic(fmt.Sprintf("engine: %d ids for a batch of %d logit rows", len(ids), b.rows))
 	}

@@ -251,7 +251,7 @@ func sortedKeys(m map[string]*sequence) (keys []string) {
 }
 
 // checkBatch compares a batch with what it was made from.
-func checkBatch(t *rapid.T, s *scheduler, b *Batch) {
+func checkBatch(t *rapid.T, s *scheduler, b *batch) {
 	tokens, rows, chunk := 0, 0, false
 	for _, item := range b.items {
 		seq := item.seq

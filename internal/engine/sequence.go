@@ -13,7 +13,7 @@ import (
 type sequence struct {
 	request *Request
 	stream  *Stream // nil in tests of the scheduler
-	probe   bool    // made by Probe: not counted anywhere
+	probe   bool    // made by Probe or Warmup: not counted, and nobody reads
 
 	order    uint64  // of arrival; what runs is older than what waits
 	tokens   []int32 // prompt, then what was generated

@@ -68,12 +68,14 @@ type counters struct {
 	steps, promptTokens, outputTokens, preemptions, finished, notFinite, rejected atomic.Uint64
 	cancelled                                                                     [NumPhases]atomic.Uint64
 
-	stepBegan atomic.Int64 // 0: none is under way
+	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
 	lastStep  atomic.Int64
 	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
 	startGap  atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
 }
+
+const noStep = -1
 
 // rateWindow is the time constant of TokensPerSecond.
 const rateWindow = 5 * time.Second
@@ -95,7 +97,7 @@ func (e *Engine) Stats() Stats {
 	heartbeat := time.Duration(c.heartbeat.Load())
 	s.Heartbeat = e.born.Add(heartbeat)
 	s.TokensPerSecond = math.Float64frombits(c.rate.Load()) * decay(now-heartbeat)
-	if began := time.Duration(c.stepBegan.Load()); began > 0 {
+	if began := time.Duration(c.stepBegan.Load()); began != noStep {
 		s.InStep = max(now-began, 0)
 	}
 	return s
@@ -110,8 +112,6 @@ func (c *counters) beat(now time.Duration, tokens int) {
 	c.heartbeat.Store(int64(now))
 }
 
-func (c *counters) beginStep(now time.Duration) { c.stepBegan.Store(int64(max(now, 1))) }
-
 func (c *counters) endStep(s *StepInfo, now time.Duration) {
 	tokens := len(s.FirstTokens) + len(s.Gaps)
 	c.steps.Add(1)
@@ -119,7 +119,7 @@ func (c *counters) endStep(s *StepInfo, now time.Duration) {
 	c.outputTokens.Add(uint64(tokens))
 	c.lastStep.Store(int64(s.Duration))
 	c.beat(now, tokens)
-	c.stepBegan.Store(0)
+	c.stepBegan.Store(noStep)
 }
 
 func (c *counters) countEnd(r *RequestInfo) {
@@ -132,9 +132,10 @@ func (c *counters) countEnd(r *RequestInfo) {
 }
 
 func (c *counters) clearGauges() {
-	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.queued, &c.stepBegan} {
+	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.queued} {
 		gauge.Store(0)
 	}
+	c.stepBegan.Store(noStep)
 }
 
 // observeStartGap smooths over about eight starts.

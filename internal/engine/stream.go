@@ -75,13 +75,15 @@ type Stream struct {
 	end       atomic.Pointer[streamEnd]
 	wake      chan struct{} // one slot
 
-	start Start // written before the first token is published
-	read  int   // the reader's
-	done  bool  // the reader's: it has seen the end
+	start   Start // written before the first token is published
+	written int   // tokens in the buffer; the loop's
+	read    int   // tokens that Next has returned; the reader's
+	done    bool  // the reader has seen the end; the reader's
 }
 
-// streamEnd is set once, after the last token was published.
+// streamEnd is set once.
 type streamEnd struct {
+	tokens int // in the buffer: it publishes the last one too, so that a reader gets that together with the finish
 	finish *Finish
 	err    error
 }
@@ -95,23 +97,26 @@ func newStream(e *Engine, seq *sequence) *Stream {
 	return s
 }
 
-// append publishes a token. Called by the loop alone.
-func (s *Stream) append(token int32) {
-	n := int(s.published.Load())
+// put adds a token, which publish or close lets the reader see. Like those it is called by the loop alone.
+func (s *Stream) put(token int32) {
 	buffer := *s.buffer.Load()
-	if n == len(buffer) {
-		larger := make([]int32, 2*n)
+	if s.written == len(buffer) {
+		larger := make([]int32, 2*len(buffer))
 		copy(larger, buffer)
 		buffer = larger
 		s.buffer.Store(&larger)
 	}
-	buffer[n] = token
-	s.published.Store(int64(n + 1))
+	buffer[s.written] = token
+	s.written++
+}
+
+func (s *Stream) publish() {
+	s.published.Store(int64(s.written))
 	s.notify()
 }
 
-func (s *Stream) close(end *streamEnd) {
-	s.end.Store(end)
+func (s *Stream) close(finish *Finish, err error) {
+	s.end.Store(&streamEnd{tokens: s.written, finish: finish, err: err})
 	s.notify()
 }
 
@@ -130,8 +135,11 @@ func (s *Stream) Next(ctx context.Context) ([]int32, *Finish, error) {
 		if s.done {
 			return nil, nil, io.EOF
 		}
-		end := s.end.Load() // before published: an end comes after the last token
 		from, to := s.read, int(s.published.Load())
+		end := s.end.Load()
+		if end != nil {
+			to = end.tokens
+		}
 		s.read = to
 		var tokens []int32
 		if to > from {

@@ -59,15 +59,16 @@ func (e *Engine) trial(ctx context.Context, n int) (time.Duration, error) {
 		return 0, fmt.Errorf("warm up: %w", err)
 	}
 	seq := newSequence(&Request{ID: "warmup", Prompt: make([]int32, n), Stop: Stopping{MaxTokens: 1}}, e.context)
+	seq.probe = true
 	e.scheduler.Add(seq)
-	batch := e.scheduler.Next()
+	b := e.scheduler.Next()
 	began := time.Now()
-	e.runner.Launch(batch)
+	e.runner.Launch(b)
 	ids, err := e.runner.Collect()
 	if err != nil {
 		return 0, fmt.Errorf("warm up: step of %d tokens: %w", n, err)
 	}
 	took := time.Since(began)
-	e.scheduler.Commit(batch, ids)
+	e.scheduler.Commit(b, ids)
 	return took, nil
 }

@@ -25,7 +25,7 @@ type generation struct {
 func (s *Server) prepare(req *infernov1.GenerateRequest, arrived time.Time) (*generation, error) {
 	var f faults
 	f.generate(req)
-	model, err := s.models.Get(req.GetModel())
+	model, err := s.lookup(req.GetModel())
 	if err != nil {
 		if invalid := f.err(); invalid != nil {
 			return nil, invalid

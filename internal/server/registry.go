@@ -75,7 +75,7 @@ func (s registryService) WatchInstances(
 	if err != nil {
 		return fmt.Errorf("watch instances: %w", err)
 	}
-	view := instanceView{model: req.GetModel()}
+	view := instanceView{model: req.GetModel(), shown: map[string]bool{}}
 	for {
 		select {
 		case <-s.drained:

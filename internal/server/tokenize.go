@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/inferno-serve/inferno/internal/engine"
@@ -32,6 +34,7 @@ func (s inferenceService) Tokenize(_ context.Context, req *infernov1.TokenizeReq
 // Detokenize turns token ids into text.
 func (s inferenceService) Detokenize(_ context.Context, req *infernov1.DetokenizeRequest) (*infernov1.DetokenizeResponse, error) {
 	var f faults
+	f.unsupported("", req.ProtoReflect())
 	model, err := s.modelOf(&f, req.GetModel())
 	if err != nil {
 		return nil, err
@@ -65,12 +68,22 @@ func (s *Server) modelOf(f *faults, name string) (*Model, error) {
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	return s.models.Get(name)
+	return s.lookup(name)
+}
+
+// lookup tells of an unknown model in our own words, whoever answers.
+func (s *Server) lookup(name string) (*Model, error) {
+	model, err := s.models.Get(name)
+	if errors.Is(err, ErrUnknownModel) {
+		return nil, fmt.Errorf("model %s: %w", quote(name), ErrUnknownModel)
+	}
+	return model, err
 }
 
 // Abort ends requests by id.
 func (s inferenceService) Abort(_ context.Context, req *infernov1.AbortRequest) (*infernov1.AbortResponse, error) {
 	var f faults
+	f.unsupported("", req.ProtoReflect())
 	ids := req.GetRequestIds()
 	if len(ids) > maxAbortRequests {
 		f.add("request_ids", "has %d ids, want at most %d", len(ids), maxAbortRequests)

@@ -51,6 +51,8 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.TokenizeRequest.model":                 true,
 	"inferno.v1.TokenizeRequest.text":                  true,
 	"inferno.v1.TokenizeRequest.prompt_options":        true,
+	"inferno.v1.AbortRequest.request_ids":              true,
+	"inferno.v1.AbortRequest.all":                      true,
 	"inferno.v1.DetokenizeRequest.model":               true,
 	"inferno.v1.DetokenizeRequest.token_ids":           true,
 	"inferno.v1.DetokenizeRequest.skip_special_tokens": true,

@@ -64,7 +64,9 @@ func runOf(s string, i int, c class) int {
 	return i
 }
 
-// isWordRune reports whether a rune is \w in the Unicode sense: alphabetic, a mark, a decimal digit, a connector or a joiner.
+// isWordRune reports whether a rune is \w in the Unicode sense: alphabetic, a mark, a decimal digit, a connector or a
+// joiner.
 func isWordRune(r rune) bool {
-	return unicode.In(r, unicode.L, unicode.Nl, unicode.Other_Alphabetic, unicode.M, unicode.Nd, unicode.Pc, unicode.Join_Control)
+	return unicode.In(r, unicode.L, unicode.Nl, unicode.Other_Alphabetic, unicode.M, unicode.Nd, unicode.Pc,
+		unicode.Join_Control)
 }

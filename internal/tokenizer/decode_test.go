@@ -193,8 +193,8 @@ func TestDecodeRefusesBadIDs(t *testing.T) {
 func TestMetaspaceDecoderBaresTheFirstToken(t *testing.T) {
 	tok := loadEdited(t, "sentencepiece.json", func(file map[string]any) {
 		file["normalizer"] = nil
-		file["pre_tokenizer"] = map[string]any{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false}
-		file["decoder"] = map[string]any{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
+		file["decoder"] = object{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
+		file["pre_tokenizer"] = file["decoder"]
 	})
 	for _, text := range []string{"hello the world", "hello</s>hello", " hello"} {
 		ids, err := tok.Encode(text, EncodeOptions{ParseSpecial: true})

@@ -8,7 +8,8 @@ import (
 
 // FuzzLoad reads arbitrary bytes as a tokenizer.json. What is accepted must work.
 func FuzzLoad(f *testing.F) {
-	f.Add([]byte(`{"model":{"type":"BPE","ignore_merges":true,"vocab":{"a":0,"b":1,"ab":2,"Ġ":4,"Ġab":5},"merges":["a b",["Ġ","ab"]]},
+	f.Add([]byte(`{"model":{"type":"BPE","ignore_merges":true,
+			"vocab":{"a":0,"b":1,"ab":2,"Ġ":4,"Ġab":5},"merges":["a b",["Ġ","ab"]]},
 		"added_tokens":[{"id":3,"content":"<s>","special":true,"lstrip":true,"rstrip":true}],
 		"normalizer":{"type":"NFC"},
 		"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},{"type":"ByteLevel"}]},

@@ -106,6 +106,10 @@ func ggufPreOf(name string) (ggufPre, bool) {
 		return ggufPre{split: []splitter{splitLlama3}, wholeWords: true, addBOS: true}, true
 	case "smaug-bpe", "dbrx":
 		return ggufPre{split: []splitter{splitLlama3}}, true
+	case "tekken":
+		return ggufPre{split: []splitter{splitTekken}, wholeWords: true, addBOS: true}, true
+	case "gpt-4o", "llama4":
+		return ggufPre{split: []splitter{splitO200K}}, true
 	case "qwen2", "deepseek-r1-qwen":
 		return ggufPre{split: []splitter{splitQwen2}, nfc: true}, true
 	case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b":
@@ -261,7 +265,8 @@ func (g *ggufFile) install(p *pipeline, words map[string]int32) (*Tokenizer, err
 			continue
 		}
 		if len(piece) > maxAddedBytes {
-			return nil, fmt.Errorf("%stokens: special token %d has %d bytes; the limit is %d", ggufPrefix, i, len(piece), maxAddedBytes)
+			return nil, fmt.Errorf("%stokens: special token %d has %d bytes; the limit is %d",
+				ggufPrefix, i, len(piece), maxAddedBytes)
 		}
 		id := int32(i)
 		added = append(added, jsonAdded{ID: &id, Content: piece, Special: special, RStrip: special && g.stripsRight(piece)})

@@ -11,8 +11,10 @@ import (
 // tinyGGUF is a SentencePiece vocabulary whose scores prefer "b" + "c" to "a" + "b".
 func tinyGGUF() fakeMetadata {
 	return fakeMetadata{
-		"tokenizer.ggml.model":            "llama",
-		"tokenizer.ggml.tokens":           []string{"<unk>", "<s>", "</s>", "<0xC3>", "<0xA9>", "▁", "a", "b", "c", "ab", "bc", "<x>"},
+		"tokenizer.ggml.model": "llama",
+		"tokenizer.ggml.tokens": []string{
+			"<unk>", "<s>", "</s>", "<0xC3>", "<0xA9>", "▁", "a", "b", "c", "ab", "bc", "<x>",
+		},
 		"tokenizer.ggml.token_type":       []int32{2, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 4},
 		"tokenizer.ggml.scores":           []float32{0, 0, 0, 0, 0, -3, -3, -3, -3, -2, -1, 0},
 		"tokenizer.ggml.bos_token_id":     uint64(1),

@@ -13,12 +13,12 @@ func (p *pipeline) install(t *Tokenizer, added []jsonAdded) {
 	if m := t.model; !p.byteLevel && !m.wholeWords && !m.drops() && spaceStartsWords(m.words) {
 		t.split = append(slices.Clip(t.split), cutWords)
 	}
-	for id := range t.texts {
-		p.setText(t, int32(id))
-	}
+	p.setTexts(t, added)
 	var raw, normalized []addedToken
 	for _, a := range added {
-		token := addedToken{id: *a.ID, text: a.Content, special: a.Special, lstrip: a.LStrip, rstrip: a.RStrip, singleWord: a.SingleWord}
+		token := addedToken{
+			id: *a.ID, text: a.Content, special: a.Special, lstrip: a.LStrip, rstrip: a.RStrip, singleWord: a.SingleWord,
+		}
 		if a.Special {
 			t.kinds[token.id] = control
 		}
@@ -38,21 +38,26 @@ func (m *bpe) drops() bool {
 	return m.unknown == noToken && slices.Contains(m.fallback[:], noToken)
 }
 
-// setText sets what a token adds to a decoded text.
-func (p *pipeline) setText(t *Tokenizer, id int32) {
-	piece := t.pieces[id]
+// setTexts sets what each token adds to a decoded text.
+func (p *pipeline) setTexts(t *Tokenizer, added []jsonAdded) {
 	if p.byteLevel {
-		// A piece with a rune that writes no byte, such as a space, is taken as it is.
-		if text, ok := bytesOfPiece(nil, piece); ok {
-			t.texts[id] = string(text)
+		for text, id := range t.model.words {
+			t.texts[id] = text
+		}
+		for _, a := range added { // one with a rune that writes no byte, such as a space, is taken as it is
+			if text, ok := bytesOfPiece(nil, a.Content); ok {
+				t.texts[*a.ID] = string(text)
+			}
 		}
 		return
 	}
-	text := applyRewrites(p.decodeMap, piece, false)
-	if b, ok := byteOfToken(text); ok && p.rawBytes {
-		t.kinds[id], text = rawByte, string([]byte{b})
+	for id, piece := range t.pieces {
+		text := applyRewrites(p.decodeMap, piece, false)
+		if b, ok := byteOfToken(text); ok && p.rawBytes {
+			t.kinds[id], text = rawByte, string([]byte{b})
+		}
+		t.texts[id] = text
 	}
-	t.texts[id] = text
 }
 
 // processor is a post-processor of a tokenizer.json.

@@ -9,7 +9,9 @@ import (
 )
 
 // composable runes: bases, marks of several classes, composed forms, jamo, composition exclusions.
-var composable = []rune("aeoAE\u0301\u0300\u0323\u0327\u0308\u0345\u0344éǘạ가각\u1100\u1161\u11a8\u0958\u093c\u0915가\u212bx 1")
+var composable = []rune(
+	"aeoAE\u0301\u0300\u0323\u0327\u0308\u0345\u0344éǘạ가각\u1100\u1161\u11a8\u0958\u093c\u0915가\u212bx 1",
+)
 
 func TestComposeLongIsFormC(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

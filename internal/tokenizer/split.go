@@ -36,6 +36,10 @@ func splitterOf(pattern string) (splitter, bool) {
 		return splitLlama3, true
 	case patternQwen2:
 		return splitQwen2, true
+	case patternTekken:
+		return splitTekken, true
+	case patternO200K:
+		return splitO200K, true
 	case patternDigit:
 		return splitDigits, true
 	}

@@ -48,7 +48,7 @@ func cutAll(split splitter, text string) (pieces []string) {
 var splitRunes = []rune("aZsStTrReEvVlLmMdDſéßДñ中日ʰǅ 0 9٣Ⅷ½ \t\r\n\n\u00a0\u3000\u0085\u2028'''’!.,_-/$€👍🏽\u0301\u200d\u0300\ufffd")
 
 func TestSplittersFollowTheirPatterns(t *testing.T) {
-	for _, pattern := range []string{patternGPT2, patternLlama3, patternQwen2, patternCL100K} {
+	for _, pattern := range []string{patternGPT2, patternLlama3, patternQwen2, patternCL100K, patternTekken, patternO200K} {
 		split, ok := splitterOf(pattern)
 		if !ok {
 			t.Fatalf("no splitter for %s", pattern)
@@ -76,6 +76,14 @@ func TestSplitters(t *testing.T) {
 		{"qwen2 takes one digit", splitQwen2, "123", []string{"1", "2", "3"}},
 		{"llama3 ends at the last newline", splitLlama3, "a \n \n  b", []string{"a", " \n \n", " ", " b"}},
 		{"llama3 keeps newlines with punctuation", splitLlama3, "x.\r\n\ny", []string{"x", ".\r\n\n", "y"}},
+		{
+			"tekken ends words at upper case", splitTekken, "camelCaseABCdé's 12",
+			[]string{"camel", "Case", "ABCdé", "'s", " ", "1", "2"},
+		},
+		{
+			"o200k keeps contractions", splitO200K, "it's 1234 a/\n/b",
+			[]string{"it's", " ", "123", "4", " a", "/\n/", "b"},
+		},
 		{"digits", splitDigits, "ab12c", []string{"ab", "1", "2", "c"}},
 		{"digit runs", splitDigitRuns, "ab12c3", []string{"ab", "12", "c", "3"}},
 		{"isolate", isolate("--"), "--a----b", []string{"--", "a", "--", "--", "b"}},

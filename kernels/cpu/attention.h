@@ -5,7 +5,7 @@
 #include "cpu.h"
 
 #define ATTENTION_CHUNK 32   // keys that one softmax step covers, counted from position 0
-#define ATTENTION_QUERIES 16 // (row, head) pairs of a tile at most
+#define ATTENTION_QUERIES 32 // (row, head) pairs of a tile at most
 
 // Bytes of scratch a tile needs, for head dimension k.
 static inline int64_t cpu_attention_scratch(int64_t k) {

@@ -102,7 +102,7 @@ SIMD void scores(const attention_state *s, int i, int rows, int64_t n, bool ahea
         if (wide) prefetch(line + 2 * s->k);
       }
       vf key[KEY_VECTORS];
-      UNROLL for (int j = 0; j < KEY_VECTORS; j++) key[j] = vf_load(s->keys + d * ATTENTION_CHUNK + first + j * LANES);
+      UNROLL for (int j = 0; j < KEY_VECTORS; j++) key[j] = vf_pin(vf_load(s->keys + d * ATTENTION_CHUNK + first + j * LANES));
       UNROLL for (int r = 0; r < rows; r++) {
         vf broadcast = vf_set1(q[r * s->padded + d]);
         UNROLL for (int j = 0; j < KEY_VECTORS; j++) acc[r][j] = vf_fma(broadcast, key[j], acc[r][j]);
@@ -153,7 +153,7 @@ SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int v
       for (int64_t b = 0; b < vectors * LANES * element; b += 64) prefetch(s->next.value[t] + d * element + b);
     }
     vf value[VECTORS];
-    UNROLL for (int j = 0; j < vectors; j++) value[j] = vf_load(s->v[t] + d + j * LANES);
+    UNROLL for (int j = 0; j < vectors; j++) value[j] = vf_pin(vf_load(s->v[t] + d + j * LANES));
     UNROLL for (int r = 0; r < rows; r++) {
       vf broadcast = vf_set1(p[r * ATTENTION_CHUNK + t]);
       UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_fma(broadcast, value[j], acc[r][j]);

@@ -15,7 +15,7 @@
 enum {
   PIECE = 64,         // tokens
   BLOCKS = PIECE / 4, // Philox blocks of a piece: one gives four words
-  NEGLIGIBLE = 60,    // nats below the largest: a vocabulary of such tokens weighs less than a rounding of the sum
+  NEGLIGIBLE = 50,    // nats below the largest: a vocabulary of such tokens weighs less than a rounding of the sum
   PHILOX_ROUNDS = 10,
 };
 
@@ -174,17 +174,18 @@ static int64_t select_weight(const sample_row *r, int64_t n, double limit) {
   return lo > 1 ? lo : 1;
 }
 
-// Collects the keys of logits that are at least cutoff.
+// Collects the keys of logits that are at least cutoff: their ids first, so that most tokens cost a comparison and no more.
 static int64_t collect(const sample_row *r, float cutoff) {
   int64_t n = 0;
   for (int64_t piece = 0; piece < r->pieces; piece++) {
     if (r->piece_max[piece] < cutoff) continue;
     int64_t end = cpu_min((piece + 1) * PIECE, r->v);
     for (int64_t id = piece * PIECE; id < end; id++) {
-      r->keys[n] = key_of(r->logits[id], id);
+      r->keys[n] = (uint64_t)id;
       n += r->logits[id] >= cutoff;
     }
   }
+  for (int64_t i = 0; i < n; i++) r->keys[i] = key_of(r->logits[r->keys[i]], (int64_t)r->keys[i]);
   return n;
 }
 
@@ -263,15 +264,18 @@ static void philox(uint64_t seed, uint32_t position, uint32_t block, uint32_t wo
   words[3] = c3;
 }
 
-// The words of a piece of tokens.
-static void philox_piece_portable(uint64_t seed, uint32_t position, int64_t piece, uint32_t words[PIECE]) {
+// Fills in the words of a piece of tokens and returns the largest.
+static uint32_t philox_piece_portable(uint64_t seed, uint32_t position, int64_t piece, uint32_t words[PIECE]) {
+  uint32_t largest = 0;
   for (int i = 0; i < BLOCKS; i++) philox(seed, position, (uint32_t)(piece * BLOCKS + i), words + 4 * i);
+  for (int i = 0; i < PIECE; i++) largest = words[i] > largest ? words[i] : largest;
+  return largest;
 }
 
 #if defined(__x86_64__)
 // Four blocks a register, each word in the low half of 64 bits. The upper halves hold what the products left: no product reads them.
-__attribute__((target("avx2,fma,f16c"))) static void philox_piece_avx2(uint64_t seed, uint32_t position, int64_t piece,
-                                                                       uint32_t words[PIECE]) {
+__attribute__((target("avx2,fma,f16c"))) static uint32_t philox_piece_avx2(uint64_t seed, uint32_t position, int64_t piece,
+                                                                           uint32_t words[PIECE]) {
   const __m256i m0 = _mm256_set1_epi64x(PHILOX_M0), m1 = _mm256_set1_epi64x(PHILOX_M1);
   __m256i c0[BLOCKS / 4], c1[BLOCKS / 4], c2[BLOCKS / 4], c3[BLOCKS / 4];
   for (int i = 0; i < BLOCKS / 4; i++) {
@@ -290,13 +294,19 @@ __attribute__((target("avx2,fma,f16c"))) static void philox_piece_avx2(uint64_t 
       c3[i] = p0;
     }
   }
+  __m256i largest = _mm256_setzero_si256();
   for (int i = 0; i < BLOCKS / 4; i++) {
     __m256i w01 = _mm256_blend_epi32(c0[i], _mm256_slli_epi64(c1[i], 32), 0xaa);
     __m256i w23 = _mm256_blend_epi32(c2[i], _mm256_slli_epi64(c3[i], 32), 0xaa);
     __m256i even = _mm256_unpacklo_epi64(w01, w23), odd = _mm256_unpackhi_epi64(w01, w23); // blocks 0 and 2, 1 and 3
     _mm256_storeu_si256((__m256i *)(words + 16 * i), _mm256_permute2x128_si256(even, odd, 0x20));
     _mm256_storeu_si256((__m256i *)(words + 16 * i + 8), _mm256_permute2x128_si256(even, odd, 0x31));
+    largest = _mm256_max_epu32(largest, _mm256_max_epu32(even, odd));
   }
+  uint32_t lanes[8], result = 0;
+  _mm256_storeu_si256((__m256i *)lanes, largest);
+  for (int i = 0; i < 8; i++) result = lanes[i] > result ? lanes[i] : result;
+  return result;
 }
 #endif
 
@@ -329,7 +339,8 @@ static void consider_piece(best_token *best, const sample_row *r, int64_t piece)
   double noise = noise_needed(best, r, r->piece_max[piece]);
   if (noise > max_noise) return;
   uint32_t words[PIECE], needed = word_needed(noise);
-  CPU_CALL(r->isa, philox_piece)(r->params->seed, r->params->position, piece, words);
+  uint32_t largest = CPU_CALL(r->isa, philox_piece)(r->params->seed, r->params->position, piece, words);
+  if (largest < needed) return;
   int64_t first = piece * PIECE, n = cpu_min(PIECE, r->v - first);
   for (int64_t i = 0; i < n; i++) {
     if (words[i] < needed || noise_needed(best, r, r->logits[first + i]) > max_noise) continue;

@@ -28,6 +28,12 @@ SIMD vf vf_load_bf16(const uint16_t *p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
+// v, in a register: hides where it came from, or gcc would rather load it again at each use.
+SIMD vf vf_pin(vf v) {
+  __asm__("" : "+x"(v));
+  return v;
+}
+
 // v in the first n lanes, other in those after.
 SIMD vf vf_first(vf v, int64_t n, vf other) {
   int32_t count = n > 8 ? 8 : n < 0 ? 0 : (int32_t)n;

@@ -32,6 +32,12 @@ SIMD vf vf_load_bf16(const uint16_t *p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+// v, in a register: hides where it came from, or gcc would rather load it again at each use.
+SIMD vf vf_pin(vf v) {
+  __asm__("" : "+v"(v));
+  return v;
+}
+
 // v in the first n lanes, other in those after.
 SIMD vf vf_first(vf v, int64_t n, vf other) {
   __mmask16 keep = n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);

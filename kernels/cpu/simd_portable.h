@@ -44,6 +44,8 @@ SIMD vf vf_load_bf16(const uint16_t *p) {
   return (vf)(wide << 16);
 }
 
+SIMD vf vf_pin(vf v) { return v; }
+
 // v in the first n lanes, other in those after.
 SIMD vf vf_first(vf v, int64_t n, vf other) {
   int32_t count = n > 4 ? 4 : n < 0 ? 0 : (int32_t)n;

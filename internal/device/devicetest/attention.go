@@ -55,7 +55,7 @@ func judgeAttention(r *rig) {
 		for _, cacheType := range r.o.Caches {
 			r.run(fmt.Sprintf("%v %v", cacheType, c), func(r *rig) {
 				batch := r.attentionBatch(c, cacheType)
-				want, tolerance := r.referenceAttention(batch)
+				want, tolerance := r.referenceAttention(batch, cacheType)
 				out := r.attend(batch, cacheType, layout(i%2 == 1))
 				asked := int(batch.queryStart[len(c.spans)])
 				r.compare("attention", out.matrix().top(asked), want, tolerance)
@@ -119,49 +119,58 @@ func (r *rig) attend(b attentionBatch, cacheType device.DType, l layout) *buffer
 }
 
 // referenceAttention is softmax(scale·q·kᵀ)·v of each row and head, and what a right kernel may be off by: each weight relatively by
-// twice the error of a score (4·√k·2⁻²⁴ of the magnitudes summed in it) and by an exponential right to 2⁻²⁰; the sum over the keys
-// by 4·√keys·2⁻²⁴; on matrix units by the rounding of the operands, scores' and weights'.
-func (r *rig) referenceAttention(b attentionBatch) (want, tolerance matrix) {
-	k, group := b.shape.HeadDim, b.heads/b.shape.Heads
-	cache := cacheCase{b.shape, b.k.rows}
+// twice the largest error of a score and by an exponential right to 2⁻²⁰; the sum over the keys by 4·√keys·2⁻²⁴ of its magnitudes. A
+// score is off by what a product of MatMul is. Matrix units round the weights too, and values that do not fit.
+func (r *rig) referenceAttention(b attentionBatch, cacheType device.DType) (want, tolerance matrix) {
 	asked := int(b.queryStart[len(b.spans)])
 	want, tolerance = newMatrix(asked, b.q.cols), newMatrix(asked, b.q.cols)
-	operand := 0.0
-	if r.o.Operands != device.F32 {
-		operand = halfULP(r.o.Operands)
-	}
+	k := b.shape.HeadDim
 	for i, s := range b.spans {
 		for row := range s.rows {
 			at := int(b.queryStart[i]) + row
-			keys := s.length - s.rows + row + 1
-			scores := make([]float64, keys)
 			for head := range b.heads {
-				q, largest := b.q.row(at)[head*k:][:k], 0.0
-				for j := range keys {
-					block, offset := cache.at(b.slot(i, j), head/group, 0)
-					key := b.k.row(block)[offset:][:k]
-					sum, magnitude := dot(q, key, key)
-					scores[j] = sum * float64(b.scale)
-					largest = max(largest, magnitude*float64(b.scale))
-				}
-				softmax(scores)
-				relative := 2*largest*(4*math.Sqrt(float64(k))*0x1p-24+2*operand) + 0x1p-20 +
-					4*math.Sqrt(float64(keys))*0x1p-24 + 2*operand
-				out, off := want.row(at)[head*k:][:k], tolerance.row(at)[head*k:][:k]
-				for j, p := range scores {
-					block, offset := cache.at(b.slot(i, j), head/group, 0)
-					for e, v := range b.v.row(block)[offset:][:k] {
-						out[e] += p * v
-						off[e] += relative * p * math.Abs(v)
-					}
-				}
-				for e, v := range out {
-					off[e] += halfULP(r.o.Activations)*math.Abs(v) + 1e-36
-				}
+				r.referenceHead(b, cacheType, headAt{sequence: i, keys: s.length - s.rows + row + 1, head: head},
+					b.q.row(at)[head*k:][:k], want.row(at)[head*k:][:k], tolerance.row(at)[head*k:][:k])
 			}
 		}
 	}
 	return want, tolerance
+}
+
+// headAt is one head of one row: its sequence, the number of keys that it sees, and the query head.
+type headAt struct{ sequence, keys, head int }
+
+func (r *rig) referenceHead(b attentionBatch, cacheType device.DType, h headAt, q, out, off []float64) {
+	kvHead, scale := h.head/(b.heads/b.shape.Heads), float64(b.scale)
+	scores, scoreError := make([]float64, h.keys), 0.0
+	operands := r.operandError(r.o.Activations) + r.operandError(cacheType)
+	for j := range scores {
+		key := b.cached(b.k, h.sequence, j, kvHead)
+		d := dot(q, key, key)
+		scores[j] = d.sum * scale
+		summed := 4 * math.Sqrt(float64(len(q))) * 0x1p-24 * d.magnitude
+		scoreError = max(scoreError, scale*(summed+6*operands*math.Sqrt(d.squares)))
+	}
+	softmax(scores)
+	relative := 2*scoreError + 0x1p-20 + 4*math.Sqrt(float64(h.keys))*0x1p-24
+	squares := make([]float64, len(q))
+	for j, p := range scores {
+		for e, v := range b.cached(b.v, h.sequence, j, kvHead) {
+			out[e] += p * v
+			off[e] += relative * p * math.Abs(v)
+			squares[e] += p * v * p * v
+		}
+	}
+	operands = r.operandError(device.F32) + r.operandError(cacheType)
+	for e, v := range out {
+		off[e] += 6*operands*math.Sqrt(squares[e]) + halfULP(r.o.Activations)*math.Abs(v) + 1e-36
+	}
+}
+
+// cached is the key or value of position `at` of a sequence.
+func (b attentionBatch) cached(cache matrix, sequence, at, kvHead int) []float64 {
+	block, offset := cacheCase{b.shape, cache.rows}.at(b.slot(sequence, at), kvHead, 0)
+	return cache.row(block)[offset:][:b.shape.HeadDim]
 }
 
 // slot is where position `at` of sequence i lies.

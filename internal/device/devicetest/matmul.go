@@ -104,17 +104,19 @@ func (r *rig) activations(rows, cols int) matrix {
 // referenceMatMul is x·wᵀ and what a right kernel may be off by:
 //   - the float32 sum of c terms in any order, 4·√c·2⁻²⁴ of the sum of the terms' magnitudes: a random walk of rounding errors stays
 //     below it, one term lost or doubled does not;
-//   - on matrix units, the rounding of either operand;
+//   - on matrix units, the rounding of the operands that do not fit their type: independent errors, whose sum stays below six times
+//     the root of the sum of their squares;
 //   - the rounding of the result to its type.
 //
 // Where the device quantises activations, the reference does so too, and a quant that lies so near to the middle between two integers
 // that float32 may decide otherwise counts as a whole step.
 func (r *rig) referenceMatMul(x matrix, s source) (want, tolerance matrix) {
 	want, tolerance = newMatrix(x.rows, s.values.rows), newMatrix(x.rows, s.values.rows)
-	relative := 4 * math.Sqrt(float64(x.cols)) * 0x1p-24
+	sum := 4 * math.Sqrt(float64(x.cols)) * 0x1p-24
+	operands := r.operandError(r.o.Activations) + r.operandError(s.dtype)
 	eightBit := s.dtype.Quantised() && !r.info.Exact
-	if r.o.Operands != device.F32 && !eightBit {
-		relative += halfULP(r.o.Operands) * 2
+	if eightBit {
+		operands = 0
 	}
 	for i := range x.rows {
 		row, unsure := x.row(i), []uncertain(nil)
@@ -122,26 +124,39 @@ func (r *rig) referenceMatMul(x matrix, s source) (want, tolerance matrix) {
 			row, unsure = quantise(row)
 		}
 		for j := range s.values.rows {
-			sum, magnitude := dot(row, s.values.row(j), s.parts.row(j))
-			want.row(i)[j] = sum
+			d := dot(row, s.values.row(j), s.parts.row(j))
 			slack := 0.0
 			for _, u := range unsure {
 				slack += u.step * s.parts.row(j)[u.at]
 			}
-			tolerance.row(i)[j] = relative*magnitude + slack + halfULP(r.o.Activations)*math.Abs(sum) + 1e-36
+			want.row(i)[j] = d.sum
+			tolerance.row(i)[j] = sum*d.magnitude + 6*operands*math.Sqrt(d.squares) + slack +
+				halfULP(r.o.Activations)*math.Abs(d.sum) + 1e-36
 		}
 	}
 	return want, tolerance
 }
 
-// dot is Σ x·w, and Σ |x·parts|.
-func dot(x, w, parts []float64) (sum, magnitude float64) {
+// operandError bounds the relative error of giving a number of type t to the device's matrix units.
+func (r *rig) operandError(t device.DType) float64 {
+	if r.o.Operands == device.F32 || r.o.Operands == t {
+		return 0
+	}
+	return halfULP(r.o.Operands)
+}
+
+// dotProduct is Σ x·w; its terms' magnitudes and squares added up, with parts for w.
+type dotProduct struct{ sum, magnitude, squares float64 }
+
+func dot(x, w, parts []float64) (d dotProduct) {
 	w, parts = w[:len(x)], parts[:len(x)]
 	for i, v := range x {
-		sum += v * w[i]
-		magnitude += math.Abs(v * parts[i])
+		d.sum += v * w[i]
+		term := math.Abs(v * parts[i])
+		d.magnitude += term
+		d.squares += term * term
 	}
-	return sum, magnitude
+	return d
 }
 
 // uncertain is a quant that float32 arithmetic may round either way: the element, and what the other way would change.
@@ -183,13 +198,18 @@ type productCase struct {
 }
 
 var productCases = map[string][]productCase{
-	"one with bias":            {{dtype: device.F32, rows: 33, bias: true}},
-	"one accumulated":          {{dtype: device.Q4_1, rows: 48, accumulate: true}},
-	"one reordered":            {{dtype: device.Q4_0, rows: 50, reordered: true}},
-	"bias and accumulated":     {{dtype: device.Q8_0, rows: 17, bias: true, accumulate: true, reordered: true}},
-	"two of one type":          {{dtype: device.BF16, rows: 100}, {dtype: device.BF16, rows: 100, bias: true}},
-	"three, like q, k and v":   {{dtype: device.Q4_0, rows: 96, bias: true}, {dtype: device.Q4_0, rows: 32}, {dtype: device.Q8_0, rows: 32}},
-	"three types":              {{dtype: device.F16, rows: 5, accumulate: true}, {dtype: device.Q4_1, rows: 64, reordered: true}, {dtype: device.F32, rows: 1, bias: true}},
+	"one with bias":        {{dtype: device.F32, rows: 33, bias: true}},
+	"one accumulated":      {{dtype: device.Q4_1, rows: 48, accumulate: true}},
+	"one reordered":        {{dtype: device.Q4_0, rows: 50, reordered: true}},
+	"bias and accumulated": {{dtype: device.Q8_0, rows: 17, bias: true, accumulate: true, reordered: true}},
+	"two of one type":      {{dtype: device.BF16, rows: 100}, {dtype: device.BF16, rows: 100, bias: true}},
+	"three, like q, k and v": {
+		{dtype: device.Q4_0, rows: 96, bias: true}, {dtype: device.Q4_0, rows: 32}, {dtype: device.Q8_0, rows: 32},
+	},
+	"three types": {
+		{dtype: device.F16, rows: 5, accumulate: true}, {dtype: device.Q4_1, rows: 64, reordered: true},
+		{dtype: device.F32, rows: 1, bias: true},
+	},
 	"floats and quants, mixed": {{dtype: device.Q8_0, rows: 20, accumulate: true}, {dtype: device.BF16, rows: 3}},
 }
 

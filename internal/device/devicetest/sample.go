@@ -108,6 +108,8 @@ func edgeRows() []sampleRow {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	greedy := device.SampleParams{TopP: 1}
 	random := device.SampleParams{TopP: 1, Temperature: 1, Seed: 7, Position: 3}
+	narrow := func(p *device.SampleParams) { p.TopK, p.TopP, p.MinP = 2, 0.5, 0.5 }
+	largest := func(p *device.SampleParams) { p.Seed, p.Position = math.MaxUint64, math.MaxUint32 }
 	with := func(p device.SampleParams, change func(*device.SampleParams)) device.SampleParams {
 		change(&p)
 		return p
@@ -134,8 +136,8 @@ func edgeRows() []sampleRow {
 		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.MinP = 1 }), none},
 		{[]float32{-3e38, 3e38, 0, 1, 2}, random, none},
 		{[]float32{3e38, 3e38, 3e38, 3e38, 3e38}, greedy, none},
-		{[]float32{-1, -2, -3, -4, -5}, with(greedy, func(p *device.SampleParams) { p.TopK, p.TopP, p.MinP = 2, 0.5, 0.5 }), none},
-		{[]float32{0, -0.5, -1, -1.5, 5}, with(random, func(p *device.SampleParams) { p.Seed = math.MaxUint64; p.Position = math.MaxUint32 }), none},
+		{[]float32{-1, -2, -3, -4, -5}, with(greedy, narrow), none},
+		{[]float32{0, -0.5, -1, -1.5, 5}, with(random, largest), none},
 	}
 }
 

@@ -101,5 +101,8 @@ func loadTable(path string) (*C.inferno_table, error) {
 	if table.size < C.sizeof_inferno_table {
 		return nil, fmt.Errorf("its table has %d bytes, want at least %d", table.size, C.sizeof_inferno_table)
 	}
+	if C.is_complete(table) == 0 {
+		return nil, errors.New("its table lacks a mandatory entry")
+	}
 	return table, nil
 }

@@ -7,6 +7,13 @@
 
 #include "inferno.h"
 
+// Whether all entries are there but the optional fused ops, which stand at the end.
+static inline int is_complete(const inferno_table *t) {
+  const void *const *entry = (const void *const *)(const void *)&t->open, *const *end = (const void *const *)(const void *)&t->rope_store_kv;
+  while (entry < end && *entry) entry++;
+  return entry == end;
+}
+
 // The table of the library at path, or NULL with the reason. A library stays open: its table may be in use.
 static inline const inferno_table *open_library(const char *path, char *reason, size_t reason_bytes) {
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);

@@ -75,6 +75,7 @@ type File struct {
 	file     *os.File // nil where New was given a reader
 	data     io.ReaderAt
 	version  uint32
+	header   []byte
 	metadata Metadata
 	tensors  []*Tensor // in the order of their data
 	byName   map[string]*Tensor
@@ -124,6 +125,9 @@ func (f *File) Close() error {
 // Path is what Open was given.
 func (f *File) Path() string { return f.path }
 
+// Header is everything before the tensors' data; the caller must not change it.
+func (f *File) Header() []byte { return f.header }
+
 // Metadata is the key-values.
 func (f *File) Metadata() *Metadata { return &f.metadata }
 
@@ -158,6 +162,7 @@ func (f *File) read(size int64) error {
 		}
 		next = alignUp(t.Offset+t.Bytes, alignment)
 	}
+	f.header = c.data[:c.pos:c.pos]
 	return f.placeTensors(alignUp(int64(c.pos), alignment), size, alignment)
 }
 

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/inferno-serve/inferno/client"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+type generateCommand struct {
+	remote `embed:""`
+
+	Model     string        `help:"Name of the model; may be left out where the server has one only."`
+	Prompt    *string       `xor:"prompt" required:"" help:"The prompt; - reads it from standard input."`
+	TokenIDs  []uint32      `name:"token-ids" xor:"prompt" required:"" placeholder:"ID,..." help:"The prompt as token ids, taken as they are."`
+	RequestID string        `name:"request-id" help:"Name of the request in logs and for aborting it."`
+	Timeout   time.Duration `help:"Give up after this time. Unset means never."`
+
+	AddSpecial   bool `negatable:"" default:"true" help:"Add the special tokens that the model's tokenizer adds."`
+	ParseSpecial bool `negatable:"" default:"true" help:"Turn special tokens written in the prompt into control tokens."`
+	SkipSpecial  bool `negatable:"" default:"true" help:"Leave special tokens out of the text."`
+
+	Temperature *float32 `help:"0 takes the most likely token."`
+	TopK        *uint32  `help:"Keep the k most likely tokens; 0 keeps all."`
+	TopP        *float32 `help:"Keep the most likely tokens up to this probability."`
+	MinP        *float32 `help:"Keep tokens of at least this share of the most likely one's probability."`
+	Seed        *uint64  `help:"Fix the randomness."`
+
+	MaxTokens    *uint32  `help:"Most new tokens."`
+	MinTokens    *uint32  `help:"Fewest new tokens."`
+	StopTokenIDs []uint32 `name:"stop-token-ids" placeholder:"ID,..." help:"Tokens that end the output."`
+	IgnoreEOS    bool     `name:"ignore-eos" help:"Go on after the model's end tokens."`
+}
+
+// Run streams the answer to the console.
+func (g *generateCommand) Run(ctx context.Context, c *console) error {
+	if g.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, g.Timeout)
+		defer cancel()
+	}
+	server, err := g.dial()
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	req, err := g.request(c)
+	if err != nil {
+		return err
+	}
+	if req.Model, err = onlyModel(ctx, server, g.Model); err != nil {
+		return err
+	}
+	if g.JSON {
+		return printJSON(ctx, c, server, req)
+	}
+	return printText(ctx, c, server, req)
+}
+
+func (g *generateCommand) request(c *console) (*infernov1.GenerateRequest, error) {
+	req := &infernov1.GenerateRequest{
+		RequestId: g.RequestID,
+		PromptOptions: &infernov1.PromptOptions{
+			AddSpecialTokens: &g.AddSpecial, ParseSpecial: &g.ParseSpecial,
+		},
+		Sampling: &infernov1.SamplingParameters{
+			Temperature: g.Temperature, TopK: g.TopK, TopP: g.TopP, MinP: g.MinP, Seed: g.Seed,
+		},
+		Stopping: &infernov1.StoppingParameters{
+			MaxTokens: g.MaxTokens, MinTokens: g.MinTokens, StopTokenIds: g.StopTokenIDs, IgnoreEos: &g.IgnoreEOS,
+		},
+		Output: &infernov1.OutputOptions{SkipSpecialTokens: &g.SkipSpecial},
+	}
+	if g.Prompt == nil {
+		req.Input = &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: g.TokenIDs}}
+		return req, nil
+	}
+	text := *g.Prompt
+	if text == "-" {
+		all, err := io.ReadAll(c.in)
+		if err != nil {
+			return nil, fmt.Errorf("read the prompt: %w", err)
+		}
+		text = string(all)
+	}
+	req.Input = &infernov1.GenerateRequest_Text{Text: text}
+	return req, nil
+}
+
+// tokensLine is a line of JSON for new tokens.
+type tokensLine struct {
+	TokenIDs []uint32 `json:"token_ids"`
+	Text     string   `json:"text"`
+}
+
+// finishLine is the last line of JSON. It has no token_ids and no text, so that joining those of all lines gives the output.
+type finishLine struct {
+	FinishReason string      `json:"finish_reason"`
+	TokenID      *uint32     `json:"matched_token_id,omitempty"`
+	RequestID    string      `json:"request_id"`
+	Model        string      `json:"model"`
+	Seed         uint64      `json:"seed"`
+	Usage        usageJSON   `json:"usage"`
+	Timings      timingsJSON `json:"timings"`
+}
+
+type usageJSON struct {
+	PromptTokens       int `json:"prompt_tokens"`
+	CachedPromptTokens int `json:"cached_prompt_tokens"`
+	CompletionTokens   int `json:"completion_tokens"`
+	Preemptions        int `json:"preemptions"`
+}
+
+type timingsJSON struct {
+	Queued           float64 `json:"queued_ms"`
+	Prefill          float64 `json:"prefill_ms"`
+	Decode           float64 `json:"decode_ms"`
+	TimeToFirstToken float64 `json:"time_to_first_token_ms"`
+	Total            float64 `json:"total_ms"`
+}
+
+func printJSON(ctx context.Context, c *console, server *client.Client, req *infernov1.GenerateRequest) error {
+	var last finishLine
+	for event, err := range server.Stream(ctx, req) {
+		if err != nil {
+			return err
+		}
+		switch e := event.(type) {
+		case client.Start:
+			last.RequestID, last.Model, last.Seed = e.RequestID, e.Model, e.Effective.GetSampling().GetSeed()
+		case client.Tokens:
+			if err := c.writeJSON(tokensLine{TokenIDs: append([]uint32{}, e.IDs...), Text: e.Text}); err != nil {
+				return err
+			}
+		case client.Finish:
+			last.FinishReason, last.TokenID = reasonName(e.Reason), e.TokenID
+		case client.Summary:
+			last.Usage = usageJSON{
+				e.Usage.PromptTokens, e.Usage.CachedPromptTokens, e.Usage.CompletionTokens, e.Usage.Preemptions,
+			}
+			t := e.Timings
+			last.Timings = timingsJSON{
+				milliseconds(t.Queued), milliseconds(t.Prefill), milliseconds(t.Decode), milliseconds(t.TimeToFirstToken), milliseconds(t.Total),
+			}
+		}
+	}
+	return c.writeJSON(last)
+}
+
+func reasonName(r infernov1.FinishReason) string { return enumName(r, "FINISH_REASON_") }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// printText prints the text as it comes, or the token ids where the model has no text. What it cost goes to the other stream, and only
+// where a person sees it.
+func printText(ctx context.Context, c *console, server *client.Client, req *infernov1.GenerateRequest) error {
+	var ids []uint32
+	var reason string
+	printed := false
+	for event, err := range server.Stream(ctx, req) {
+		if err != nil {
+			if printed {
+				fmt.Fprintln(c.out)
+			}
+			return err
+		}
+		switch e := event.(type) {
+		case client.Tokens:
+			ids = append(ids, e.IDs...)
+			printed = printed || e.Text != ""
+			if _, err := io.WriteString(c.out, c.safe(e.Text)); err != nil {
+				return err
+			}
+		case client.Finish:
+			reason = reasonName(e.Reason)
+		case client.Summary:
+			if !printed {
+				fmt.Fprint(c.out, joinIDs(ids))
+			}
+			fmt.Fprintln(c.out)
+			if c.errTerm {
+				fmt.Fprintln(c.err, costLine(reason, e))
+			}
+		}
+	}
+	return nil
+}
+
+func costLine(reason string, s client.Summary) string {
+	rate := "-"
+	if n := s.Usage.CompletionTokens - 1; n > 0 && s.Timings.Decode > 0 {
+		rate = fmt.Sprintf("%.1f", float64(n)/s.Timings.Decode.Seconds())
+	}
+	return fmt.Sprintf("[%d + %d tokens, first after %.0f ms, then %s tokens/s, %s]",
+		s.Usage.PromptTokens, s.Usage.CompletionTokens, milliseconds(s.Timings.TimeToFirstToken), rate, reason)
+}
+
+// safe keeps a model's text from steering the terminal: control characters but line ends and tabs are shown as U+FFFD.
+func (c *console) safe(text string) string {
+	if !c.outTerm {
+		return text
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+func joinIDs(ids []uint32) string { return strings.Trim(fmt.Sprint(ids), "[]") }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+type modelsCommand struct {
+	remote `embed:""`
+}
+
+// Run lists the models of a server.
+func (m *modelsCommand) Run(ctx context.Context, c *console) error {
+	server, err := m.dial()
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	list, err := server.Registry().ListModels(ctx, &infernov1.ListModelsRequest{})
+	if err != nil {
+		return err
+	}
+	if m.JSON {
+		for _, model := range list.GetModels() {
+			line, err := protoLine(model)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "%s\n", line)
+		}
+		return nil
+	}
+	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tSTATE\tARCHITECTURE\tWEIGHTS\tCONTEXT\tDEVICE\tREASON")
+	for _, model := range list.GetModels() {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s %s\t%d\t%s\t%s\n", model.GetName(), enumName(model.GetState(), "MODEL_STATE_"),
+			model.GetArchitecture(), count(model.GetParameters()), model.GetWeightType(), model.GetMaxContext(), model.GetDevice(),
+			model.GetReason())
+	}
+	return table.Flush()
+}
+
+// count shows a large number to three digits.
+func count(n uint64) string {
+	for _, unit := range []struct {
+		size uint64
+		name string
+	}{{1e9, "B"}, {1e6, "M"}, {1e3, "k"}} {
+		if n >= unit.size {
+			return fmt.Sprintf("%.3g%s", float64(n)/float64(unit.size), unit.name)
+		}
+	}
+	return fmt.Sprint(n)
+}
+
+type healthCommand struct {
+	remote `embed:""`
+
+	Components []string `arg:"" optional:"" name:"component" help:"Only these components; the verdict stays that on the whole server."`
+}
+
+// Run shows the state of a server, and fails unless it is SERVING.
+func (h *healthCommand) Run(ctx context.Context, c *console) error {
+	server, err := h.dial()
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	answer, err := server.Health().Check(ctx, &infernov1.CheckRequest{Components: h.Components})
+	if err != nil {
+		return err
+	}
+	report := answer.GetReport()
+	if h.JSON {
+		line, err := protoLine(report)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.out, "%s\n", line)
+	} else if err := printHealth(c, report); err != nil {
+		return err
+	}
+	if report.GetState() != infernov1.HealthState_HEALTH_STATE_SERVING {
+		return errQuiet
+	}
+	return nil
+}
+
+func printHealth(c *console, report *infernov1.HealthReport) error {
+	fmt.Fprintln(c.out, stateName(report.GetState()))
+	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	for _, part := range report.GetComponents() {
+		fmt.Fprintf(table, "  %s\t%s\tsince %s\t%s\n", part.GetName(), stateName(part.GetState()),
+			part.GetSince().AsTime().UTC().Format(time.RFC3339), part.GetReason())
+	}
+	return table.Flush()
+}
+
+func stateName(s infernov1.HealthState) string { return enumName(s, "HEALTH_STATE_") }

@@ -1,0 +1,174 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/inferno-serve/inferno/internal/device/native"
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/memory"
+	"github.com/inferno-serve/inferno/internal/model"
+	"github.com/inferno-serve/inferno/internal/model/llama"
+)
+
+// sizes of an engine.
+type sizes struct{ blocks, maxBatchTokens int }
+
+// startCPU runs an engine for one of the tiny checkpoints on the CPU device, until the test ends.
+func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
+	t.Helper()
+	d, err := native.OpenCPU(native.CPUOptions{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	c, err := model.Open(filepath.Join("../model/testdata", checkpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	loader := model.Loader{Architectures: map[string]model.Builder{"llama": llama.New}}
+	o := model.Options{Device: d, Limits: model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32, Context: 112}}
+	need, err := loader.Measure(t.Context(), c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := memory.NewPool(memory.PoolOptions{
+		Source: d, Tracker: memory.NewTracker(memory.TrackerOptions{}), Owner: checkpoint, Limit: need.Total() + 32<<20,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	o.Allocator = pool
+	m, err := loader.Load(t.Context(), c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const blockSize = 8
+	before := pool.Available()
+	e, err := engine.New(engine.Options{
+		Model: m, Device: d, Memory: pool, Limits: o.Limits, NumBlocks: s.blocks, BlockSize: blockSize,
+		MaxBatchTokens: s.maxBatchTokens, CheckIntegrity: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	took, most := before-pool.Available(), engine.Bytes(o.Limits, m.KVLayout(), c.Config.Vocab, s.blocks, blockSize)
+	if whole := s.maxBatchTokens == 0 || s.maxBatchTokens == o.Limits.MaxTokens; took > most || whole && took != most {
+		t.Errorf("New took %d bytes, Bytes said %d", took, most)
+	}
+	if err := e.Warmup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- e.Run(context.Background()) }()
+	t.Cleanup(func() {
+		e.Close()
+		if err := <-done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+	if err := e.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// mixedRequests are 32, greedy and sampled ones in turn, of up to 60 + 50 tokens.
+func mixedRequests(vocabulary int) (requests []*engine.Request) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 32 {
+		q := &engine.Request{ID: fmt.Sprint("r", i), Prompt: make([]int32, 1+random.IntN(60))}
+		for j := range q.Prompt {
+			q.Prompt[j] = random.Int32N(int32(vocabulary))
+		}
+		q.Stop.MaxTokens = 1 + random.IntN(50)
+		if i%2 == 1 {
+			q.Sampling = engine.Sampling{Temperature: 1, Seed: random.Uint64()}
+		}
+		if i%4 == 3 {
+			q.Sampling.TopK, q.Sampling.TopP, q.Sampling.MinP = 50, 0.95, 0.01
+		}
+		requests = append(requests, q)
+	}
+	return requests
+}
+
+func read(t *testing.T, s *engine.Stream) (tokens []int32) {
+	t.Helper()
+	for {
+		more, fin, err := s.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tokens = append(tokens, more...); fin != nil {
+			return tokens
+		}
+	}
+}
+
+// TestTokensDoNotDependOnTheOthers: prefill in one piece or in chunks, recompute after a preemption, and decode in any batch give the
+// same bits, so the same tokens.
+func TestTokensDoNotDependOnTheOthers(t *testing.T) {
+	for _, checkpoint := range []string{"llama", "llama3-rope-tied-sharded-bf16"} { // keys and values in F32, in F16
+		t.Run(checkpoint, func(t *testing.T) {
+			c, err := model.Open(filepath.Join("../model/testdata", checkpoint))
+			if err != nil {
+				t.Fatal(err)
+			}
+			requests := mixedRequests(c.Config.Vocab)
+			_ = c.Close()
+			need := 0
+			for _, q := range requests {
+				need += (len(q.Prompt) + q.Stop.MaxTokens + 7) / 8
+			}
+			alone := make([][]int32, len(requests))
+			e := startCPU(t, checkpoint, sizes{blocks: need, maxBatchTokens: 256})
+			for i, q := range requests {
+				alone[i] = submitAndRead(t, e, q)
+			}
+			for name, s := range map[string]sizes{
+				"blocks for a quarter": {need / 4, 0},
+				"small chunks":         {need / 4, 23},
+				"blocks for one":       {14, 64},
+			} {
+				t.Run(name, func(t *testing.T) { checkAmongOthers(t, startCPU(t, checkpoint, s), requests, alone) })
+			}
+		})
+	}
+}
+
+func submitAndRead(t *testing.T, e *engine.Engine, q *engine.Request) []int32 {
+	t.Helper()
+	s, err := e.Submit(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read(t, s)
+}
+
+func checkAmongOthers(t *testing.T, e *engine.Engine, requests []*engine.Request, alone [][]int32) {
+	t.Helper()
+	streams := make([]*engine.Stream, len(requests))
+	for i, q := range requests {
+		var err error
+		if streams[i], err = e.Submit(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, q := range requests {
+		if got := read(t, streams[i]); !slices.Equal(got, alone[i]) || len(got) != q.Stop.MaxTokens {
+			t.Errorf("%s (prompt %d, temperature %v):\n    got %v\n  alone %v", q.ID, len(q.Prompt), q.Sampling.Temperature, got, alone[i])
+		}
+	}
+	if s := e.Stats(); s.BlocksUsed != 0 || s.Finished != uint64(len(requests)) {
+		t.Errorf("in the end: %+v", s)
+	} else {
+		t.Logf("%d steps of up to %d tokens, %d preemptions", s.Steps, s.MaxBatchTokens, s.Preemptions)
+	}
+}

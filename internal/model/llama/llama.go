@@ -1,0 +1,198 @@
+// Package llama computes Llama and its kin (arXiv:2302.13971; grouped queries, arXiv:2305.13245) over the ops of a device. A Model belongs
+// to the goroutine that drives its device; it allocates nothing after New.
+package llama
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/memory"
+	"github.com/inferno-serve/inferno/internal/model"
+)
+
+// Model is a llama on a device.
+type Model struct {
+	config   *model.Config
+	device   device.Device
+	kvLayout model.KVLayout
+
+	embedding device.Weight // [v, d]
+	layers    []layer
+	norm      device.Tensor // [d]
+	head      device.Weight // [v, d]; the embedding where they are tied
+	freq      device.Tensor // [k/2]
+	ropeScale float32
+
+	act      activations
+	products [device.MaxProducts]device.Product // of the MatMul being enqueued
+}
+
+type layer struct {
+	attentionNorm, mlpNorm device.Tensor // [d]
+	q, k, v, o             projection    // [h·k, d], [g·k, d], [g·k, d], [d, h·k]
+	gate, up, down         projection    // [f, d], [f, d], [d, f]
+}
+
+type projection struct {
+	weight device.Weight
+	bias   device.Tensor // Data 0: none
+}
+
+// activations hold a step's values, F32, one row a token.
+type activations struct {
+	x         device.Tensor // [n, d] the residual stream
+	normed    device.Tensor // [n, d]
+	q         device.Tensor // [n, h·k]
+	key       device.Tensor // [n, g·k]
+	value     device.Tensor // [n, g·k]
+	attention device.Tensor // [n, h·k]
+	gate, up  device.Tensor // [n, f]
+	rope      device.Tensor // [n, k]
+	last      device.Tensor // [r, d] the rows that want logits
+}
+
+// New is the model.Builder of this architecture.
+func New(ctx context.Context, c *model.Checkpoint, o model.Options) (model.Model, error) {
+	m := &Model{config: c.Config, device: o.Device, layers: make([]layer, c.Config.Layers)}
+	w := model.NewWeights(c, o)
+	m.declare(w, c.RopeInterleaved)
+	m.kvLayout = model.KVLayout{
+		Layers: c.Config.Layers, Heads: c.Config.KVHeads, HeadDim: c.Config.HeadDim, DType: w.KVType(),
+	}
+	if err := m.act.allocate(o.Allocator, c.Config, o.Limits); err != nil {
+		return nil, err
+	}
+	if err := w.Load(ctx); err != nil {
+		return nil, err
+	}
+	if m.config.Tied {
+		m.head = m.embedding
+	}
+	return m, nil
+}
+
+// declare names every tensor of the architecture.
+func (m *Model) declare(w *model.Weights, interleaved bool) {
+	c := m.config
+	queries, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	var queryOrder, keyOrder []int32
+	if !interleaved {
+		queryOrder, keyOrder = model.RotaryOrder(c.Heads, c.HeadDim), model.RotaryOrder(c.KVHeads, c.HeadDim)
+	}
+	project := func(p *projection, name string, rows, cols int, bias bool, order []int32) {
+		w.Matrix(&p.weight, name+".weight", rows, cols, order)
+		if bias {
+			w.Vector(&p.bias, name+".bias", rows, order)
+		}
+	}
+	w.Matrix(&m.embedding, "model.embed_tokens.weight", c.Vocab, c.Dim, nil)
+	for i := range m.layers {
+		l, name := &m.layers[i], fmt.Sprintf("model.layers.%d.", i)
+		w.Vector(&l.attentionNorm, name+"input_layernorm.weight", c.Dim, nil)
+		project(&l.q, name+"self_attn.q_proj", queries, c.Dim, c.QKVBias, queryOrder)
+		project(&l.k, name+"self_attn.k_proj", keys, c.Dim, c.QKVBias, keyOrder)
+		project(&l.v, name+"self_attn.v_proj", keys, c.Dim, c.QKVBias, nil)
+		project(&l.o, name+"self_attn.o_proj", c.Dim, queries, c.OutputBias, nil)
+		w.Vector(&l.mlpNorm, name+"post_attention_layernorm.weight", c.Dim, nil)
+		project(&l.gate, name+"mlp.gate_proj", c.FFNDim, c.Dim, c.MLPBias, nil)
+		project(&l.up, name+"mlp.up_proj", c.FFNDim, c.Dim, c.MLPBias, nil)
+		project(&l.down, name+"mlp.down_proj", c.Dim, c.FFNDim, c.MLPBias, nil)
+	}
+	w.Vector(&m.norm, "model.norm.weight", c.Dim, nil)
+	if c.Tied {
+		w.Ignore("lm_head.weight") // some files keep a copy of the embedding
+	} else {
+		w.Matrix(&m.head, "lm_head.weight", c.Vocab, c.Dim, nil)
+	}
+	freq, scale := c.Rope.Frequencies(c.HeadDim)
+	w.Constant(&m.freq, freq)
+	m.ropeScale = scale
+}
+
+func (a *activations) allocate(from memory.Allocator, c *model.Config, l model.Limits) error {
+	for _, t := range []struct {
+		tensor     *device.Tensor
+		rows, cols int
+	}{
+		{&a.x, l.MaxTokens, c.Dim}, {&a.normed, l.MaxTokens, c.Dim},
+		{&a.q, l.MaxTokens, c.Heads * c.HeadDim}, {&a.attention, l.MaxTokens, c.Heads * c.HeadDim},
+		{&a.key, l.MaxTokens, c.KVHeads * c.HeadDim}, {&a.value, l.MaxTokens, c.KVHeads * c.HeadDim},
+		{&a.gate, l.MaxTokens, c.FFNDim}, {&a.up, l.MaxTokens, c.FFNDim},
+		{&a.rope, l.MaxTokens, c.HeadDim}, {&a.last, l.MaxRows, c.Dim},
+	} {
+		var err error
+		if *t.tensor, err = memory.NewTensor(from, memory.Activations, device.F32, t.rows, t.cols); err != nil {
+			return fmt.Errorf("activations: %w", err)
+		}
+	}
+	return nil
+}
+
+// top is the first n rows of all of a, and r of last.
+func (a *activations) top(n, r int) activations {
+	return activations{
+		x: a.x.Top(n), normed: a.normed.Top(n), q: a.q.Top(n), key: a.key.Top(n), value: a.value.Top(n), attention: a.attention.Top(n),
+		gate: a.gate.Top(n), up: a.up.Top(n), rope: a.rope.Top(n), last: a.last.Top(r),
+	}
+}
+
+// Config is the checkpoint's.
+func (m *Model) Config() *model.Config { return m.config }
+
+// KVLayout is one layer's keys and values.
+func (m *Model) KVLayout() model.KVLayout { return m.kvLayout }
+
+// Forward enqueues a step of n tokens. All that it reads but the weights lies in b and kv.
+func (m *Model) Forward(b *model.Batch, kv *model.KV) {
+	d, eps := m.device, m.config.Epsilon
+	a := m.act.top(b.Tokens.Len(), b.LogitRows.Len())
+
+	d.Embed(a.x, m.embedding, b.Tokens)
+	d.RopeTable(a.rope, b.Positions, m.freq, m.ropeScale)
+	for i := range m.layers {
+		l := &m.layers[i]
+		d.RMSNorm(a.normed, a.x, l.attentionNorm, eps)
+		m.attend(l, &a, b, kv, i)
+		d.RMSNorm(a.normed, a.x, l.mlpNorm, eps)
+		m.project(a.normed, l.gate.to(a.gate), l.up.to(a.up))
+		d.SwiGLU(a.gate, a.gate, a.up)
+		m.project(a.gate, l.down.addTo(a.x))
+	}
+	if b.LogitRows.Len() == 0 {
+		return
+	}
+	d.GatherRows(a.last, a.x, b.LogitRows)
+	d.RMSNorm(a.last, a.last, m.norm, eps)
+	m.project(a.last, device.Product{W: m.head, Out: b.Logits})
+}
+
+// attend adds layer i's attention over a.normed to a.x.
+func (m *Model) attend(l *layer, a *activations, b *model.Batch, kv *model.KV, i int) {
+	c := m.config
+	shape := device.KVShape{Heads: c.KVHeads, HeadDim: c.HeadDim, BlockSize: kv.BlockSize}
+	m.project(a.normed, l.q.to(a.q), l.k.to(a.key), l.v.to(a.value))
+	m.device.RopeStoreKV(a.q, a.rope, c.Heads, device.StoreKVArgs{
+		Key: a.key, Value: a.value, Slots: b.Slots, KCache: kv.K[i], VCache: kv.V[i], Shape: shape,
+	})
+	m.device.Attention(device.AttentionArgs{
+		Out: a.attention, Q: a.q, KCache: kv.K[i], VCache: kv.V[i],
+		BlockTable: b.BlockTable, QueryStart: b.QueryStart, KVLen: b.KVLen,
+		Heads: c.Heads, Shape: shape, Scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
+	})
+	m.project(a.attention, l.o.addTo(a.x))
+}
+
+// project enqueues products of x; the slice is the model's own, so that a step allocates nothing.
+func (m *Model) project(x device.Tensor, products ...device.Product) {
+	m.device.MatMul(x, m.products[:copy(m.products[:], products)])
+}
+
+func (p *projection) to(out device.Tensor) device.Product {
+	return device.Product{W: p.weight, Bias: p.bias, Out: out}
+}
+
+func (p *projection) addTo(out device.Tensor) device.Product {
+	return device.Product{W: p.weight, Bias: p.bias, Out: out, Accumulate: true}
+}

@@ -1,0 +1,403 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/tokenizer"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The model of the tests: bytes are tokens 0 to 255, then come the special tokens <s>, which starts every text, and </s>. The
+// logits are wider than the tokenizer, as those of real models are.
+const (
+	bosID          = 256
+	eosID          = 257
+	vocabularySize = 260
+	maxContext     = 32
+)
+
+// byteTokenizer is the tokenizer of the tests.
+func byteTokenizer(t testing.TB) *tokenizer.Tokenizer {
+	t.Helper()
+	vocab := map[string]int{}
+	for b := range 256 {
+		vocab[string(byteSymbol(b))] = b
+	}
+	special := func(id int, content string) map[string]any {
+		return map[string]any{
+			"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+		}
+	}
+	file := map[string]any{
+		"version": "1.0", "added_tokens": []any{special(bosID, "<s>"), special(eosID, "</s>")},
+		"normalizer":    nil,
+		"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+		"post_processor": map[string]any{
+			"type":           "TemplateProcessing",
+			"single":         []any{map[string]any{"SpecialToken": map[string]any{"id": "<s>", "type_id": 0}}, map[string]any{"Sequence": map[string]any{"id": "A", "type_id": 0}}},
+			"pair":           []any{},
+			"special_tokens": map[string]any{"<s>": map[string]any{"id": "<s>", "ids": []int{bosID}, "tokens": []string{"<s>"}}},
+		},
+		"decoder": map[string]any{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+		"model":   map[string]any{"type": "BPE", "vocab": vocab, "merges": []any{}},
+	}
+	data, err := json.Marshal(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tokenizer.json")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := tokenizer.LoadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded
+}
+
+// byteSymbol is the rune by which byte-level BPE writes a byte: itself where it prints, else the next one from U+0100 on.
+func byteSymbol(b int) rune {
+	prints := func(b int) bool { return b >= '!' && b <= '~' || b >= 0xa1 && b <= 0xac || b >= 0xae }
+	if prints(b) {
+		return rune(b)
+	}
+	next := rune(0x100)
+	for other := range b {
+		if !prints(other) {
+			next++
+		}
+	}
+	return next
+}
+
+// startOfTests is an arrival.
+var startOfTests = time.Now()
+
+func byteIDs(text string) []int32 {
+	var ids []int32
+	for _, b := range []byte(text) {
+		ids = append(ids, int32(b))
+	}
+	return ids
+}
+
+// script is a Generator that hands each request to the test, which plays the engine.
+type script struct {
+	refuse   error           // what Submit answers
+	requests chan *scripted  // what was submitted
+	begin    func(*scripted) // called by Submit, where set
+}
+
+func newScript() *script { return &script{requests: make(chan *scripted, 64)} }
+
+// play is a script that answers every request with these parts.
+func play(parts ...part) *script {
+	s := newScript()
+	s.begin = func(r *scripted) {
+		for _, p := range parts {
+			r.parts <- p
+		}
+	}
+	return s
+}
+
+func (s *script) Submit(ctx context.Context, r *engine.Request) (Stream, error) {
+	if s.refuse != nil {
+		return nil, s.refuse
+	}
+	one := &scripted{Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1)}
+	if s.begin != nil {
+		s.begin(one)
+	}
+	s.requests <- one
+	return one, nil
+}
+
+// scripted is one request of which the test makes the tokens.
+type scripted struct {
+	*engine.Request
+	ctx     context.Context
+	parts   chan part
+	waiting chan struct{} // told when Next waits
+	sent    int
+}
+
+type part struct {
+	ids    []int32
+	finish *engine.Finish
+	err    error
+	panics string
+}
+
+func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
+	select {
+	case p := <-s.parts:
+		return s.take(p)
+	default:
+	}
+	select {
+	case s.waiting <- struct{}{}:
+	default:
+	}
+	select {
+	case p := <-s.parts:
+		return s.take(p)
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+func (s *scripted) take(p part) ([]int32, *engine.Finish, error) {
+	if p.panics != "" {
+		panic(p.panics)
+	}
+	s.sent += len(p.ids)
+	if p.finish != nil {
+		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent}
+	}
+	return p.ids, p.finish, p.err
+}
+
+func (s *scripted) Started() engine.Start {
+	return engine.Start{PromptTokens: len(s.Prompt), CachedTokens: 1, Queued: 3 * time.Millisecond}
+}
+
+func finished(reason engine.FinishReason, token int32) *engine.Finish {
+	return &engine.Finish{Reason: reason, Token: token, Timings: engine.Timings{
+		Queued: 3 * time.Millisecond, Prefill: 5 * time.Millisecond, Decode: 7 * time.Millisecond, Total: 15 * time.Millisecond, Preemptions: 2,
+	}}
+}
+
+// models is a fixed set.
+type models []*Model
+
+func (m models) Get(name string) (*Model, error) {
+	for _, model := range m {
+		switch {
+		case model.Info.Name != name:
+		case model.Info.State == ModelReady:
+			return model, nil
+		default:
+			return nil, ErrModelNotReady
+		}
+	}
+	return nil, ErrUnknownModel
+}
+
+func (m models) List() []ModelInfo {
+	var list []ModelInfo
+	for _, model := range m {
+		list = append(list, model.Info)
+	}
+	return list
+}
+
+// part of the checker that a test sets.
+type component struct {
+	mu    sync.Mutex
+	name  string
+	state health.State
+}
+
+func (c *component) Component() string { return c.name }
+
+func (c *component) Health(context.Context) (health.State, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == health.Serving {
+		return c.state, ""
+	}
+	return c.state, "as the test says"
+}
+
+func (c *component) set(s health.State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = s
+}
+
+// fixture is a server that runs, and a client of it.
+type fixture struct {
+	*Server
+	t        testing.TB
+	conn     *grpc.ClientConn
+	api      infernov1.InferenceServiceClient
+	checker  *health.Checker
+	engine   *component
+	fleet    *static.Registry
+	registry *prometheus.Registry
+	log      *lines
+	listener *bufconn.Listener
+}
+
+// start runs a server over an in-memory connection, with a model "m" on g, and "ids", which has no tokenizer.
+func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
+	t.Helper()
+	f := &fixture{
+		t: t, checker: health.NewChecker(health.Options{}), engine: &component{name: "engine/m", state: health.Serving},
+		fleet: static.New(), registry: prometheus.NewRegistry(), log: &lines{}, listener: bufconn.Listen(1 << 20),
+	}
+	f.checker.Add(f.engine, true)
+	info := ModelInfo{
+		Name: "m", Revision: "r1", State: ModelReady, VocabularySize: vocabularySize, MaxContext: maxContext, HasTokenizer: true,
+		Parameters: 1000, WeightType: "F32", Architecture: "llama",
+	}
+	plain := info
+	plain.Name, plain.HasTokenizer = "ids", false
+	loading := info
+	loading.Name, loading.State, loading.Reason = "loading", ModelLoading, "weights are read"
+	options := Options{
+		Models: models{
+			{Info: plain, Engine: g, EndTokens: []int32{eosID}},
+			{Info: loading},
+			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), EndTokens: []int32{eosID}},
+		},
+		Health: f.checker, Instances: f.fleet, Registerer: f.registry, Reflection: true,
+		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, e := range edit {
+		e(&options)
+	}
+	var err error
+	if f.Server, err = New(options); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- f.Serve(f.listener) }()
+	f.conn = f.dial()
+	f.api = infernov1.NewInferenceServiceClient(f.conn)
+	t.Cleanup(func() {
+		f.conn.Close()
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		f.Stop(now)
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return f
+}
+
+func (f *fixture) dial(options ...grpc.DialOption) *grpc.ClientConn {
+	f.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///bufconn", append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return f.listener.DialContext(ctx) }),
+	}, options...)...)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return conn
+}
+
+// lines is a log that tests read.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// with are the lines that contain all of these texts.
+func (l *lines) with(texts ...string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for line := range strings.Lines(l.text.String()) {
+		if !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(line, s) }) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func textRequest(text string) *infernov1.GenerateRequest {
+	return &infernov1.GenerateRequest{Model: "m", Input: &infernov1.GenerateRequest_Text{Text: text}}
+}
+
+// readAll reads a stream to its end.
+func readAll(stream infernov1.InferenceService_GenerateStreamClient) ([]*infernov1.GenerateStreamResponse, error) {
+	var all []*infernov1.GenerateStreamResponse
+	for {
+		m, err := stream.Recv()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return all, err
+		}
+		all = append(all, m)
+	}
+}
+
+// wantStatus checks a failed call's code and the reason in its ErrorInfo, and returns the status.
+func wantStatus(t testing.TB, err error, code codes.Code, reason string) *status.Status {
+	t.Helper()
+	s := status.Convert(err)
+	if s.Code() != code || reasonOf(s) != reason {
+		t.Fatalf("got %v %q (%v), want %v %q", s.Code(), reasonOf(s), err, code, reason)
+	}
+	return s
+}
+
+func reasonOf(s *status.Status) string {
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "inferno" {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+func retryDelay(s *status.Status) (time.Duration, bool) {
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration(), true
+		}
+	}
+	return 0, false
+}
+
+// faultsOf are the fields of a status' BadRequest and what is said of each.
+func faultsOf(s *status.Status) map[string]string {
+	found := map[string]string{}
+	for _, detail := range s.Details() {
+		if bad, ok := detail.(*errdetails.BadRequest); ok {
+			for _, v := range bad.GetFieldViolations() {
+				found[v.GetField()] += v.GetDescription()
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,396 @@
+package server
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/inferno-serve/inferno/internal/engine"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// TestRequestsAreChecked sends each request for real. A row's request is in text form; `at` is what the violations name, "" for a
+// request that is taken.
+func TestRequestsAreChecked(t *testing.T) {
+	const (
+		text = `model:"m" text:"hi" `
+		ids  = `model:"m" token_ids{ids:[1,2]} `
+	)
+	many := func(n int, id uint32) string { return strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%d,", id), n), ",") }
+	rows := []struct {
+		name, request string
+		at            string
+		says          string
+	}{
+		{"text", text, "", ""},
+		{"ids", ids, "", ""},
+		{"model without tokenizer", `model:"ids" token_ids{ids:[1]}`, "", ""},
+
+		{"no input", `model:"m"`, "input", "none is set"},
+		{"empty text", `model:"m" text:""`, "text", "is empty"},
+		{"text too long", `model:"m" text:"` + strings.Repeat("a", 31) + `"`, "text", "has 32 tokens, want at most 31"},
+		{"longest text", `model:"m" text:"` + strings.Repeat("a", 30) + `"`, "", ""},
+		{"text without BOS", `model:"m" text:"` + strings.Repeat("a", 31) + `" prompt_options{add_special_tokens:false}`, "", ""},
+		{"only spaces", `model:"m" text:"   "`, "", ""},
+		{"control characters in text", `model:"m" text:"\000\001\033"`, "", ""},
+		{"text of a model without tokenizer", `model:"ids" text:"hi"`, "text", "has no tokenizer"},
+		{"text out of a model without tokenizer", `model:"ids" token_ids{ids:[1]} output{text:true}`, "output.text", "has no tokenizer"},
+		{"no text out of a model without tokenizer", `model:"ids" token_ids{ids:[1]} output{text:false}`, "", ""},
+		{"empty ids", `model:"m" token_ids{}`, "token_ids.ids", "is empty"},
+		{"id of the vocabulary's size", `model:"m" token_ids{ids:[1,260]}`, "token_ids.ids[1]", "is 260, want 0 to 259"},
+		{"last id, which the tokenizer does not know", `model:"m" token_ids{ids:[259]}`, "", ""},
+		{"id 2^31", `model:"m" token_ids{ids:[2147483648]}`, "token_ids.ids[0]", "want 0 to 259"},
+		{"id 2^32-1", `model:"m" token_ids{ids:[4294967295]}`, "token_ids.ids[0]", "want 0 to 259"},
+		{"as many ids as the context", `model:"m" token_ids{ids:[` + many(32, 1) + `]}`, "token_ids.ids", "has 32 tokens, want at most 31"},
+		{"one id less", `model:"m" token_ids{ids:[` + many(31, 1) + `]}`, "", ""},
+		{"far too many ids", `model:"m" token_ids{ids:[` + many(5000, 1) + `]}`, "token_ids.ids", "has 5000 tokens"},
+
+		{"no model", `text:"hi"`, "model", "is empty"},
+		{"long model", `model:"` + strings.Repeat("x", 129) + `" text:"hi"`, "model", "has 129 bytes, want at most 128"},
+		{"model with NUL", `model:"m\000" text:"hi"`, "model", "control characters"},
+		{"model with a line end", `model:"m\nlevel=ERROR" text:"hi"`, "model", "control characters"},
+
+		{"id with all characters", text + `request_id:"aZ09._:-"`, "", ""},
+		{"longest id", text + `request_id:"` + strings.Repeat("x", 128) + `"`, "", ""},
+		{"long id", text + `request_id:"` + strings.Repeat("x", 129) + `"`, "request_id", "has 129 characters, want at most 128"},
+		{"10 KiB id", text + `request_id:"` + strings.Repeat("x", 10<<10) + `"`, "request_id", "has 10240 characters"},
+		{"id with a space", text + `request_id:"a b"`, "request_id", "[A-Za-z0-9._:-]"},
+		{"id with a line end", text + `request_id:"a\nb"`, "request_id", `"a\nb"`},
+		{"id with a slash", text + `request_id:"../x"`, "request_id", "[A-Za-z0-9._:-]"},
+		{"id with another alphabet", text + `request_id:"\320\260"`, "request_id", "[A-Za-z0-9._:-]"},
+
+		{"temperature 0", text + `sampling{temperature:0}`, "", ""},
+		{"temperature −0", text + `sampling{temperature:-0.0}`, "", ""},
+		{"temperature 100", text + `sampling{temperature:100}`, "", ""},
+		{"least temperature", text + `sampling{temperature:1.1e-6}`, "", ""},
+		{"temperature below", text + `sampling{temperature:1e-7}`, "sampling.temperature", "want 0, or 1e-06 to 100"},
+		{"denormal temperature", text + `sampling{temperature:1e-40}`, "sampling.temperature", "want 0, or"},
+		{"temperature above", text + `sampling{temperature:100.1}`, "sampling.temperature", "is 100.1"},
+		{"negative temperature", text + `sampling{temperature:-1}`, "sampling.temperature", "is -1"},
+		{"temperature NaN", text + `sampling{temperature:nan}`, "sampling.temperature", "is NaN"},
+		{"temperature +Inf", text + `sampling{temperature:inf}`, "sampling.temperature", "is +Inf"},
+		{"temperature −Inf", text + `sampling{temperature:-inf}`, "sampling.temperature", "is -Inf"},
+		{"top_k 0", text + `sampling{top_k:0}`, "", ""},
+		{"top_k beyond the vocabulary", text + `sampling{top_k:1000000}`, "", ""},
+		{"top_k 2^31", text + `sampling{top_k:2147483648}`, "sampling.top_k", "want 0 to 2147483647"},
+		{"top_p 1", text + `sampling{top_p:1}`, "", ""},
+		{"least top_p", text + `sampling{top_p:1e-40}`, "", ""},
+		{"top_p 0", text + `sampling{top_p:0}`, "sampling.top_p", "is 0, want above 0, up to 1"},
+		{"top_p −0", text + `sampling{top_p:-0.0}`, "sampling.top_p", "want above 0"},
+		{"top_p above", text + `sampling{top_p:1.01}`, "sampling.top_p", "is 1.01"},
+		{"negative top_p", text + `sampling{top_p:-0.5}`, "sampling.top_p", "is -0.5"},
+		{"top_p NaN", text + `sampling{top_p:nan}`, "sampling.top_p", "is NaN"},
+		{"top_p Inf", text + `sampling{top_p:inf}`, "sampling.top_p", "is +Inf"},
+		{"min_p 0", text + `sampling{min_p:0}`, "", ""},
+		{"min_p 1", text + `sampling{min_p:1}`, "", ""},
+		{"min_p above", text + `sampling{min_p:1.5}`, "sampling.min_p", "is 1.5, want 0 to 1"},
+		{"negative min_p", text + `sampling{min_p:-0.1}`, "sampling.min_p", "is -0.1"},
+		{"min_p NaN", text + `sampling{min_p:nan}`, "sampling.min_p", "is NaN"},
+		{"seed 0", text + `sampling{seed:0}`, "", ""},
+		{"largest seed", text + `sampling{seed:18446744073709551615}`, "", ""},
+
+		{"max_tokens 1", ids + `stopping{max_tokens:1}`, "", ""},
+		{"max_tokens 0", ids + `stopping{max_tokens:0}`, "stopping.max_tokens", "is 0, want at least 1"},
+		{"max_tokens of all room", ids + `stopping{max_tokens:30}`, "", ""},
+		{"max_tokens beyond", ids + `stopping{max_tokens:31}`, "stopping.max_tokens", "is 31, want at most 30 (the context of 32, less 2"},
+		{"max_tokens 2^32-1", ids + `stopping{max_tokens:4294967295}`, "stopping.max_tokens", "want at most 30"},
+		{"min_tokens of max_tokens", ids + `stopping{max_tokens:5 min_tokens:5}`, "", ""},
+		{"min_tokens above max_tokens", ids + `stopping{max_tokens:5 min_tokens:6}`, "stopping.min_tokens", "is 6, want at most max_tokens, which is 5"},
+		{"min_tokens of all room", ids + `stopping{min_tokens:30}`, "", ""},
+		{"min_tokens beyond", ids + `stopping{min_tokens:31}`, "stopping.min_tokens", "is 31, want at most 30"},
+		{"min_tokens 2^32-1", ids + `stopping{min_tokens:4294967295}`, "stopping.min_tokens", "want at most 30"},
+		{"16 stop tokens", ids + `stopping{stop_token_ids:[` + many(16, 3) + `]}`, "", ""},
+		{"17 stop tokens", ids + `stopping{stop_token_ids:[` + many(17, 3) + `]}`, "stopping.stop_token_ids", "has 17 ids, want at most 16"},
+		{"stop token beyond the vocabulary", ids + `stopping{stop_token_ids:[1,260]}`, "stopping.stop_token_ids[1]", "is 260, want 0 to 259"},
+		{"ignore_eos", ids + `stopping{ignore_eos:true}`, "", ""},
+
+		{"neither text nor ids out", ids + `output{text:false token_ids:false}`, "", ""},
+		{"special tokens kept", ids + `output{skip_special_tokens:false}`, "", ""},
+		{"special tokens in text taken as text", text + `prompt_options{parse_special:false}`, "", ""},
+
+		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "chat", "not supported by this server yet"},
+		{"empty chat", `model:"m" chat{}`, "chat", "not supported by this server yet"},
+		{"typical_p of 1", text + `sampling{typical_p:1}`, "sampling.typical_p", "not supported"},
+		{"repetition_penalty NaN", text + `sampling{repetition_penalty:nan}`, "sampling.repetition_penalty", "not supported"},
+		{"n of 1", text + `sampling{n:1}`, "sampling.n", "not supported"},
+		{"n of 2^31", text + `sampling{n:2147483648}`, "sampling.n", "not supported"},
+		{"logit_bias", text + `sampling{logit_bias{key:1 value:nan}}`, "sampling.logit_bias", "not supported"},
+		{"stop string", text + `stopping{stop_strings:""}`, "stopping.stop_strings", "not supported"},
+		{"time limit", text + `stopping{time_limit{seconds:1}}`, "stopping.time_limit", "not supported"},
+		{"logprobs 0", text + `output{logprobs:0}`, "output.logprobs", "not supported"},
+		{"truncation", text + `prompt_options{truncate_to:5}`, "prompt_options.truncate_to", "not supported"},
+		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
+		{"priority 0", text + `priority:0`, "priority", "not supported"},
+		{"dry run", text + `dry_run:true`, "dry_run", "not supported"},
+	}
+	f := start(t, play(part{ids: []int32{'x'}, finish: finished(engine.MaxTokens, 'x')}))
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			req := &infernov1.GenerateRequest{}
+			if err := prototext.Unmarshal([]byte(row.request), req); err != nil {
+				t.Fatal(err)
+			}
+			_, err := f.api.Generate(t.Context(), req)
+			if row.at == "" {
+				if err != nil {
+					t.Fatalf("refused: %v", err)
+				}
+				return
+			}
+			found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD"))
+			if len(found) != 1 || !strings.Contains(found[row.at], row.says) {
+				t.Errorf("violations %q, want one at %q that says %q", found, row.at, row.says)
+			}
+			if !strings.Contains(err.Error(), row.at+": ") {
+				t.Errorf("message %q does not name %q", err, row.at)
+			}
+		})
+	}
+}
+
+func TestAllFaultsAreToldAtOnce(t *testing.T) {
+	f := start(t, newScript())
+	req := &infernov1.GenerateRequest{
+		RequestId: "a b", Model: "m", Input: &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: []uint32{999}}},
+		Sampling: &infernov1.SamplingParameters{Temperature: new(float32(math.NaN())), TopP: new(float32(2)), N: new(uint32(3))},
+		Stopping: &infernov1.StoppingParameters{MaxTokens: new(uint32(500)), StopTokenIds: []uint32{260}},
+	}
+	_, err := f.api.Generate(t.Context(), req)
+	found := slices.Sorted(maps.Keys(faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD"))))
+	want := []string{
+		"request_id", "sampling.n", "sampling.temperature", "sampling.top_p", "stopping.max_tokens", "stopping.stop_token_ids[0]",
+		"token_ids.ids[0]",
+	}
+	if !slices.Equal(found, want) {
+		t.Errorf("faults at %q, want %q", found, want)
+	}
+}
+
+func TestUnknownModelsAreNotFound(t *testing.T) {
+	f := start(t, newScript())
+	for _, name := range []string{"M", "n", "../m", "/etc/passwd", "m/", " m", "м"} {
+		_, err := f.api.Generate(t.Context(), &infernov1.GenerateRequest{Model: name, Input: textRequest("hi").Input})
+		wantStatus(t, err, codes.NotFound, "UNKNOWN_MODEL")
+	}
+	_, err := f.api.Generate(t.Context(), &infernov1.GenerateRequest{Model: "loading", Input: textRequest("hi").Input})
+	s := wantStatus(t, err, codes.Unavailable, "MODEL_NOT_READY")
+	if _, ok := retryDelay(s); !ok {
+		t.Error("no RetryInfo for a model that is on its way")
+	}
+}
+
+// refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
+var refused = []protoreflect.FullName{
+	"inferno.v1.GenerateRequest.chat",
+	"inferno.v1.GenerateRequest.constraint",
+	"inferno.v1.GenerateRequest.cache",
+	"inferno.v1.GenerateRequest.speculation",
+	"inferno.v1.GenerateRequest.priority",
+	"inferno.v1.GenerateRequest.dry_run",
+	"inferno.v1.PromptOptions.truncate_to",
+	"inferno.v1.PromptOptions.truncation_side",
+	"inferno.v1.SamplingParameters.typical_p",
+	"inferno.v1.SamplingParameters.repetition_penalty",
+	"inferno.v1.SamplingParameters.presence_penalty",
+	"inferno.v1.SamplingParameters.frequency_penalty",
+	"inferno.v1.SamplingParameters.penalty_window",
+	"inferno.v1.SamplingParameters.logit_bias",
+	"inferno.v1.SamplingParameters.allowed_token_ids",
+	"inferno.v1.SamplingParameters.banned_token_ids",
+	"inferno.v1.SamplingParameters.banned_strings",
+	"inferno.v1.SamplingParameters.n",
+	"inferno.v1.StoppingParameters.stop_strings",
+	"inferno.v1.StoppingParameters.include_stop",
+	"inferno.v1.StoppingParameters.time_limit",
+	"inferno.v1.StoppingParameters.loop_detection",
+	"inferno.v1.OutputOptions.logprobs",
+	"inferno.v1.OutputOptions.logprob_token_ids",
+	"inferno.v1.OutputOptions.prompt_logprobs",
+	"inferno.v1.OutputOptions.prompt_logprobs_start",
+	"inferno.v1.OutputOptions.echo",
+	"inferno.v1.OutputOptions.flush_tokens",
+	"inferno.v1.OutputOptions.flush_interval",
+	"inferno.v1.OutputOptions.prompt_progress",
+	"inferno.v1.TokenizeRequest.chat",
+	"inferno.v1.TokenizeRequest.pieces",
+}
+
+func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
+	decided := map[protoreflect.FullName]bool{}
+	for _, message := range []proto.Message{
+		&infernov1.GenerateRequest{}, &infernov1.TokenizeRequest{}, &infernov1.DetokenizeRequest{}, &infernov1.AbortRequest{},
+	} {
+		root := message.ProtoReflect().Type()
+		visit(t, root, nil, func(path []protoreflect.FieldDescriptor) {
+			last := path[len(path)-1]
+			decided[last.FullName()] = true
+			name, isRefused := pathName(path), slices.Contains(refused, last.FullName())
+			if supported[last.FullName()] == isRefused {
+				t.Errorf("%s: supported is %t and refused is %t, want one of them", last.FullName(), supported[last.FullName()], isRefused)
+			}
+			var f faults
+			f.unsupported("", setField(root, path).Interface().ProtoReflect())
+			switch {
+			case !isRefused && len(f.found) > 0:
+				t.Errorf("%s is supported, but %v", name, f.err())
+			case isRefused && (len(f.found) != 1 || f.found[0] != violation{name, "is not supported by this server yet"}):
+				t.Errorf("%s is set: found %v, want it to be refused", name, f.found)
+			}
+		})
+	}
+	for name := range supported {
+		if !decided[name] {
+			t.Errorf("supported: there is no field %s in a request", name)
+		}
+	}
+	for _, name := range refused {
+		if !decided[name] {
+			t.Errorf("refused: there is no field %s in a request", name)
+		}
+	}
+}
+
+// visit calls do with the path of every field, and within messages that are supported.
+func visit(t *testing.T, root protoreflect.MessageType, parents []protoreflect.FieldDescriptor, do func([]protoreflect.FieldDescriptor)) {
+	t.Helper()
+	message := root.Descriptor()
+	if len(parents) > 0 {
+		message = parents[len(parents)-1].Message()
+	}
+	for i := range message.Fields().Len() {
+		field := message.Fields().Get(i)
+		path := append(slices.Clone(parents), field)
+		do(path)
+		if field.Message() != nil && supported[field.FullName()] {
+			visit(t, root, path, do)
+		}
+	}
+}
+
+func pathName(path []protoreflect.FieldDescriptor) string {
+	names := make([]string, len(path))
+	for i, field := range path {
+		names[i] = string(field.Name())
+	}
+	return strings.Join(names, ".")
+}
+
+// setField makes a message in which only the field of this path is set, to something.
+func setField(root protoreflect.MessageType, path []protoreflect.FieldDescriptor) protoreflect.Message {
+	message := root.New()
+	parent := message
+	for _, field := range path[:len(path)-1] {
+		parent = parent.Mutable(field).Message()
+	}
+	switch field := path[len(path)-1]; {
+	case field.IsList():
+		list := parent.Mutable(field).List()
+		list.Append(list.NewElement())
+	case field.IsMap():
+		entries := parent.Mutable(field).Map()
+		entries.Set(field.MapKey().Default().MapKey(), entries.NewValue())
+	case field.Message() != nil:
+		parent.Mutable(field)
+	default:
+		parent.Set(field, something(field.Kind()))
+	}
+	return message
+}
+
+func something(k protoreflect.Kind) protoreflect.Value {
+	switch k {
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString("x")
+	case protoreflect.Int32Kind:
+		return protoreflect.ValueOfInt32(1)
+	case protoreflect.Uint32Kind:
+		return protoreflect.ValueOfUint32(1)
+	case protoreflect.Uint64Kind:
+		return protoreflect.ValueOfUint64(1)
+	case protoreflect.FloatKind:
+		return protoreflect.ValueOfFloat32(1)
+	case protoreflect.EnumKind:
+		return protoreflect.ValueOfEnum(1)
+	}
+	panic(fmt.Sprintf("no value for a field of kind %v", k))
+}
+
+func TestGenerationDefaultsAreChecked(t *testing.T) {
+	nan := float32(math.NaN())
+	for _, c := range []struct {
+		name     string
+		defaults GenerationDefaults
+		want     string
+	}{
+		{"none", GenerationDefaults{}, ""},
+		{"usual", GenerationDefaults{Temperature: new(float32(0.6)), TopK: new(50), TopP: new(float32(0.9)), MinP: new(float32(0))}, ""},
+		{"temperature", GenerationDefaults{Temperature: &nan}, "temperature: is NaN"},
+		{"top_k", GenerationDefaults{TopK: new(-1)}, "top_k: is -1"},
+		{"large top_k", GenerationDefaults{TopK: new(1 << 40)}, "top_k: is 4294967295"},
+		{"all", GenerationDefaults{TopP: new(float32(0)), MinP: new(float32(2))}, "min_p: is 2, want 0 to 1; top_p: is 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.defaults.Validate()
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// FuzzPrepare: whatever bytes a client sends, the answer is a request that the engine takes or an error, and never a panic.
+func FuzzPrepare(f *testing.F) {
+	for _, seed := range []string{
+		`model:"m" text:"hi"`, `model:"ids" token_ids{ids:[1,2]} stopping{max_tokens:3 min_tokens:3 stop_token_ids:[4]}`,
+		`model:"m" text:"</s>" sampling{temperature:nan top_k:4 seed:1} output{text:true}`, `model:"m" chat{}`,
+	} {
+		req := &infernov1.GenerateRequest{}
+		if err := prototext.Unmarshal([]byte(seed), req); err != nil {
+			f.Fatal(err)
+		}
+		data, err := proto.Marshal(req)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	info := ModelInfo{Name: "m", State: ModelReady, VocabularySize: vocabularySize, MaxContext: maxContext}
+	plain := info
+	plain.Name = "ids"
+	s := &Server{models: models{
+		{Info: info, Tokenizer: byteTokenizer(f), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
+	}}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		req := &infernov1.GenerateRequest{}
+		if proto.Unmarshal(data, req) != nil {
+			return
+		}
+		g, err := s.prepare(req, startOfTests)
+		if err != nil {
+			return
+		}
+		r := g.request
+		room := maxContext - len(r.Prompt)
+		if r.ID == "" || len(r.Prompt) == 0 || room < 1 || r.Stop.MaxTokens > room || r.Stop.MinTokens > room || len(r.Stop.StopTokens) > 16 {
+			t.Errorf("accepted %+v of %v", r, req)
+		}
+		if s := r.Sampling; !(s.Temperature >= 0) || math.IsInf(float64(s.Temperature), 0) || !(s.TopP > 0 && s.TopP <= 1) || s.TopK < 0 || !(s.MinP >= 0 && s.MinP <= 1) {
+			t.Errorf("accepted %+v of %v", s, req)
+		}
+		for _, id := range slices.Concat(r.Prompt, r.Stop.StopTokens) {
+			if id < 0 || id >= vocabularySize {
+				t.Errorf("accepted token %d of %v", id, req)
+			}
+		}
+	})
+}
