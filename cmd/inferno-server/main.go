@@ -63,7 +63,7 @@ func run() int {
 		Version:       version,
 		Log:           log,
 		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
-		Architectures: map[string]model.Builder{"llama": llama.Build},
+		Architectures: map[string]model.Builder{"llama": llama.New},
 		Registry:      static.New(),
 		Cut:           cut,
 	})

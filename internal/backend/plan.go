@@ -36,11 +36,11 @@ func newPlan(ctx context.Context, loader *model.Loader, checkpoint *model.Checkp
 	}
 	p.limits = model.Limits{MaxTokens: stepTokens(c, o.Device.Info()), MaxSeqs: c.MaxBatch, MaxRows: c.MaxBatch, Context: contextLimit}
 	o.Limits = p.limits
-	need, err := loader.Measure(ctx, checkpoint, o)
+	need, kv, err := loader.Measure(ctx, checkpoint, o)
 	if err != nil {
 		return p, err
 	}
-	p.kv = need.KV
+	p.kv = kv
 	blockBytes := p.kv.BlockBytes(p.blockSize)
 	p.blocks = int(int64(c.KVMemory) / blockBytes)
 	if tokens := p.blocks * p.blockSize; tokens < max(c.Context, p.blockSize) {

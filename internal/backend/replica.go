@@ -100,20 +100,17 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	if r.device, err = b.o.OpenDevice(); err != nil {
 		return err
 	}
-	dtype, err := model.ParseWeightType(c.DType)
-	if err != nil {
-		return err
-	}
-	options := model.Options{Device: r.device, DType: dtype, Progress: b.progress(r.name)}
-	plan, err := newPlan(checkpoint, options, c)
+	loader := &model.Loader{Architectures: b.o.Architectures}
+	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: b.progress(r.name)}
+	plan, err := newPlan(ctx, loader, checkpoint, options, c)
 	if err != nil {
 		return err
 	}
 	if r.pool, err = b.newPool(r.name, r.device, plan.bytes); err != nil {
 		return err
 	}
-	options.Memory, options.Limits = r.pool, plan.limits
-	loaded, err := model.Loader{Architectures: b.o.Architectures}.Load(ctx, checkpoint, options)
+	options.Allocator, options.Limits = r.pool, plan.limits
+	loaded, err := loader.Load(ctx, checkpoint, options)
 	if err != nil {
 		return err
 	}
@@ -187,22 +184,20 @@ func (r *replica) keepProbing(ctx context.Context, changed func()) {
 }
 
 func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokenizer.Tokenizer) {
-	d := c.Defaults()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.model.Engine = server.FromEngine(r.engine)
 	r.model.Tokenizer = tokens
 	r.model.EndTokens = endTokens(c, tokens)
-	r.model.Defaults = server.GenerationDefaults{Temperature: d.Temperature, TopK: d.TopK, TopP: d.TopP, MinP: d.MinP}
+	r.model.Defaults = generationDefaults(c.Generation)
 	info := &r.model.Info
 	info.State, info.Reason, info.Since = server.ModelReady, "", time.Now()
 	info.Revision = c.Revision()
 	info.Architecture = c.Config.Architecture
-	info.Parameters = c.Parameters()
-	info.WeightType = c.WeightType().String()
-	info.KVType = p.layout.DType.String()
+	info.Parameters, info.WeightType = c.Parameters()
+	info.KVType = p.kv.DType.String()
 	info.Device = deviceName(r.device.Info())
-	info.VocabularySize = c.Config.VocabSize
+	info.VocabularySize = c.Config.Vocab
 	info.MaxContext = r.engine.Context()
 	info.MaxBatch = b.o.Config.MaxBatch
 	info.MaxQueue = b.o.Config.MaxQueue
@@ -296,28 +291,48 @@ func openTokenizer(path string, c *model.Checkpoint) (*tokenizer.Tokenizer, erro
 	var t *tokenizer.Tokenizer
 	var err error
 	if c.GGUF() != nil {
-		t, err = tokenizer.FromGGUF(c.GGUF())
+		t, err = tokenizer.FromGGUF(c.GGUF().Metadata())
 	} else {
 		t, err = tokenizer.LoadDir(path)
 	}
 	if errors.Is(err, tokenizer.ErrNoTokenizer) {
 		return nil, nil
 	}
-	if err == nil && t.NumTokens() > c.Config.VocabSize {
-		return nil, fmt.Errorf("tokenizer: %d tokens, want at most the %d of the model's vocabulary", t.NumTokens(), c.Config.VocabSize)
+	if err == nil && t.NumTokens() > c.Config.Vocab {
+		return nil, fmt.Errorf("tokenizer: %d tokens, want at most the %d of the model's vocabulary", t.NumTokens(), c.Config.Vocab)
 	}
 	return t, err
 }
 
 // endTokens are those of the checkpoint's configuration and of its tokenizer.
 func endTokens(c *model.Checkpoint, t *tokenizer.Tokenizer) []int32 {
-	ids := slices.Clone(c.EndTokens())
+	ids := slices.Clone(c.Config.EOS)
 	if t != nil {
 		ids = append(ids, t.EndTokens()...)
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)
 }
+
+// generationDefaults are the checkpoint's; one that wants no sampling gets greedy decoding.
+func generationDefaults(g model.GenerationDefaults) server.GenerationDefaults {
+	d := server.GenerationDefaults{Temperature: toFloat32(g.Temperature), TopK: g.TopK, TopP: toFloat32(g.TopP), MinP: toFloat32(g.MinP)}
+	if g.DoSample != nil && !*g.DoSample {
+		d.Temperature = new(float32)
+	}
+	return d
+}
+
+func toFloat32(v *float64) *float32 {
+	if v == nil {
+		return nil
+	}
+	f := float32(*v)
+	return &f
+}
+
+// weightTypes are the values of --dtype; auto keeps the checkpoint's.
+var weightTypes = map[string]device.DType{"auto": 0, "f32": device.F32, "f16": device.F16, "bf16": device.BF16}
 
 func deviceName(i device.Info) string {
 	return fmt.Sprintf("%s: %s (%s)", i.Kind, i.Name, i.Features)
@@ -344,4 +359,3 @@ func (b *backend) progress(name string) func(loaded, total int64) {
 		}
 	}
 }
-

@@ -33,7 +33,7 @@ func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
 	t.Cleanup(func() { _ = c.Close() })
 	loader := model.Loader{Architectures: map[string]model.Builder{"llama": llama.New}}
 	o := model.Options{Device: d, Limits: model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32, Context: 112}}
-	need, err := loader.Measure(t.Context(), c, o)
+	need, _, err := loader.Measure(t.Context(), c, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -476,6 +476,29 @@ func TestProbeOfABusyEngineTakesTheNextToken(t *testing.T) {
 	})
 }
 
+func TestProbeIsAboutTheModelNotAboutOneRequest(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, Options{}).slow(stepTime)
+			r.model.broken = broken
+			answer := make(chan error, 1)
+			go func() { answer <- r.Probe(t.Context()) }()
+			bad := r.submit(t, t.Context(), &Request{ID: "bad", Prompt: []int32{poison}})
+			synctest.Wait() // so that the request's step comes after the question
+			r.run(t)
+			if _, _, err := readAll(bad); !errors.Is(err, ErrNotFinite) {
+				t.Errorf("the request ended with %v", err)
+			}
+			if err := <-answer; broken != errors.Is(err, ErrNotFinite) || !broken && err != nil {
+				t.Errorf("broken model: %v; the probe got %v", broken, err)
+			}
+			if s := r.Stats(); s.NotFinite != 1 {
+				t.Errorf("stats: %+v", s)
+			}
+		})
+	}
+}
+
 func TestProbeGivesUpWithItsContext(t *testing.T) {
 	r := newRig(t, Options{}) // not running
 	ctx, cancel := context.WithCancel(t.Context())

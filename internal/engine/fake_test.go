@@ -138,6 +138,7 @@ type fakeModel struct {
 	device  *fakeDevice
 	forward func(b *model.Batch) // called first; nil: nothing
 	empty   bool                 // only what the engine itself needs: for benchmarks
+	broken  bool                 // all logits are NaN
 }
 
 func (m *fakeModel) Config() *model.Config { return &model.Config{Vocab: fakeVocabulary} }
@@ -180,7 +181,7 @@ func (m *fakeModel) Forward(b *model.Batch, kv *model.KV) {
 		out := logits[r*b.Logits.Cols:]
 		h := digest(seen)
 		out[0], out[1], out[2] = uint32(h), uint32(h>>32), 0
-		if slices.Contains(seen, poison) {
+		if m.broken || slices.Contains(seen, poison) {
 			out[2] = math.Float32bits(float32(math.NaN()))
 		}
 	}

@@ -206,3 +206,22 @@ func (c *Checkpoint) storedName(name string) string {
 	}
 	return name
 }
+
+// Parameters is the number of weights, and the type that most of them are stored in, as the files spell it.
+func (c *Checkpoint) Parameters() (count int64, mostType string) {
+	byType := map[string]int64{}
+	for _, t := range c.tensors {
+		elements := int64(1)
+		for _, n := range t.Shape {
+			elements *= int64(n)
+		}
+		count += elements
+		byType[t.Type] += elements
+	}
+	for name, n := range byType {
+		if n > byType[mostType] || n == byType[mostType] && name < mostType {
+			mostType = name
+		}
+	}
+	return count, mostType
+}

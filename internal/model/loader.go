@@ -68,13 +68,16 @@ func (n Need) Total() (bytes int64) {
 	return bytes
 }
 
-// Measure finds what Load would allocate, without allocating or reading; o.Allocator is not used. It runs the builder itself, so that the
-// two cannot differ.
-func (l *Loader) Measure(ctx context.Context, c *Checkpoint, o Options) (Need, error) {
+// Measure finds what Load would allocate and how the model caches keys and values, without allocating or reading; o.Allocator is not used.
+// It runs the builder itself, so that the two cannot differ.
+func (l *Loader) Measure(ctx context.Context, c *Checkpoint, o Options) (Need, KVLayout, error) {
 	scale := &scales{}
 	o.Allocator, o.measure = scale, true
-	_, err := l.Load(ctx, c, o)
-	return scale.need, err
+	m, err := l.Load(ctx, c, o)
+	if err != nil {
+		return Need{}, KVLayout{}, err
+	}
+	return scale.need, m.KVLayout(), nil
 }
 
 // scales is an Allocator that only counts, as a memory.Pool would.

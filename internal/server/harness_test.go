@@ -401,3 +401,5 @@ func faultsOf(s *status.Status) map[string]string {
 	}
 	return found
 }
+
+func grpcCode(err error) codes.Code { return status.Code(err) }

@@ -24,7 +24,9 @@ func TestRequestsAreChecked(t *testing.T) {
 		text = `model:"m" text:"hi" `
 		ids  = `model:"m" token_ids{ids:[1,2]} `
 	)
-	many := func(n int, id uint32) string { return strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%d,", id), n), ",") }
+	many := func(n int, id uint32) string {
+		return strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%d,", id), n), ",")
+	}
 	rows := []struct {
 		name, request string
 		at            string

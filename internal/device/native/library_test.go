@@ -33,7 +33,7 @@ func newLibraries(t *testing.T) *libraries {
 	l := &libraries{folder: t.TempDir()}
 	for _, source := range sources {
 		object := filepath.Join(l.folder, strings.TrimSuffix(filepath.Base(source), ".c")+".o")
-		l.gcc(t, "-O1", "-Dinferno_device_table=cpu_device_table", "-c", source, "-o", object)
+		l.gcc(t, "-O0", "-Dinferno_device_table=cpu_device_table", "-c", source, "-o", object)
 		l.objects = append(l.objects, object)
 	}
 	return l

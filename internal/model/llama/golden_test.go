@@ -63,7 +63,7 @@ func load(t testing.TB, path string, o model.Options, kvBytes int64) (model.Mode
 			t.Error(err)
 		}
 	})
-	need, err := loader.Measure(t.Context(), c, o)
+	need, _, err := loader.Measure(t.Context(), c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
