@@ -54,7 +54,7 @@ func TestRequestsGetTheSameTokensAloneAndAmongOthers(t *testing.T) {
 			r := newRig(t, Options{NumBlocks: c.blocks})
 			streams := make([]*Stream, len(requests))
 			for i, q := range requests {
-				streams[i] = r.submit(t, t.Context(), q)
+				streams[i] = r.submit(t.Context(), t, q)
 			}
 			r.run(t)
 			for i, q := range requests {
@@ -65,7 +65,7 @@ func TestRequestsGetTheSameTokensAloneAndAmongOthers(t *testing.T) {
 				t.Errorf("in the end: %+v", s)
 			}
 			for _, q := range requests[:4] { // alone, on the same engine
-				wantReference(t, r, q, r.submit(t, t.Context(), q))
+				wantReference(t, r, q, r.submit(t.Context(), t, q))
 			}
 		})
 	}
@@ -99,7 +99,7 @@ func TestStopping(t *testing.T) {
 				t.Fatalf("the reference makes %d tokens (%v), want %d (%v)", len(want), reason, c.tokens, c.reason)
 			}
 			r := newRig(t, Options{}).run(t)
-			wantReference(t, r, &q, r.submit(t, t.Context(), &q))
+			wantReference(t, r, &q, r.submit(t.Context(), t, &q))
 		})
 	}
 }
@@ -111,7 +111,7 @@ func TestMinTokensKeepsEndTokensFromBeingGenerated(t *testing.T) {
 		q.Stop.StopTokens = append(q.Stop.StopTokens, 40+id)
 	}
 	r := newRig(t, Options{}).run(t)
-	got, _, err := readAll(r.submit(t, t.Context(), q))
+	got, _, err := readAll(r.submit(t.Context(), t, q))
 	if err != nil || len(got) < 5 {
 		t.Fatalf("got %v, %v", got, err)
 	}
@@ -154,7 +154,7 @@ func leaveIn(t *testing.T, phase Phase, leave func(*rig, func(), *Stream), want 
 	}
 	var streams []*Stream
 	for _, q := range others {
-		streams = append(streams, r.submit(t, t.Context(), q))
+		streams = append(streams, r.submit(t.Context(), t, q))
 	}
 	leaver := &Request{ID: "leaver", Prompt: prompt(60, 3), Stop: Stopping{MaxTokens: 100}}
 	if phase == Decoding {
@@ -167,7 +167,7 @@ func leaveIn(t *testing.T, phase Phase, leave func(*rig, func(), *Stream), want 
 		leave = func(*rig, func(), *Stream) {}
 	}
 	defer cancel()
-	s := r.submit(t, ctx, leaver)
+	s := r.submit(ctx, t, leaver)
 	time.Sleep(moment)
 	synctest.Wait()
 	before := r.Stats()
@@ -203,7 +203,7 @@ func TestNoDeviceWorkAfterTheDeadline(t *testing.T) {
 		r := newRig(t, Options{MaxBatch: 1}).slow(stepTime)
 		ctx, cancel := context.WithTimeout(t.Context(), stepTime)
 		defer cancel()
-		s := r.submit(t, ctx, &Request{ID: "late", Prompt: prompt(4, 1)})
+		s := r.submit(ctx, t, &Request{ID: "late", Prompt: prompt(4, 1)})
 		time.Sleep(2 * stepTime)
 		r.run(t)
 		if _, _, err := readAll(s); !errors.Is(err, context.DeadlineExceeded) {
@@ -220,7 +220,7 @@ func TestNoDeviceWorkAfterTheDeadline(t *testing.T) {
 
 func TestTheLoopItselfSeesADeadline(t *testing.T) {
 	r := newRig(t, Options{})
-	s := r.submit(t, t.Context(), &Request{ID: "late", Prompt: prompt(4, 1)})
+	s := r.submit(t.Context(), t, &Request{ID: "late", Prompt: prompt(4, 1)})
 	s.seq.deadline = time.Now().Add(-time.Second) // of a context whose timer is behind
 	r.run(t)
 	if _, _, err := readAll(s); !errors.Is(err, context.DeadlineExceeded) || r.device.steps != 0 {
@@ -232,8 +232,8 @@ func TestSlowReaderStallsNobodyAndLosesNothing(t *testing.T) {
 	r := newRig(t, Options{}).run(t)
 	slow := &Request{ID: "slow", Prompt: prompt(3, 5), Stop: Stopping{MaxTokens: 100}}
 	fast := &Request{ID: "fast", Prompt: prompt(3, 6), Stop: Stopping{MaxTokens: 200}}
-	s := r.submit(t, t.Context(), slow)
-	wantReference(t, r, fast, r.submit(t, t.Context(), fast))
+	s := r.submit(t.Context(), t, slow)
+	wantReference(t, r, fast, r.submit(t.Context(), t, fast))
 	got, fin, err := s.Next(t.Context())
 	want, _ := reference(slow, r.Context())
 	if err != nil || fin == nil || !slices.Equal(got, want) {
@@ -245,7 +245,7 @@ func TestTokensOfASharedStepArriveTogetherWithTheirTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		watch := &recorder{}
 		r := newRig(t, Options{MaxBatchTokens: 8, Observer: watch}).slow(stepTime).run(t)
-		s := r.submit(t, t.Context(), &Request{ID: "a", Prompt: prompt(20, 1), Stop: Stopping{MaxTokens: 3},
+		s := r.submit(t.Context(), t, &Request{ID: "a", Prompt: prompt(20, 1), Stop: Stopping{MaxTokens: 3},
 			Arrived: time.Now().Add(-5 * time.Millisecond)})
 		tokens, fin, err := s.Next(t.Context())
 		if len(tokens) != 1 || fin != nil || err != nil {
@@ -289,8 +289,8 @@ func (w *recorder) ObserveRequest(r *RequestInfo) {
 func TestStatsDuringAStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{MaxBatch: 1}).slow(time.Minute).run(t)
-		r.submit(t, t.Context(), &Request{ID: "a", Prompt: prompt(9, 1), Stop: Stopping{MaxTokens: 2}})
-		r.submit(t, t.Context(), &Request{ID: "b", Prompt: prompt(9, 1), Stop: Stopping{MaxTokens: 2}})
+		r.submit(t.Context(), t, &Request{ID: "a", Prompt: prompt(9, 1), Stop: Stopping{MaxTokens: 2}})
+		r.submit(t.Context(), t, &Request{ID: "b", Prompt: prompt(9, 1), Stop: Stopping{MaxTokens: 2}})
 		time.Sleep(10 * time.Second)
 		if s := r.Stats(); s.InStep != 10*time.Second || s.Running != 1 || s.Queued != 1 || time.Since(s.Heartbeat) < 10*time.Second {
 			t.Errorf("in a step: %+v", s)
@@ -342,7 +342,7 @@ func TestSubmitRefusesAtOnce(t *testing.T) {
 	for _, id := range []string{"a", "b"} {
 		q := good
 		q.ID = id
-		r.submit(t, t.Context(), &q)
+		r.submit(t.Context(), t, &q)
 		if _, err := r.Submit(t.Context(), &q); !errors.Is(err, ErrDuplicateID) {
 			t.Errorf("%s twice: %v", id, err)
 		}
@@ -373,8 +373,8 @@ func TestSubmitRefusesAtOnce(t *testing.T) {
 func TestNotFiniteEndsItsOwnRequestAlone(t *testing.T) {
 	r := newRig(t, Options{}).run(t)
 	good := &Request{ID: "good", Prompt: prompt(9, 1), Stop: Stopping{MaxTokens: 20}}
-	s := r.submit(t, t.Context(), good)
-	bad := r.submit(t, t.Context(), &Request{ID: "bad", Prompt: []int32{1, poison, 2}})
+	s := r.submit(t.Context(), t, good)
+	bad := r.submit(t.Context(), t, &Request{ID: "bad", Prompt: []int32{1, poison, 2}})
 	if tokens, fin, err := readAll(bad); !errors.Is(err, ErrNotFinite) || fin != nil || len(tokens) != 0 {
 		t.Errorf("got %v, %v, %v", tokens, fin, err)
 	}
@@ -404,7 +404,7 @@ func TestLostDeviceEndsEverything(t *testing.T) {
 			breakIt(r)
 			var streams []*Stream
 			for i := range 4 {
-				streams = append(streams, r.submit(t, t.Context(), &Request{ID: fmt.Sprint(i), Prompt: prompt(4, i)}))
+				streams = append(streams, r.submit(t.Context(), t, &Request{ID: fmt.Sprint(i), Prompt: prompt(4, i)}))
 			}
 			probe := make(chan error, 1)
 			r.run(t)
@@ -460,7 +460,7 @@ func TestProbeOfABusyEngineTakesTheNextToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{MaxBatch: 1}).slow(stepTime).run(t)
 		q := &Request{ID: "a", Prompt: prompt(4, 1), Stop: Stopping{MaxTokens: 20}}
-		s := r.submit(t, t.Context(), q)
+		s := r.submit(t.Context(), t, q)
 		time.Sleep(3*stepTime + stepTime/2)
 		began := time.Now()
 		if err := r.Probe(t.Context()); err != nil {
@@ -483,7 +483,7 @@ func TestProbeIsAboutTheModelNotAboutOneRequest(t *testing.T) {
 			r.model.broken = broken
 			answer := make(chan error, 1)
 			go func() { answer <- r.Probe(t.Context()) }()
-			bad := r.submit(t, t.Context(), &Request{ID: "bad", Prompt: []int32{poison}})
+			bad := r.submit(t.Context(), t, &Request{ID: "bad", Prompt: []int32{poison}})
 			synctest.Wait() // so that the request's step comes after the question
 			r.run(t)
 			if _, _, err := readAll(bad); !errors.Is(err, ErrNotFinite) {
@@ -516,7 +516,7 @@ func TestDrainFinishesAndCloseAborts(t *testing.T) {
 		var streams []*Stream
 		for i := range 4 {
 			requests = append(requests, &Request{ID: fmt.Sprint(i), Prompt: prompt(4, i+1), Stop: Stopping{MaxTokens: 10 * (i/2 + 1)}})
-			streams = append(streams, r.submit(t, t.Context(), requests[i]))
+			streams = append(streams, r.submit(t.Context(), t, requests[i]))
 		}
 		time.Sleep(3 * stepTime)
 		r.Drain()
@@ -545,7 +545,7 @@ func TestDrainFinishesAndCloseAborts(t *testing.T) {
 
 func TestCloseBeforeRunEndsWhatWaits(t *testing.T) {
 	r := newRig(t, Options{})
-	s := r.submit(t, t.Context(), &Request{ID: "a", Prompt: prompt(4, 1)})
+	s := r.submit(t.Context(), t, &Request{ID: "a", Prompt: prompt(4, 1)})
 	r.Close()
 	if _, _, err := readAll(s); !errors.Is(err, ErrAborted) {
 		t.Errorf("got %v", err)
@@ -556,21 +556,22 @@ func TestCloseBeforeRunEndsWhatWaits(t *testing.T) {
 }
 
 func TestRunEndsWithItsContext(t *testing.T) {
-	r := newRig(t, Options{})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	s := r.submit(t, t.Context(), &Request{ID: "a", Prompt: prompt(4, 1)})
-	if _, _, err := s.Next(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("Run returned %v", err)
-	}
-	if _, _, err := readAll(s); err != nil && !errors.Is(err, ErrAborted) {
-		t.Errorf("the stream ended with %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{}).slow(stepTime)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { r.done <- r.Run(ctx) }()
+		s := r.submit(t.Context(), t, &Request{ID: "a", Prompt: prompt(4, 1)})
+		if _, _, err := s.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := <-r.done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+		if _, _, err := readAll(s); !errors.Is(err, ErrAborted) {
+			t.Errorf("the stream ended with %v", err)
+		}
+	})
 }
 
 // TestClientsComeAndGo has many clients submit, read, leave and probe at once, with blocks for a few: whoever stays gets his tokens.
@@ -582,7 +583,7 @@ func TestClientsComeAndGo(t *testing.T) {
 			for i := range 12 {
 				ctx, cancel := context.WithCancel(t.Context())
 				q := &Request{ID: fmt.Sprint(c, ".", i), Prompt: prompt(1+(c*i)%50, c+i), Stop: Stopping{MaxTokens: 1 + (c*7+i)%40}}
-				s := r.submit(t, ctx, q)
+				s := r.submit(ctx, t, q)
 				switch (c + i) % 6 {
 				case 0:
 					cancel()
@@ -619,7 +620,7 @@ func TestAbortAll(t *testing.T) {
 	r := newRig(t, Options{})
 	var streams []*Stream
 	for i := range 3 {
-		streams = append(streams, r.submit(t, t.Context(), &Request{ID: fmt.Sprint(i), Prompt: prompt(4, i)}))
+		streams = append(streams, r.submit(t.Context(), t, &Request{ID: fmt.Sprint(i), Prompt: prompt(4, i)}))
 	}
 	if got := r.Abort("1", "7"); !slices.Equal(got, []string{"1"}) {
 		t.Errorf("Abort(1, 7) = %v", got)
@@ -667,7 +668,7 @@ func TestWarmupChoosesTheTokenBudget(t *testing.T) {
 				}
 				r.run(t)
 				q := &Request{ID: "after", Prompt: prompt(100, 1), Stop: Stopping{MaxTokens: 3}}
-				wantReference(t, r, q, r.submit(t, t.Context(), q))
+				wantReference(t, r, q, r.submit(t.Context(), t, q))
 			})
 		})
 	}
@@ -755,7 +756,7 @@ func TestALastTokenComesWithTheFinish(t *testing.T) {
 	r := newRig(t, Options{}).run(t)
 	for i := range 50 {
 		q := &Request{ID: fmt.Sprint(i), Prompt: prompt(2, i), Stop: Stopping{MaxTokens: 2}}
-		s := r.submit(t, t.Context(), q)
+		s := r.submit(t.Context(), t, q)
 		for {
 			tokens, fin, err := s.Next(t.Context())
 			if err != nil || len(tokens) == 0 {
@@ -765,7 +766,7 @@ func TestALastTokenComesWithTheFinish(t *testing.T) {
 				break
 			}
 		}
-		if tokens, fin, err := s.Next(t.Context()); err != io.EOF || fin != nil || tokens != nil {
+		if tokens, fin, err := s.Next(t.Context()); !errors.Is(err, io.EOF) || fin != nil || tokens != nil {
 			t.Fatalf("after the end: %v, %v, %v", tokens, fin, err)
 		}
 	}

@@ -31,7 +31,6 @@ type fakeDevice struct {
 	sync    func() error // what Sync does first; nil: nothing
 	arrives []func()     // downloads under way
 	steps   int
-	uploads int // bytes
 	failed  error
 }
 
@@ -66,7 +65,6 @@ func view[T any](d *fakeDevice, t device.Tensor) []T {
 }
 
 func (d *fakeDevice) Upload(dst device.Ptr, src []byte) {
-	d.uploads += len(src)
 	copy(d.bytes(dst, len(src)), src)
 }
 
@@ -273,7 +271,7 @@ func (r *rig) slow(d time.Duration) *rig {
 	return r
 }
 
-func (r *rig) submit(t testing.TB, ctx context.Context, q *Request) *Stream {
+func (r *rig) submit(ctx context.Context, t testing.TB, q *Request) *Stream {
 	t.Helper()
 	s, err := r.Submit(ctx, q)
 	if err != nil {

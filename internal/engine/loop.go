@@ -45,7 +45,8 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer context.AfterFunc(ctx, func() { e.setState(closing) })()
+	release := context.AfterFunc(ctx, func() { e.setState(closing) })
+	defer release()
 	defer func() {
 		if r := recover(); r != nil {
 			e.log.Error("engine loop panicked", "panic", r, "stack", string(debug.Stack()))
@@ -311,37 +312,6 @@ func (e *Engine) endStream(seq *sequence, now time.Time) {
 	if e.observer != nil {
 		e.observer.ObserveRequest(info)
 	}
-}
-
-// info sums a request up at its end.
-func (s *sequence) info(now time.Time) *RequestInfo {
-	i := &RequestInfo{
-		ID: s.request.ID, Reason: s.finish, Err: s.err,
-		Usage:   Usage{PromptTokens: s.prompt, CompletionTokens: s.generated()},
-		Timings: Timings{Total: now.Sub(s.arrived), Preemptions: s.preemptions},
-	}
-	t := &i.Timings
-	switch {
-	case s.started.IsZero():
-		t.Queued = t.Total
-	case s.first.IsZero():
-		t.Queued, t.Prefill = s.started.Sub(s.arrived), now.Sub(s.started)
-	default:
-		t.Queued, t.Prefill, t.Decode = s.started.Sub(s.arrived), s.first.Sub(s.started), s.last.Sub(s.first)
-	}
-	return i
-}
-
-func (e *Engine) publishGauges() {
-	s, c := e.scheduler, &e.counters
-	probes := 0
-	if e.turn.probing {
-		probes = 1
-	}
-	c.running.Store(int64(len(s.running) - min(probes, len(s.running))))
-	c.blocksUsed.Store(int64(s.blocks.total() - s.blocks.numFree()))
-	c.suspended.Store(int64(s.suspended))
-	c.preemptions.Store(s.preemptions)
 }
 
 // stop is the last thing that the loop does: it ends every stream and probe that is left. Without a cause the rest is aborted, and the

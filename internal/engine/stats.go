@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"math"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,25 @@ type RequestInfo struct {
 	Err     error
 	Usage   Usage
 	Timings Timings
+}
+
+// info sums a request up at its end.
+func (s *sequence) info(now time.Time) *RequestInfo {
+	i := &RequestInfo{
+		ID: s.request.ID, Reason: s.finish, Err: s.err,
+		Usage:   Usage{PromptTokens: s.prompt, CompletionTokens: s.generated()},
+		Timings: Timings{Total: now.Sub(s.arrived), Preemptions: s.preemptions},
+	}
+	t := &i.Timings
+	switch {
+	case s.started.IsZero():
+		t.Queued = t.Total
+	case s.first.IsZero():
+		t.Queued, t.Prefill = s.started.Sub(s.arrived), now.Sub(s.started)
+	default:
+		t.Queued, t.Prefill, t.Decode = s.started.Sub(s.arrived), s.first.Sub(s.started), s.last.Sub(s.first)
+	}
+	return i
 }
 
 // counters are written by the loop, but for queued and rejected, and read by anyone. Times are since Engine.born.
@@ -123,10 +143,10 @@ func (c *counters) endStep(s *StepInfo, now time.Duration) {
 }
 
 func (c *counters) countEnd(r *RequestInfo) {
-	switch r.Err {
-	case nil:
+	switch {
+	case r.Err == nil:
 		c.finished.Add(1)
-	case ErrNotFinite:
+	case errors.Is(r.Err, ErrNotFinite):
 		c.notFinite.Add(1)
 	}
 }
@@ -136,6 +156,18 @@ func (c *counters) clearGauges() {
 		gauge.Store(0)
 	}
 	c.stepBegan.Store(noStep)
+}
+
+func (e *Engine) publishGauges() {
+	s, c := e.scheduler, &e.counters
+	probes := 0
+	if e.turn.probing {
+		probes = 1
+	}
+	c.running.Store(int64(len(s.running) - min(probes, len(s.running))))
+	c.blocksUsed.Store(int64(s.blocks.total() - s.blocks.numFree()))
+	c.suspended.Store(int64(s.suspended))
+	c.preemptions.Store(s.preemptions)
 }
 
 // observeStartGap smooths over about eight starts.

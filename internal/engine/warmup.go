@@ -21,11 +21,12 @@ func (e *Engine) Warmup(ctx context.Context) error {
 	limit := e.scheduler.maxTokens
 	most := min(limit, e.context-1)
 	n := min(firstTrial, most)
-	took, err := e.trial(ctx, n) // the very first pays for pages and caches
-	if err != nil {
+	if _, err := e.trial(ctx, n); err != nil { // the very first pays for pages and caches
 		return err
 	}
+	var took time.Duration
 	for {
+		var err error
 		if took, err = e.trial(ctx, n); err != nil {
 			return err
 		}

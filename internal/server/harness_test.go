@@ -33,14 +33,18 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The model of the tests: bytes are tokens 0 to 255, then come the special tokens <s>, which starts every text, and </s>. The
+// The model of the tests: bytes are tokens 0 to 255, then come the special tokens <s>, which starts every text, </s>, and a long one. The
 // logits are wider than the tokenizer, as those of real models are.
 const (
 	bosID          = 256
 	eosID          = 257
+	longID         = 258
 	vocabularySize = 260
 	maxContext     = 32
 )
+
+// longToken is a special token of much text.
+var longToken = "<" + strings.Repeat("long", 16) + ">"
 
 // byteTokenizer is the tokenizer of the tests.
 func byteTokenizer(t testing.TB) *tokenizer.Tokenizer {
@@ -55,7 +59,7 @@ func byteTokenizer(t testing.TB) *tokenizer.Tokenizer {
 		}
 	}
 	file := map[string]any{
-		"version": "1.0", "added_tokens": []any{special(bosID, "<s>"), special(eosID, "</s>")},
+		"version": "1.0", "added_tokens": []any{special(bosID, "<s>"), special(eosID, "</s>"), special(longID, longToken)},
 		"normalizer":    nil,
 		"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
 		"post_processor": map[string]any{

@@ -50,7 +50,7 @@ type activations struct {
 	attention device.Tensor // [n, h·k]
 	gate, up  device.Tensor // [n, f]
 	rope      device.Tensor // [n, k]
-	last      device.Tensor // [r, d] the rows that want logits
+	last      device.Tensor // [r, d] the residual stream of the rows that want logits
 }
 
 // New is the model.Builder of this architecture.
@@ -130,11 +130,11 @@ func (a *activations) allocate(from memory.Allocator, c *model.Config, l model.L
 	return nil
 }
 
-// top is the first n rows of all of a, and r of last.
-func (a *activations) top(n, r int) activations {
+// top is the first n rows of all of a; of last at most what it has.
+func (a *activations) top(n int) activations {
 	return activations{
 		x: a.x.Top(n), normed: a.normed.Top(n), q: a.q.Top(n), key: a.key.Top(n), value: a.value.Top(n), attention: a.attention.Top(n),
-		gate: a.gate.Top(n), up: a.up.Top(n), rope: a.rope.Top(n), last: a.last.Top(r),
+		gate: a.gate.Top(n), up: a.up.Top(n), rope: a.rope.Top(n), last: a.last.Top(min(n, a.last.Rows)),
 	}
 }
 
@@ -147,7 +147,8 @@ func (m *Model) KVLayout() model.KVLayout { return m.kvLayout }
 // Forward enqueues a step of n tokens. All that it reads but the weights lies in b and kv.
 func (m *Model) Forward(b *model.Batch, kv *model.KV) {
 	d, eps := m.device, m.config.Epsilon
-	a := m.act.top(b.Tokens.Len(), b.LogitRows.Len())
+	n, r := b.Tokens.Len(), b.LogitRows.Len()
+	a := m.act.top(n)
 
 	d.Embed(a.x, m.embedding, b.Tokens)
 	d.RopeTable(a.rope, b.Positions, m.freq, m.ropeScale)
@@ -155,17 +156,22 @@ func (m *Model) Forward(b *model.Batch, kv *model.KV) {
 		l := &m.layers[i]
 		d.RMSNorm(a.normed, a.x, l.attentionNorm, eps)
 		m.attend(l, &a, b, kv, i)
+		if i == len(m.layers)-1 {
+			if r == 0 {
+				return
+			}
+			// The cache is written: from here on only the rows that want logits matter.
+			wanted := m.act.top(r)
+			d.GatherRows(wanted.last, a.x, b.LogitRows)
+			a, a.x = wanted, wanted.last
+		}
 		d.RMSNorm(a.normed, a.x, l.mlpNorm, eps)
 		m.project(a.normed, l.gate.to(a.gate), l.up.to(a.up))
 		d.SwiGLU(a.gate, a.gate, a.up)
 		m.project(a.gate, l.down.addTo(a.x))
 	}
-	if b.LogitRows.Len() == 0 {
-		return
-	}
-	d.GatherRows(a.last, a.x, b.LogitRows)
-	d.RMSNorm(a.last, a.last, m.norm, eps)
-	m.project(a.last, device.Product{W: m.head, Out: b.Logits})
+	d.RMSNorm(a.normed, a.x, m.norm, eps)
+	m.project(a.normed, device.Product{W: m.head, Out: b.Logits})
 }
 
 // attend adds layer i's attention over a.normed to a.x.

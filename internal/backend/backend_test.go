@@ -1,0 +1,350 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/inferno-serve/inferno/internal/config"
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/device/native"
+	"github.com/inferno-serve/inferno/internal/discovery"
+	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/model"
+	"github.com/inferno-serve/inferno/internal/model/llama"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const tiny = "../model/testdata/llama"
+
+// running is a backend in this process, on real sockets, a real device and a real model, with faults that a test switches on.
+type running struct {
+	t        *testing.T
+	registry *static.Registry
+	log      logBuffer
+	cut      chan struct{}
+	stop     context.CancelFunc
+	done     chan error
+	gate     chan struct{} // the load waits until it is closed
+	loading  chan struct{} // closed when the load has come to the gate
+	lost     atomic.Bool   // the device fails from now on
+	address  string
+}
+
+// logBuffer tells who waits for a line.
+type logBuffer struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	grown chan struct{}
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text.Write(p)
+	close(b.grown)
+	b.grown = make(chan struct{})
+	return len(p), nil
+}
+
+// field waits for a line with the message and returns the value of key in it.
+func (b *logBuffer) field(ctx context.Context, message, key string) (string, error) {
+	for {
+		b.mu.Lock()
+		text, grown := b.text.String(), b.grown
+		b.mu.Unlock()
+		for line := range strings.Lines(text) {
+			if _, rest, ok := strings.Cut(line, "msg="+message+" "); ok {
+				_, value, _ := strings.Cut(" "+rest, " "+key+"=")
+				value, _, _ = strings.Cut(strings.TrimSpace(value), " ")
+				return value, nil
+			}
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return "", fmt.Errorf("no line %q in:\n%s", message, text)
+		}
+	}
+}
+
+// faulty is a device that fails for good once lost is set.
+type faulty struct {
+	device.Device
+	lost *atomic.Bool
+}
+
+func (f faulty) Sync() error {
+	if f.lost.Load() {
+		return fmt.Errorf("injected: %w", device.ErrLost)
+	}
+	return f.Device.Sync()
+}
+
+func start(t *testing.T, gated bool, change func(*config.Config)) *running {
+	t.Helper()
+	r := &running{
+		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
+		gate: make(chan struct{}), loading: make(chan struct{}),
+	}
+	r.log.grown = make(chan struct{})
+	if !gated {
+		close(r.gate)
+	}
+	c, err := config.Load([]string{"--model=tiny=" + tiny, "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"}, "test", &r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(c)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	go func() {
+		r.done <- Run(ctx, Options{
+			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut,
+			OpenDevice: func() (device.Device, error) {
+				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
+				return faulty{d, &r.lost}, err
+			},
+			Architectures: map[string]model.Builder{"llama": r.build},
+		})
+	}()
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if r.address, err = r.log.field(limited, "listening", "grpc"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			r.log.mu.Lock()
+			defer r.log.mu.Unlock()
+			t.Logf("log:\n%s", r.log.text.String())
+		}
+	})
+	return r
+}
+
+// build is llama.New behind the gate; a measurement of memory passes it too, but holds no device.
+func (r *running) build(ctx context.Context, c *model.Checkpoint, o model.Options) (model.Model, error) {
+	select {
+	case <-r.gate:
+	default:
+		close(r.loading)
+		select {
+		case <-r.gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return llama.New(ctx, c, o)
+}
+
+func (r *running) dial() *grpc.ClientConn {
+	r.t.Helper()
+	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// waitState reads HealthService.Watch until the whole is in the state, and returns that report.
+func (r *running) waitState(want infernov1.HealthState) *infernov1.HealthReport {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	defer cancel()
+	watch, err := infernov1.NewHealthServiceClient(r.dial()).Watch(ctx, &infernov1.WatchRequest{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			r.t.Fatalf("waiting for %v: %v", want, err)
+		}
+		if m.GetReport().GetState() == want {
+			return m.GetReport()
+		}
+	}
+}
+
+func (r *running) end() error {
+	r.t.Helper()
+	r.stop()
+	select {
+	case err := <-r.done:
+		return err
+	case <-time.After(time.Minute):
+		r.t.Fatal("the backend has not ended within a minute")
+		return nil
+	}
+}
+
+// probe runs the real grpc-health-probe.
+func (r *running) probe() int {
+	r.t.Helper()
+	path := filepath.Join("..", "..", "bin", "tools", "grpc-health-probe")
+	if _, err := os.Stat(path); err != nil {
+		if path, err = exec.LookPath("grpc-health-probe"); err != nil {
+			r.t.Skip("grpc-health-probe is not built: `make tools` builds it")
+		}
+	}
+	cmd := exec.Command(path, "-addr="+r.address)
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		r.t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+func TestNotServingWhileLoadingServingAfterATokenWasMade(t *testing.T) {
+	r := start(t, true, nil)
+	<-r.loading
+	if code := r.probe(); code != 4 {
+		t.Errorf("grpc-health-probe exits %d while loading, want 4 (NOT_SERVING)", code)
+	}
+	report := r.waitState(infernov1.HealthState_HEALTH_STATE_STARTING)
+	if len(report.GetComponents()) != 2 || report.GetComponents()[1].GetName() != "model/tiny" || report.GetComponents()[1].GetReason() == "" {
+		t.Errorf("while loading: %v", report)
+	}
+	client := infernov1.NewInferenceServiceClient(r.dial())
+	if _, err := client.Generate(t.Context(), request(1)); status.Code(err) != codes.Unavailable {
+		t.Errorf("Generate while loading: %v, want UNAVAILABLE", err)
+	}
+	if list, err := r.registry.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("announced before the first token: %v %v", list, err)
+	}
+
+	close(r.gate)
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	if code := r.probe(); code != 0 {
+		t.Errorf("grpc-health-probe exits %d, want 0", code)
+	}
+	answer, err := client.Generate(t.Context(), request(7))
+	if err != nil || len(answer.GetCompletions()[0].GetTokenIds()) != 7 {
+		t.Errorf("Generate: %v %v", answer, err)
+	}
+	models, err := infernov1.NewRegistryServiceClient(r.dial()).ListModels(t.Context(), &infernov1.ListModelsRequest{})
+	if err != nil || len(models.GetModels()) != 1 {
+		t.Fatalf("ListModels: %v %v", models, err)
+	}
+	m := models.GetModels()[0]
+	if m.GetState() != infernov1.ModelState_MODEL_STATE_READY || m.GetArchitecture() != "llama" || m.GetVocabularySize() != 320 ||
+		m.GetMaxContext() != 512 || m.GetWeightType() != "F32" || m.GetKvType() != "F32" || m.GetParameters() == 0 ||
+		m.GetRevision() != answer.GetStart().GetModelRevision() || m.GetMemory().GetWeightBytes() == 0 || m.GetMemory().GetKvBytes() == 0 {
+		t.Errorf("ListModels: %v", m)
+	}
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInstanceIsAnnouncedWhileItServes(t *testing.T) {
+	r := start(t, false, nil)
+	events, err := r.registry.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var instance *discovery.Instance
+	for instance == nil {
+		instance = (<-events).Put
+	}
+	if instance.State != discovery.Serving || instance.Address != r.address || len(instance.Models) != 1 || !instance.Models[0].Ready {
+		t.Errorf("announced as %+v", instance)
+	}
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+	for e := range events {
+		if e.RemovedID == instance.ID {
+			return
+		}
+	}
+}
+
+func TestStopDuringLoadEndsAtOnce(t *testing.T) {
+	r := start(t, true, nil)
+	<-r.loading
+	if err := r.end(); err != nil {
+		t.Errorf("%v, want a clean end", err)
+	}
+}
+
+func TestFailedLoadEndsWithItsReason(t *testing.T) {
+	r := start(t, false, func(c *config.Config) { c.Models[0].Path = "../model" })
+	if err := <-r.done; !errors.Is(err, ErrStart) || !strings.Contains(err.Error(), "config.json") {
+		t.Errorf("%v, want ErrStart naming config.json", err)
+	}
+	r.stop()
+}
+
+func TestLostDeviceTurnsHealthAndEndsTheServer(t *testing.T) {
+	r := start(t, false, nil)
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	r.lost.Store(true)
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v, want UNAVAILABLE", err)
+	}
+	if err := <-r.done; !errors.Is(err, device.ErrLost) {
+		t.Errorf("the server ended with %v, want device.ErrLost", err)
+	}
+	if list, err := r.registry.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("still announced: %v %v", list, err)
+	}
+	r.stop()
+}
+
+func TestCutDrainSaysSo(t *testing.T) {
+	r := start(t, false, func(c *config.Config) { c.DrainDelay, c.DrainTimeout = time.Hour, time.Hour })
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	r.stop()
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := r.log.field(limited, "draining", "delay"); err != nil {
+		t.Fatal(err)
+	}
+	close(r.cut)
+	if err := r.end(); !errors.Is(err, ErrCut) {
+		t.Errorf("%v, want ErrCut", err)
+	}
+}
+
+// request asks the tiny model for exactly so many tokens.
+func request(maxTokens uint32) *infernov1.GenerateRequest {
+	greedy, ignore := float32(0), true
+	return &infernov1.GenerateRequest{
+		Model:    "tiny",
+		Input:    &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: []uint32{1, 5, 9}}},
+		Sampling: &infernov1.SamplingParameters{Temperature: &greedy},
+		Stopping: &infernov1.StoppingParameters{MaxTokens: &maxTokens, IgnoreEos: &ignore},
+	}
+}
