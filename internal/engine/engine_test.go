@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -572,6 +573,36 @@ func TestRunEndsWithItsContext(t *testing.T) {
 			t.Errorf("the stream ended with %v", err)
 		}
 	})
+}
+
+// watched is a context that counts who waits for its end.
+type watched struct {
+	context.Context
+	waits atomic.Int64
+}
+
+func (w *watched) AfterFunc(f func()) (stop func() bool) {
+	w.waits.Add(1)
+	stop = context.AfterFunc(w.Context, f)
+	return func() bool { w.waits.Add(-1); return stop() }
+}
+
+func TestAnEndedRequestLetsGoOfItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w := &watched{Context: ctx}
+	r := newRig(t, Options{})
+	s := r.submit(w, t, &Request{ID: "a", Prompt: prompt(4, 1), Stop: Stopping{MaxTokens: 2}})
+	if n := w.waits.Load(); n != 1 {
+		t.Errorf("%d wait while the request lives, want 1", n)
+	}
+	r.run(t)
+	if _, _, err := readAll(s); err != nil {
+		t.Error(err)
+	}
+	if n := w.waits.Load(); n != 0 {
+		t.Errorf("%d wait after its end", n)
+	}
 }
 
 // TestClientsComeAndGo has many clients submit, read, leave and probe at once, with blocks for a few: whoever stays gets his tokens.

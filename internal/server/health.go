@@ -47,7 +47,7 @@ func (s *Server) watchHealth(ctx context.Context, send func(health.Report) error
 	reports := s.health.Watch(ctx)
 	for {
 		select {
-		case <-ctx.Done():
+		case <-s.drained:
 			if err := send(s.report()); err != nil {
 				return err
 			}

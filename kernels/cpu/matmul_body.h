@@ -58,14 +58,13 @@ TARGET static void float_tile(const cpu_tile *t, const float *x, int64_t x_strid
   }
 }
 
+// One vector of rows after the other: the panel stays in the level-1 cache, and eight vectors of unpacked weights fill AVX2's registers.
 SIMD void quant_tile_of(const cpu_tile *t, const cpu_act_block *x, int64_t x_stride, int32_t dtype, int rows) {
-  vf acc[MATMUL_MAX_ROWS][SUBS];
-  UNROLL for (int r = 0; r < rows; r++) {
-    UNROLL for (int s = 0; s < SUBS; s++) acc[r][s] = vf_zero();
-  }
-  const uint8_t *block = t->panel;
-  for (int64_t b = 0; b < t->cols / CPU_QBLOCK; b++, block += cpu_block_bytes(dtype)) {
-    UNROLL for (int s = 0; s < SUBS; s++) {
+  for (int s = 0; s < SUBS; s++) {
+    vf acc[MATMUL_MAX_ROWS];
+    UNROLL for (int r = 0; r < rows; r++) acc[r] = vf_zero();
+    const uint8_t *block = t->panel;
+    for (int64_t b = 0; b < t->cols / CPU_QBLOCK; b++, block += cpu_block_bytes(dtype)) {
       const uint8_t *quants = block + cpu_block_head(dtype) + s * LANES * 4;
       vf scale = vf_load_as(INFERNO_F16, block, s * LANES);
       vf minimum = dtype == INFERNO_Q4_1 ? vf_load_as(INFERNO_F16, block + 32, s * LANES) : vf_zero();
@@ -73,13 +72,11 @@ SIMD void quant_tile_of(const cpu_tile *t, const cpu_act_block *x, int64_t x_str
       UNROLL for (int r = 0; r < rows; r++) {
         const cpu_act_block *a = &x[r * x_stride + b];
         vf dot = dtype == INFERNO_Q8_0 ? vq_dot8(&w, a) : vq_dot4(&w, a, dtype == INFERNO_Q4_0);
-        acc[r][s] = vf_fma(vf_mul(scale, vf_set1(a->d)), dot, acc[r][s]);
-        if (dtype == INFERNO_Q4_1) acc[r][s] = vf_fma(minimum, vf_set1(a->d_sum), acc[r][s]);
+        acc[r] = vf_fma(vf_mul(scale, vf_set1(a->d)), dot, acc[r]);
+        if (dtype == INFERNO_Q4_1) acc[r] = vf_fma(minimum, vf_set1(a->d_sum), acc[r]);
       }
     }
-  }
-  UNROLL for (int r = 0; r < rows; r++) {
-    UNROLL for (int s = 0; s < SUBS; s++) vf_store(t->acc + r * MATMUL_ACC_STRIDE + s * LANES, acc[r][s]);
+    UNROLL for (int r = 0; r < rows; r++) vf_store(t->acc + r * MATMUL_ACC_STRIDE + s * LANES, acc[r]);
   }
 }
 

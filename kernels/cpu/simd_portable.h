@@ -10,7 +10,8 @@
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vw __attribute__((vector_size(16)));
-typedef struct { int8_t v[8][16]; } vq; // [columns 4i .. 4i+3][LANES weights × 4 columns]
+typedef int16_t vs __attribute__((vector_size(16)));
+typedef struct { vs v[16]; } vq; // v[2i]: columns 4i and 4i+2 of each of the four weight rows in turn; v[2i+1]: columns 4i+1 and 4i+3
 
 SIMD vf vf_zero(void) { return (vf){0, 0, 0, 0}; }
 SIMD vf vf_set1(float x) { return (vf){x, x, x, x}; }
@@ -38,7 +39,14 @@ SIMD vf vf_max(vf a, vf b) { // b where either is NaN
   return (vf)((larger & (vi)a) | (~larger & (vi)b));
 }
 
-SIMD vf vf_load_f16(const uint16_t *p) { return (vf){cpu_f16(p[0]), cpu_f16(p[1]), cpu_f16(p[2]), cpu_f16(p[3])}; }
+// As cpu_f16 does it.
+SIMD vf vf_load_f16(const uint16_t *p) {
+  vw half = {p[0], p[1], p[2], p[3]};
+  vw special = (vw)((half & 0x7c00) == 0x7c00), sign = (half & 0x8000) << 16, rest = (half & 0x7fff) << 13;
+  vw magnitude = (vw)((vf)rest * 0x1p112f);
+  return (vf)((special & (rest | 0x7f800000)) | (~special & magnitude) | sign);
+}
+
 SIMD vf vf_load_bf16(const uint16_t *p) {
   vw wide = {p[0], p[1], p[2], p[3]};
   return (vf)(wide << 16);
@@ -83,39 +91,51 @@ SIMD vf vw_field(vw v, int shift, int mask) {
 }
 
 SIMD vq vq_unpack4(const uint8_t *p) {
+  typedef uint16_t vu __attribute__((vector_size(16)));
   vq w;
-  for (int i = 0; i < 4; i++) {
-    for (int j = 0; j < 16; j++) {
-      w.v[i][j] = p[64 * i + j] & 15;
-      w.v[4 + i][j] = p[64 * i + j] >> 4;
-    }
+  UNROLL for (int i = 0; i < 4; i++) {
+    vu bytes = (vu)vw_load(p + 64 * i);
+    w.v[2 * i] = (vs)(bytes & 15);
+    w.v[2 * i + 1] = (vs)((bytes >> 8) & 15);
+    w.v[8 + 2 * i] = (vs)((bytes >> 4) & 15);
+    w.v[8 + 2 * i + 1] = (vs)(bytes >> 12);
   }
   return w;
 }
 
 SIMD vq vq_unpack8(const uint8_t *p) {
   vq w;
-  for (int i = 0; i < 8; i++) {
-    for (int j = 0; j < 16; j++) w.v[i][j] = (int8_t)(p[64 * i + j] ^ 0x80);
+  UNROLL for (int i = 0; i < 8; i++) {
+    vs bytes = (vs)(vw_load(p + 64 * i) ^ 0x80808080);
+    w.v[2 * i] = (bytes << 8) >> 8;
+    w.v[2 * i + 1] = bytes >> 8;
   }
   return w;
 }
 
+// The products of columns 4i .. 4i+3, two in each lane. Of 8-bit weights they are at most 2·128·127, of 4-bit ones 2·15·127: one of the
+// former, or eight of the latter, fit 16 bits.
+SIMD vs vq_products(const vq *w, const cpu_act_block *x, int i) {
+  uint32_t word;
+  memcpy(&word, x->q + 4 * i, 4);
+  vs bytes = (vs)(vw){word, word, word, word};
+  return w->v[2 * i] * ((bytes << 8) >> 8) + w->v[2 * i + 1] * (bytes >> 8);
+}
+
+SIMD vi vs_pair_sums(vs v) { return (((vi)v << 16) >> 16) + ((vi)v >> 16); }
+
 SIMD vf vq_dot8(const vq *w, const cpu_act_block *x) {
   vi dot = {0, 0, 0, 0};
-  for (int i = 0; i < 8; i++) {
-    const int8_t *q = x->q + 4 * i;
-    for (int lane = 0; lane < 4; lane++) {
-      const int8_t *v = &w->v[i][4 * lane];
-      dot[lane] += v[0] * q[0] + v[1] * q[1] + v[2] * q[2] + v[3] * q[3];
-    }
-  }
+  UNROLL for (int i = 0; i < 8; i++) dot += vs_pair_sums(vq_products(w, x, i));
   return __builtin_convertvector(dot, vf);
 }
 
 SIMD vf vq_dot4(const vq *w, const cpu_act_block *x, int offset8) {
-  vf dot = vq_dot8(w, x);
-  return offset8 ? dot + vf_set1((float)(x->sum128 / 16)) : dot;
+  vs products = {0, 0, 0, 0, 0, 0, 0, 0};
+  UNROLL for (int i = 0; i < 8; i++) products += vq_products(w, x, i);
+  vi dot = vs_pair_sums(products);
+  if (offset8) dot += x->sum128 / 16;
+  return __builtin_convertvector(dot, vf);
 }
 
 #endif // INFERNO_CPU_SIMD_PORTABLE_H
