@@ -19,18 +19,25 @@ ADMIN_ADDR ?= 127.0.0.1:9090
 FUZZTIME ?= 30s
 SOAKTIME ?= 10m
 BENCH_FLAGS ?=
+CUDA_ARCHS ?= 90a
 export ADDR ADMIN_ADDR FUZZTIME SOAKTIME
 
-.PHONY: help build inferno-server inferno run test unit lint format proto bench soak fuzz tools model clean prerequisites
+.PHONY: help build inferno-server inferno run test unit lint format proto bench soak fuzz tools model cuda gpu-bundle clean prerequisites
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
-	@echo "Settings (make TARGET NAME=VALUE): ADDR ADMIN_ADDR MODEL=NAME=PATH SERVER_FLAGS BENCH_FLAGS SOAKTIME FUZZTIME"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "Settings (make TARGET NAME=VALUE): ADDR ADMIN_ADDR MODEL=NAME=PATH SERVER_FLAGS BENCH_FLAGS SOAKTIME FUZZTIME CUDA_ARCHS"
 
 build: inferno-server inferno ## build bin/inferno-server and bin/inferno
 
 inferno-server inferno: | prerequisites
 	$(GO_BUILD) -o bin/$@ ./cmd/$@
+
+cuda: | prerequisites ## build bin/libinferno_cuda.so for CUDA_ARCHS (default 90a; no card needed); fetches the compiler, once
+	@$(MAKE) -C kernels/cuda CUDA="$$(scripts/fetch-cuda)" CUDA_ARCHS="$(CUDA_ARCHS)" OUT=$(CURDIR)/bin/libinferno_cuda.so
+
+gpu-bundle: build cuda ## gather in bin/gpu-bundle what run-gpu-tests needs on a host with a card and without Go
+	@scripts/gpu-bundle
 
 run: build bin/tools/grpcurl bin/tools/grpc-health-probe ## serve the default model (MODEL=NAME=PATH for another) and print three lines to try
 	@exec scripts/serve

@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 1
+#define INFERNO_ABI_VERSION 2
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -43,7 +43,7 @@ enum {
 // Status of open, alloc and sync; 0 is success.
 enum {
   INFERNO_OK = 0,
-  INFERNO_UNAVAILABLE = 1,  // no such device, driver or feature here
+  INFERNO_UNAVAILABLE = 1, // no such device, driver or feature here
   INFERNO_OUT_OF_MEMORY = 2,
   INFERNO_DEVICE_LOST = 3,  // sticky: the device must be closed
   INFERNO_BAD_ARGUMENT = 4, // the caller broke the contract
@@ -51,7 +51,8 @@ enum {
 
 // Flags of open.
 enum {
-  INFERNO_EXACT = 1,     // quantised weights multiply float32 activations; the default quantises activations to 8 bits
+  INFERNO_EXACT = 1,     // weights of every type multiply float32 activations; the default rounds activations to 8 bits for quantised
+                         // weights (CPU), or to BF16 (CUDA)
   INFERNO_NO_AVX512 = 2, // CPU: leave AVX-512 unused, so that one machine can test the other kernels
   INFERNO_NO_AVX2 = 4,   // CPU: leave AVX2 unused too
 };
@@ -85,12 +86,15 @@ typedef struct {
 typedef struct {
   uint32_t size;
   int32_t threads;
-  int32_t unified;      // 1: device memory is host memory (the CPU)
-  int32_t capture;      // 1: capture_begin works
-  int64_t total_bytes;  // of the memory that alloc draws from
+  int32_t unified;     // 1: device memory is host memory (the CPU)
+  int32_t capture;     // 1: capture_begin works
+  int64_t total_bytes; // of the memory that alloc draws from
   int64_t free_bytes;
-  char name[96];        // "AMD EPYC ..." or "NVIDIA H200"
-  char features[96];    // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90a"
+  char name[96];       // "AMD EPYC ..." or "NVIDIA H200"
+  char features[96];   // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90"
+  int32_t exact;       // 1: quantised weights multiply activations as they are; 0: rounded to 8 bits
+  int32_t activations; // type that a model computes in, and
+  int32_t cache;       // that it caches keys and values in, unless all of its weights are F32: then both are F32
 } inferno_info;
 
 // Copies all rows of a weight from host memory, rows as the file holds them, into w's packed form.
@@ -98,8 +102,8 @@ typedef struct {
   uint32_t size;
   uint32_t reserved;
   inferno_weight w;
-  const void *src;             // host: all source rows, contiguous, in w.dtype
-  const int32_t *source_row;   // host: [w.rows] which source row becomes row i; NULL: row i itself
+  const void *src;           // host: all source rows, contiguous, in w.dtype
+  const int32_t *source_row; // host: [w.rows] which source row becomes row i; NULL: row i itself
 } inferno_pack_args;
 
 // out[n,d] = table[ids[n], :]; an id outside the table yields zeros.
@@ -159,7 +163,7 @@ typedef struct {
   int32_t kv_heads, head_dim, block_size;
   inferno_tensor key, value;       // [n, g·k]
   inferno_tensor slots;            // I32 [n]
-  inferno_tensor k_cache, v_cache; // F32 or F16 [B, g·p·k]
+  inferno_tensor k_cache, v_cache; // F32, F16 or BF16 [B, g·p·k]
 } inferno_store_kv_args;
 
 // Causal attention of a ragged batch over paged keys and values. Rows query_start[i] .. query_start[i+1]−1 belong to sequence i and are
@@ -201,12 +205,12 @@ typedef struct {
 // What one row of logits is sampled with. 48 bytes; the array lies in device memory.
 typedef struct {
   uint64_t seed;
-  uint32_t position;   // of the token being chosen, counted from the start of the prompt
-  int32_t top_k;       // 0: off
-  float temperature;   // 0: greedy
-  float top_p;         // 1: off
-  float min_p;         // 0: off
-  int32_t num_banned;  // how many of this row's `banned` hold
+  uint32_t position;  // of the token being chosen, counted from the start of the prompt
+  int32_t top_k;      // 0: off
+  float temperature;  // 0: greedy
+  float top_p;        // 1: off
+  float min_p;        // 0: off
+  int32_t num_banned; // how many of this row's `banned` hold
   int64_t reserved[2];
 } inferno_sample_params;
 

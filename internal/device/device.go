@@ -78,14 +78,16 @@ type Graph interface{ Close() }
 
 // Info describes an opened device.
 type Info struct {
-	Kind       string // "cpu" or "cuda"
-	Name       string // "AMD EPYC 9654", "NVIDIA H200"
-	Features   string // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90a"
-	Threads    int    // CPU worker threads; 0 elsewhere
-	Unified    bool   // device memory is host memory
-	Exact      bool   // quantised weights multiply float32 activations
-	TotalBytes int64  // of the memory that Alloc draws from
-	FreeBytes  int64
+	Kind     string // "cpu" or "cuda"
+	Name     string // "AMD EPYC 9654", "NVIDIA H200"
+	Features string // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90"
+	Threads  int    // CPU worker threads; 0 elsewhere
+	Unified  bool   // device memory is host memory
+	Exact    bool   // quantised weights multiply activations as they are, not rounded to 8 bits
+	// Types that a model's activations and cached keys and values have, unless all of its weights are F32: then both are F32.
+	Activations, Cache DType
+	TotalBytes         int64 // of the memory that Alloc draws from
+	FreeBytes          int64
 }
 
 // Tensor is a dense matrix in device memory, or a vector. Element (i, j) is at Data + (i·Stride + j)·DType.Size().
@@ -162,7 +164,7 @@ func (s KVShape) Elements() int { return s.Heads * s.BlockSize * s.HeadDim }
 type StoreKVArgs struct {
 	Key, Value     Tensor // [n, g·k]
 	Slots          Tensor // I32 [n]
-	KCache, VCache Tensor // F32 or F16 [B, g·p·k], a block holding [g, p, k]
+	KCache, VCache Tensor // F32, F16 or BF16 [B, g·p·k], a block holding [g, p, k]
 	Shape          KVShape
 }
 

@@ -26,7 +26,7 @@ type Options struct {
 	Allocator memory.Allocator
 	Limits    Limits
 	DType     device.DType // F32, F16 or BF16: weights of these types are converted to it; 0: they stay. Quantised ones stay anyway
-	KVType    device.DType // of cached keys and values; 0: F32 where the device is exact or all weights are F32, else F16
+	KVType    device.DType // of cached keys and values; 0: F32 where all weights are F32, else what the device prefers
 
 	// Progress is told how many bytes of weights were packed, of how many, after each tensor; from several goroutines, one at a time,
 	// loaded never falls. May be nil.

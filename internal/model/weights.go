@@ -79,15 +79,28 @@ func (w *Weights) Constant(at *device.Tensor, values []float32) {
 // Ignore declares a tensor that is not used, there or not.
 func (w *Weights) Ignore(name string) { w.known[name] = true }
 
-// KVType is the type for cached keys and values: Options.KVType, or F32 where that costs no precision that the weights do not have.
-func (w *Weights) KVType() device.DType {
-	if w.options.KVType != 0 {
-		return w.options.KVType
-	}
-	if w.options.Device.Info().Exact || !slices.ContainsFunc(w.matrices, func(m matrix) bool { return m.dtype != device.F32 }) {
+// ActivationType is the type that the model computes in: the device's choice, or F32 where all weights are.
+func (w *Weights) ActivationType() device.DType {
+	if w.allF32() {
 		return device.F32
 	}
-	return device.F16
+	return w.options.Device.Info().Activations
+}
+
+// KVType is the type for cached keys and values: Options.KVType, the device's choice, or F32 where all weights are.
+func (w *Weights) KVType() device.DType {
+	switch {
+	case w.options.KVType != 0:
+		return w.options.KVType
+	case w.allF32():
+		return device.F32
+	default:
+		return w.options.Device.Info().Cache
+	}
+}
+
+func (w *Weights) allF32() bool {
+	return !slices.ContainsFunc(w.matrices, func(m matrix) bool { return m.dtype != device.F32 })
 }
 
 // find reports a tensor that is missing or is not what is wanted.

@@ -81,7 +81,9 @@ static void device_close(inferno_device *dev) {
 
 static void device_info(inferno_device *dev, inferno_info *info) {
   static const char *const features[] = {"portable", "avx2", "avx512", "avx512-vnni"};
-  inferno_info i = {.size = sizeof i, .threads = dev->threads, .unified = 1, .capture = 1};
+  inferno_info i = {.size = sizeof i, .threads = dev->threads, .unified = 1, .capture = 1, .exact = dev->exact};
+  i.activations = INFERNO_F32;
+  i.cache = dev->exact ? INFERNO_F32 : INFERNO_F16;
   cpu_host_memory(&i.total_bytes, &i.free_bytes);
   cpu_host_name(i.name, sizeof i.name);
   snprintf(i.features, sizeof i.features, "%s", features[dev->isa]);
@@ -260,9 +262,7 @@ static void op_gather_rows(inferno_device *dev, const inferno_gather_rows_args *
   enqueue(dev, cpu_gather_rows, is_small(&a->out), a, sizeof *a);
 }
 
-static void op_sample(inferno_device *dev, const inferno_sample_args *a) {
-  enqueue(dev, cpu_sample, a->logits.rows == 1, a, sizeof *a);
-}
+static void op_sample(inferno_device *dev, const inferno_sample_args *a) { enqueue(dev, cpu_sample, a->logits.rows == 1, a, sizeof *a); }
 
 static void op_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *a) {
   if (!is_f32(dev, &a->q, "rope_store_kv: the CPU computes in F32 only")) return;

@@ -21,7 +21,7 @@ import (
 type CUDAOptions struct {
 	Library string // path of libinferno_cuda.so; empty: beside the executable, then in ../lib/inferno from there
 	Ordinal int    // which card
-	Exact   bool   // quantised weights multiply float32 activations, not 8-bit ones
+	Exact   bool   // all in float32: weights of every type, activations, cached keys and values
 }
 
 const cudaLibrary = "libinferno_cuda.so"

@@ -64,14 +64,13 @@ type native struct {
 	table *C.inferno_table
 	dev   *C.inferno_device // nil once closed
 	kind  string
-	exact bool
 
 	pinned runtime.Pinner      // destinations of downloads that C may still write to, until Sync
 	reason [reasonBytes]C.char // what the driving goroutine's last call said; here so that a Sync allocates nothing
 }
 
 func open(table *C.inferno_table, kind string, args C.inferno_open_args) (*native, error) {
-	d := &native{table: table, kind: kind, exact: args.flags&C.INFERNO_EXACT != 0}
+	d := &native{table: table, kind: kind}
 	args.size = C.sizeof_inferno_open_args
 	var dev *C.inferno_device
 	if status := C.call_open(table, &args, &dev, &d.reason[0], reasonBytes); status != C.INFERNO_OK {
@@ -120,9 +119,12 @@ func (d *native) Info() device.Info {
 		Features:   C.GoString(&info.features[0]),
 		Threads:    int(info.threads),
 		Unified:    info.unified != 0,
-		Exact:      d.exact,
+		Exact:      info.exact != 0,
 		TotalBytes: int64(info.total_bytes),
 		FreeBytes:  int64(info.free_bytes),
+
+		Activations: device.DType(info.activations),
+		Cache:       device.DType(info.cache),
 	}
 }
 

@@ -40,7 +40,7 @@ type projection struct {
 	bias   device.Tensor // Data 0: none
 }
 
-// activations hold a step's values, F32, one row a token.
+// activations hold a step's values, one row a token, in the type that the device computes in; the rotations are F32 on every device.
 type activations struct {
 	x         device.Tensor // [n, d] the residual stream
 	normed    device.Tensor // [n, d]
@@ -61,7 +61,7 @@ func New(ctx context.Context, c *model.Checkpoint, o model.Options) (model.Model
 	m.kvLayout = model.KVLayout{
 		Layers: c.Config.Layers, Heads: c.Config.KVHeads, HeadDim: c.Config.HeadDim, DType: w.KVType(),
 	}
-	if err := m.act.allocate(o.Allocator, c.Config, o.Limits); err != nil {
+	if err := m.act.allocate(o.Allocator, c.Config, o.Limits, w.ActivationType()); err != nil {
 		return nil, err
 	}
 	if err := w.Load(ctx); err != nil {
@@ -111,19 +111,20 @@ func (m *Model) declare(w *model.Weights, interleaved bool) {
 	m.ropeScale = scale
 }
 
-func (a *activations) allocate(from memory.Allocator, c *model.Config, l model.Limits) error {
-	for _, t := range []struct {
+func (a *activations) allocate(from memory.Allocator, c *model.Config, l model.Limits, t device.DType) error {
+	for _, x := range []struct {
 		tensor     *device.Tensor
+		dtype      device.DType
 		rows, cols int
 	}{
-		{&a.x, l.MaxTokens, c.Dim}, {&a.normed, l.MaxTokens, c.Dim},
-		{&a.q, l.MaxTokens, c.Heads * c.HeadDim}, {&a.attention, l.MaxTokens, c.Heads * c.HeadDim},
-		{&a.key, l.MaxTokens, c.KVHeads * c.HeadDim}, {&a.value, l.MaxTokens, c.KVHeads * c.HeadDim},
-		{&a.gate, l.MaxTokens, c.FFNDim}, {&a.up, l.MaxTokens, c.FFNDim},
-		{&a.rope, l.MaxTokens, c.HeadDim}, {&a.last, l.MaxRows, c.Dim},
+		{&a.x, t, l.MaxTokens, c.Dim}, {&a.normed, t, l.MaxTokens, c.Dim},
+		{&a.q, t, l.MaxTokens, c.Heads * c.HeadDim}, {&a.attention, t, l.MaxTokens, c.Heads * c.HeadDim},
+		{&a.key, t, l.MaxTokens, c.KVHeads * c.HeadDim}, {&a.value, t, l.MaxTokens, c.KVHeads * c.HeadDim},
+		{&a.gate, t, l.MaxTokens, c.FFNDim}, {&a.up, t, l.MaxTokens, c.FFNDim},
+		{&a.rope, device.F32, l.MaxTokens, c.HeadDim}, {&a.last, t, l.MaxRows, c.Dim},
 	} {
 		var err error
-		if *t.tensor, err = memory.NewTensor(from, memory.Activations, device.F32, t.rows, t.cols); err != nil {
+		if *x.tensor, err = memory.NewTensor(from, memory.Activations, x.dtype, x.rows, x.cols); err != nil {
 			return fmt.Errorf("activations: %w", err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/device/native"
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/modeltest"
@@ -39,20 +40,19 @@ func TestSmolLM2(t *testing.T) {
 		{"exact", native.CPUOptions{Exact: true}, smolLimits{0.002, 0.002, 0.002, 0.002, 0.0002}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, ckpt := smolRunner(t, c.device)
+			r, ckpt := smolRunner(t, openCPU(t, c.device))
 			smolGreedy(t, r, c.limits)
 			smolNLL(t, r, ckpt, c.limits)
 		})
 	}
 }
 
-func smolRunner(t *testing.T, o native.CPUOptions) (*modeltest.Runner, *model.Checkpoint) {
+func smolRunner(t *testing.T, d device.Device) (*modeltest.Runner, *model.Checkpoint) {
 	t.Helper()
 	path := os.Getenv("INFERNO_SMOLLM2")
 	if path == "" {
 		t.Skip("INFERNO_SMOLLM2 is not set to the path of SmolLM2-135M-Instruct.Q4_1.gguf")
 	}
-	d := openCPU(t, o)
 	limits := model.Limits{MaxTokens: 256, MaxSeqs: 1, MaxRows: 256, Context: 1024}
 	start := time.Now()
 	m, ckpt, pool := load(t, path, model.Options{Device: d, Limits: limits}, 256<<20)

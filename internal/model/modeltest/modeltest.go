@@ -94,6 +94,12 @@ func (r *Runner) Step(parts ...Part) [][]float32 {
 	r.t.Helper()
 	batch := r.Batch(parts...)
 	r.model.Forward(batch, &r.kv)
+	return r.Download(batch)
+}
+
+// Download waits for a step and returns its logits, row after row.
+func (r *Runner) Download(batch *model.Batch) [][]float32 {
+	r.t.Helper()
 	rows := batch.Logits.Rows
 	raw := make([]byte, 4*rows*r.logits.Cols)
 	if rows > 0 {

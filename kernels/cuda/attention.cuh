@@ -1,0 +1,62 @@
+// attention.cuh: what the files of attention share: the ragged batch, and the paged cache.
+#ifndef INFERNO_CUDA_ATTENTION_CUH
+#define INFERNO_CUDA_ATTENTION_CUH
+
+#include "device.cuh"
+#include "numeric.cuh"
+
+enum { MAX_HEAD_DIM = 256 };
+
+// A batch as kernels take it.
+template <typename T> struct attention_view {
+  matrix_view<T> out;
+  matrix_view<const T> q, k_cache, v_cache;
+  matrix_view<const int32_t> block_table;
+  const int32_t *query_start, *kv_len;
+  int32_t rows, sequences, heads, kv_heads, head_dim, block_size;
+  float scale;
+  bool wide; // rows of heads and of the caches lie at multiples of 16 bytes
+
+  // The sequence of a row of q, −1 for a row of none, and the number of keys that the row sees.
+  __device__ int sequence_of(int row, int &keys) const {
+    int low = 0, high = sequences; // the last sequence that begins at or before row
+    while (low + 1 < high) {
+      int middle = (low + high) / 2;
+      if (query_start[middle] <= row) low = middle;
+      else high = middle;
+    }
+    int end = query_start[low + 1];
+    if (row < query_start[low] || row >= end) return -1;
+    keys = kv_len[low] - (end - 1 - row);
+    return low;
+  }
+
+  // Element offset, in a cache of that stride, of position j of a sequence.
+  __device__ int64_t at(const int32_t *table, int j, int kv_head, int64_t stride) const {
+    return table[j / block_size] * stride + ((int64_t)kv_head * block_size + j % block_size) * head_dim;
+  }
+};
+
+template <typename T> static attention_view<T> view_of(const inferno_attention_args *a) {
+  bool wide = a->head_dim % 8 == 0 && is_wide(a->q) && is_wide(a->k_cache) && is_wide(a->v_cache) && is_wide(a->out);
+  return {view<T>(a->out),
+          view<const T>(a->q),
+          view<const T>(a->k_cache),
+          view<const T>(a->v_cache),
+          view<const int32_t>(a->block_table),
+          (const int32_t *)a->query_start.data,
+          (const int32_t *)a->kv_len.data,
+          (int32_t)a->q.rows,
+          (int32_t)a->block_table.rows,
+          a->heads,
+          a->kv_heads,
+          a->head_dim,
+          a->block_size,
+          a->scale,
+          wide};
+}
+
+// Any shape, float32 arithmetic: attention_plain.cu.
+void cuda_attention_plain(inferno_device *dev, const inferno_attention_args *a);
+
+#endif // INFERNO_CUDA_ATTENTION_CUH

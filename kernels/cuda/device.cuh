@@ -1,0 +1,103 @@
+// device.cuh: what the files of the CUDA device share on the host: the device itself, failures, launches, and the ops by file.
+//
+// All work runs on one stream in the order of its calls. Every kernel is launched with programmatic dependent launch (PDL): it may start
+// while the one before still runs, so that each kernel, in every block, calls dependency_wait() before it touches anything that another
+// kernel writes or reads, and allow_dependents() as early as it can. Packed weights never change while a step runs: they alone may be
+// read before the wait.
+#ifndef INFERNO_CUDA_DEVICE_CUH
+#define INFERNO_CUDA_DEVICE_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "../inferno.h"
+
+struct staging;     // pinned memory of upload and download: staging.cu
+struct pack_lanes;  // streams and buffers of the loads: pack.cu
+struct cuda_blocks; // all that alloc gave: table.cu
+
+struct inferno_device {
+  int ordinal;
+  bool exact;     // every weight is kept in float32, and activations are float32
+  bool pdl;       // the card has programmatic dependent launch
+  bool capturing; // between capture_begin and capture_end
+  int binary;     // version of the machine code that runs here: 90
+  cudaDeviceProp properties;
+  cudaStream_t stream;
+
+  int32_t status; // the first failure; sticks
+  char reason[192];
+
+  staging *transfers;
+  pack_lanes *lanes;
+  cuda_blocks *blocks;
+  inferno_graph *graphs; // all that live
+};
+
+// Makes the device's card the calling thread's.
+void cuda_use(inferno_device *dev);
+// The first failure sticks; `what` was being done.
+void cuda_fail(inferno_device *dev, int32_t status, const char *what);
+void cuda_fail(inferno_device *dev, cudaError_t error, const char *what);
+int32_t cuda_status(cudaError_t error);
+
+// Enqueues a kernel; `what` names it in a failure.
+template <typename... P, typename... A>
+void cuda_launch(inferno_device *dev, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args) {
+  if (dev->status) return;
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = dev->stream;
+  config.attrs = &overlap;
+  config.numAttrs = dev->pdl ? 1 : 0;
+  cudaError_t error = cudaLaunchKernelEx(&config, kernel, P(args)...);
+  if (error) cuda_fail(dev, error, what);
+}
+
+// staging.cu: copies between the host and the device in order with the ops. A download's destination is written by staging_flush, which
+// waits for the stream.
+bool staging_open(inferno_device *dev);
+void staging_close(inferno_device *dev);
+void cuda_upload(inferno_device *dev, void *dst, const void *src, int64_t bytes);
+void cuda_download(inferno_device *dev, void *dst, const void *src, int64_t bytes);
+cudaError_t staging_flush(inferno_device *dev);
+
+// pack.cu
+bool pack_open(inferno_device *dev);
+void pack_close(inferno_device *dev);
+int64_t cuda_pack_bytes(inferno_device *dev, int32_t dtype, int64_t rows, int64_t cols);
+int32_t cuda_pack(inferno_device *dev, const inferno_pack_args *args);
+
+// The ops, a file a subject. Shapes were checked by the caller; types are this device's own affair: activations are BF16 with caches of
+// BF16, or F32 with caches of F32.
+void cuda_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes); // elementwise.cu
+void cuda_rms_norm(inferno_device *dev, const inferno_rms_norm_args *args);
+void cuda_swiglu(inferno_device *dev, const inferno_swiglu_args *args);
+void cuda_add(inferno_device *dev, const inferno_add_args *args);
+void cuda_gather_rows(inferno_device *dev, const inferno_gather_rows_args *args);
+void cuda_embed(inferno_device *dev, const inferno_embed_args *args);           // embed.cu
+void cuda_rope_table(inferno_device *dev, const inferno_rope_table_args *args); // rope.cu
+void cuda_rope(inferno_device *dev, const inferno_rope_args *args);
+void cuda_store_kv(inferno_device *dev, const inferno_store_kv_args *args);
+void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *args);
+void cuda_matmul(inferno_device *dev, const inferno_matmul_args *args);       // matmul.cu
+void cuda_attention(inferno_device *dev, const inferno_attention_args *args); // attention.cu
+void cuda_sample(inferno_device *dev, const inferno_sample_args *args);       // sample.cu
+
+static inline bool is_activation(int32_t dtype) { return dtype == INFERNO_F32 || dtype == INFERNO_BF16; }
+
+static inline int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Whether every eighth element of each row of t lies at a multiple of 16 bytes, so that rows are read and written 16 bytes at a time.
+static inline bool is_wide(const inferno_tensor &t) {
+  int64_t per = t.dtype == INFERNO_F32 ? 4 : 8;
+  return (uintptr_t)t.data % 16 == 0 && (t.rows == 1 || t.stride % per == 0);
+}
+
+#endif // INFERNO_CUDA_DEVICE_CUH

@@ -1,0 +1,131 @@
+// numeric.cuh: what the kernels share on the device: conversions, wide loads and stores, sums over a warp, and the two halves of
+// programmatic dependent launch.
+#ifndef INFERNO_CUDA_NUMERIC_CUH
+#define INFERNO_CUDA_NUMERIC_CUH
+
+#include <cuda_bf16.h>
+#include <stdint.h>
+
+#include "../inferno.h"
+
+typedef __nv_bfloat16 bf16;
+
+// A dense matrix as kernels take it.
+template <typename T> struct matrix_view {
+  T *data;
+  int64_t stride; // elements between rows
+
+  __device__ T *row(int64_t i) const { return data + i * stride; }
+};
+
+template <typename T> static matrix_view<T> view(const inferno_tensor &t) { return {(T *)t.data, t.stride}; }
+
+// Lets the next kernel start, as far as this one leaves room on the card.
+__device__ __forceinline__ void allow_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Waits until all that was launched before has ended and can be seen.
+__device__ __forceinline__ void dependency_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ float to_float(float v) { return v; }
+__device__ __forceinline__ float to_float(bf16 v) { return __bfloat162float(v); }
+
+template <typename T> __device__ __forceinline__ T from_float(float v);
+template <> __device__ __forceinline__ float from_float<float>(float v) { return v; }
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float v) { return __float2bfloat16_rn(v); }
+
+// Two bfloat16 in a word, the first in the low half.
+__device__ __forceinline__ float low_half(uint32_t word) { return __uint_as_float(word << 16); }
+__device__ __forceinline__ float high_half(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
+__device__ __forceinline__ uint32_t pack_halves(float low, float high) {
+  __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *(uint32_t *)&pair;
+}
+
+// Eight elements from p, of which `left` lie in the row (the others become 0); `wide`: p lies at a multiple of 16 bytes.
+__device__ __forceinline__ void load8(float (&v)[8], const bf16 *p, int64_t left, bool wide) {
+  if (wide && left >= 8) {
+    uint4 w = *(const uint4 *)p;
+    v[0] = low_half(w.x), v[1] = high_half(w.x), v[2] = low_half(w.y), v[3] = high_half(w.y);
+    v[4] = low_half(w.z), v[5] = high_half(w.z), v[6] = low_half(w.w), v[7] = high_half(w.w);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; i++) v[i] = i < left ? to_float(p[i]) : 0.0f;
+}
+
+__device__ __forceinline__ void load8(float (&v)[8], const float *p, int64_t left, bool wide) {
+  if (wide && left >= 8) {
+    float4 a = *(const float4 *)p, b = *(const float4 *)(p + 4);
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; i++) v[i] = i < left ? p[i] : 0.0f;
+}
+
+// The same for a store: what lies beyond the row is left alone.
+__device__ __forceinline__ void store8(bf16 *p, const float (&v)[8], int64_t left, bool wide) {
+  if (wide && left >= 8) {
+    *(uint4 *)p = make_uint4(pack_halves(v[0], v[1]), pack_halves(v[2], v[3]), pack_halves(v[4], v[5]), pack_halves(v[6], v[7]));
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    if (i < left) p[i] = from_float<bf16>(v[i]);
+  }
+}
+
+__device__ __forceinline__ void store8(float *p, const float (&v)[8], int64_t left, bool wide) {
+  if (wide && left >= 8) {
+    *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]);
+    *(float4 *)(p + 4) = make_float4(v[4], v[5], v[6], v[7]);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    if (i < left) p[i] = v[i];
+  }
+}
+
+// The sum over a warp, in every lane: a tree of one shape.
+__device__ __forceinline__ float warp_sum(float v) {
+#pragma unroll
+  for (int width = 16; width > 0; width /= 2) v += __shfl_xor_sync(~0u, v, width);
+  return v;
+}
+
+__device__ __forceinline__ float warp_max(float v) {
+#pragma unroll
+  for (int width = 16; width > 0; width /= 2) v = fmaxf(v, __shfl_xor_sync(~0u, v, width));
+  return v;
+}
+
+// Packed weights ----------------------------------------------------------------------------------------------------------------------
+//
+// BF16 [rows, cols] lies in chunks of 16 rows by 32 columns, 1 KiB each: those of a tile of 16 rows one after another, tile after tile,
+// filled up with zeros. In a chunk lies row after row, and in a row four pieces of 8 columns, piece p of row r at place p ^ (r/2 % 4).
+// So a warp reads the operand of two mma.m16n8k16 (k in the order 8t..8t+7 of lane t) as 2 × 512 contiguous bytes, and a chunk copied as
+// it is into shared memory is what wgmma takes with 64-byte swizzle.
+//
+// F32 lies row after row, each filled up with zeros to a multiple of 4 columns.
+enum { TILE_ROWS = 16, CHUNK_COLS = 32, CHUNK_BYTES = 1024 };
+
+__host__ __device__ __forceinline__ int64_t weight_chunks(int64_t cols) { return (cols + CHUNK_COLS - 1) / CHUNK_COLS; }
+__host__ __device__ __forceinline__ int64_t weight_f32_stride(int64_t cols) { return (cols + 3) / 4 * 4; }
+
+// Where, in elements, piece `piece` (8 columns) of a row lies.
+__device__ __forceinline__ int64_t weight_piece(int64_t row, int64_t piece, int64_t chunks) {
+  int64_t chunk = row / TILE_ROWS * chunks + piece / 4;
+  int64_t r = row % TILE_ROWS, place = (piece % 4) ^ (r / 2 % 4);
+  return (chunk * TILE_ROWS + r) * CHUNK_COLS + place * 8;
+}
+
+#endif // INFERNO_CUDA_NUMERIC_CUH
