@@ -24,15 +24,21 @@ typedef struct {
   int64_t heads, parts, rows;
 } attention_split;
 
-static attention_split split_heads(int64_t shared, int64_t heads) {
-  return (attention_split){heads, cpu_div_up(shared, heads), ATTENTION_QUERIES / heads};
-}
-
 static int64_t tiles_of(const inferno_attention_args *a, const attention_split *split) {
   const int32_t *start = a->query_start.data;
   int64_t tiles = 0;
   for (int64_t i = 0; i < a->kv_len.rows * a->kv_len.cols; i++) tiles += cpu_div_up(start[i + 1] - start[i], split->rows);
   return tiles * a->kv_heads * split->parts;
+}
+
+// Tiles as large as they may be, unless that leaves workers idle: then fewer rows, and at last one head each, although every tile reads
+// all keys and values of its rows.
+static attention_split split_work(const inferno_attention_args *a, int workers) {
+  int64_t shared = a->heads / a->kv_heads, heads = cpu_min(shared, ATTENTION_QUERIES);
+  attention_split split = {heads, cpu_div_up(shared, heads), ATTENTION_QUERIES / heads};
+  while (split.rows > 1 && tiles_of(a, &split) < 2 * workers) split.rows /= 2;
+  if (tiles_of(a, &split) * 2 <= workers) split = (attention_split){1, shared, 1};
+  return split;
 }
 
 void cpu_attention(cpu_worker *w, const void *args) {
@@ -43,8 +49,7 @@ void cpu_attention(cpu_worker *w, const void *args) {
   if (!tile.scratch) return;
 
   int64_t shared = a->heads / a->kv_heads;
-  attention_split split = split_heads(shared, cpu_min(shared, ATTENTION_QUERIES));
-  if (tiles_of(a, &split) * 2 <= w->count) split = split_heads(shared, 1); // keys are read more often, but by idle workers
+  attention_split split = split_work(a, w->count);
   int64_t per_row_tile = a->kv_heads * split.parts, total = tiles_of(a, &split);
 
   int64_t sequence = 0, before = 0, from, to; // `before` tiles belong to the sequences before this one
@@ -56,7 +61,8 @@ void cpu_attention(cpu_worker *w, const void *args) {
       row_tiles = cpu_div_up(start[sequence + 1] - start[sequence], split.rows);
     }
     // The last rows, which see most keys, go first.
-    int64_t local = from - before, first = (row_tiles - 1 - local / per_row_tile) * split.rows, rows = start[sequence + 1] - start[sequence];
+    int64_t local = from - before, rows = start[sequence + 1] - start[sequence];
+    int64_t first = (row_tiles - 1 - local / per_row_tile) * split.rows;
     int64_t part = local % per_row_tile % split.parts * split.heads;
     tile.kv_head = (int)(local % per_row_tile / split.parts);
     tile.head = (int)(tile.kv_head * shared + part);
