@@ -92,7 +92,6 @@ type fake struct {
 	waiting *waiting
 	state   *state
 	checker *health.Checker
-	stop    func()
 }
 
 // models are fixed.

@@ -54,6 +54,11 @@ void cpu_barrier(cpu_worker *w);
 // Hands out [*from, *to) of n items, `chunk` at a time, to whichever worker asks; false when none is left. The counter is reset at every
 // barrier and at the start of every op.
 bool cpu_take(cpu_worker *w, int64_t n, int64_t chunk, int64_t *from, int64_t *to);
+// This worker's equal share [*from, *to) of n items, the same each time: what an op leaves in a core's cache its next op finds there.
+static inline void cpu_share(const cpu_worker *w, int64_t n, int64_t *from, int64_t *to) {
+  *from = n * w->index / w->count;
+  *to = n * (w->index + 1) / w->count;
+}
 // bytes of this worker's own memory, 64-byte aligned, contents undefined, valid until the op ends or asks again: a worker has one such
 // block, grown when more is asked for than ever before, so that a repeated step allocates nothing. NULL after cpu_fail when there is no
 // memory.

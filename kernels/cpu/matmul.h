@@ -35,6 +35,12 @@ static inline float cpu_float_of_bits(uint32_t bits) {
   return x;
 }
 
+static inline uint32_t cpu_bits_of_float(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
 // IEEE half precision to float32, exactly: the exponent is rebased by a multiplication, which also makes subnormals normal.
 static inline float cpu_f16(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = (uint32_t)(h & 0x7fff) << 13;

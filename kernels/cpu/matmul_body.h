@@ -103,26 +103,22 @@ TARGET static void quant_tile(const cpu_tile *t, const cpu_act_block *x, int64_t
 // the largest of all; rounding to nearest even is the addition of 1.5·2²³.
 TARGET static void quantise(const float *x, int64_t cols, cpu_act_block *out) {
   for (; cols > 0; cols -= CPU_QBLOCK, x += CPU_QBLOCK, out++) {
-    int32_t bits[CPU_QBLOCK], largest = 0, sum = 0;
-    memcpy(bits, x, sizeof bits);
+    uint32_t q[CPU_QBLOCK], largest = 0, sum = 0;
     for (int i = 0; i < CPU_QBLOCK; i++) {
-      int32_t magnitude = bits[i] & 0x7fffffff;
+      uint32_t magnitude = cpu_bits_of_float(x[i]) & 0x7fffffff;
       largest = magnitude > largest ? magnitude : largest;
     }
-    float max = cpu_float_of_bits((uint32_t)largest);
+    float max = cpu_float_of_bits(largest);
     bool tiny = max < 1e-30f; // so small that its inverse might overflow
     float inverse = tiny ? 0 : 127 / max;
-    float rounded[CPU_QBLOCK];
-    for (int i = 0; i < CPU_QBLOCK; i++) rounded[i] = x[i] * inverse + 12582912.0f;
-    memcpy(bits, rounded, sizeof bits);
     for (int i = 0; i < CPU_QBLOCK; i++) {
-      int32_t q = bits[i] - 0x4b400000;
-      out->q[i] = (int8_t)q;
-      sum += (int8_t)q;
+      q[i] = cpu_bits_of_float(x[i] * inverse + 12582912.0f) - 0x4b400000;
+      sum += q[i];
     }
+    for (int i = 0; i < CPU_QBLOCK; i++) out->q[i] = (int8_t)q[i];
     out->d = tiny ? 0 : max / 127;
-    out->d_sum = out->d * (float)sum;
-    out->sum128 = -128 * sum;
+    out->d_sum = out->d * (float)(int32_t)sum;
+    out->sum128 = (int32_t)(sum * -128u);
   }
 }
 

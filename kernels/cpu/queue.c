@@ -22,7 +22,7 @@
 enum {
   SPINS = 2000,          // pauses before a waiting worker yields: some 50 µs
   SPINS_SHARED = 20,     // the same where workers share cores
-  YIELDS = 64,           // yields before it sleeps
+  YIELDS = 400,          // yields before it sleeps: some 300 µs, longer than an engine takes between steps
   ARGS_ALIGN = 16,       // of an op's arguments in the arena
   STACK_BYTES = 1 << 20, // of a worker
 };

@@ -7,11 +7,7 @@
 #include <immintrin.h>
 #endif
 
-enum { SHARES = 4 }; // pieces a worker
-
 static inline float *row(const inferno_tensor *t, int64_t i) { return (float *)t->data + i * t->stride; }
-
-static int64_t row_chunk(const cpu_worker *w, int64_t rows) { return cpu_div_up(rows, (int64_t)w->count * SHARES); }
 
 // table[n, i] = scale · cos(pos[n] · freq[i]), table[n, k/2 + i] = scale · sin(pos[n] · freq[i]) for i < k/2; all in double but the result.
 void cpu_rope_table(cpu_worker *w, const void *args) {
@@ -19,14 +15,13 @@ void cpu_rope_table(cpu_worker *w, const void *args) {
   const int32_t *pos = a->pos.data;
   const float *freq = a->freq.data;
   int64_t from, to, half = a->table.cols / 2, n = a->table.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      float *table = row(&a->table, i);
-      for (int64_t j = 0; j < half; j++) {
-        double angle = (double)pos[i] * (double)freq[j];
-        table[j] = (float)((double)a->scale * cos(angle));
-        table[half + j] = (float)((double)a->scale * sin(angle));
-      }
+  cpu_share(w, n, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    float *table = row(&a->table, i);
+    for (int64_t j = 0; j < half; j++) {
+      double angle = (double)pos[i] * (double)freq[j];
+      table[j] = (float)((double)a->scale * cos(angle));
+      table[half + j] = (float)((double)a->scale * sin(angle));
     }
   }
 }
@@ -47,9 +42,8 @@ CPU_CLONES(void, rotate, (float *x, const float *table, int64_t heads, int64_t k
 void cpu_rope(cpu_worker *w, const void *args) {
   const inferno_rope_args *a = args;
   int64_t from, to, n = a->x.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) CPU_CALL(w->dev->isa, rotate)(row(&a->x, i), row(&a->table, i), a->heads, a->table.cols);
-  }
+  cpu_share(w, n, &from, &to);
+  for (int64_t i = from; i < to; i++) CPU_CALL(w->dev->isa, rotate)(row(&a->x, i), row(&a->table, i), a->heads, a->table.cols);
 }
 
 static void to_f16_portable(uint16_t *out, const float *x, int64_t n) {
@@ -96,14 +90,13 @@ void cpu_store_kv(cpu_worker *w, const void *args) {
   const inferno_store_kv_args *a = args;
   const int32_t *slots = a->slots.data;
   int64_t from, to, n = a->key.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      if (!is_stored(w, &a->k_cache, slots[i], a->block_size)) continue;
-      destination d = {&a->k_cache, a->kv_heads, a->head_dim, a->block_size, slots[i]};
-      store(w->dev->isa, d, row(&a->key, i));
-      d.cache = &a->v_cache;
-      store(w->dev->isa, d, row(&a->value, i));
-    }
+  cpu_share(w, n, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    if (!is_stored(w, &a->k_cache, slots[i], a->block_size)) continue;
+    destination d = {&a->k_cache, a->kv_heads, a->head_dim, a->block_size, slots[i]};
+    store(w->dev->isa, d, row(&a->key, i));
+    d.cache = &a->v_cache;
+    store(w->dev->isa, d, row(&a->value, i));
   }
 }
 
@@ -112,15 +105,14 @@ void cpu_rope_store_kv(cpu_worker *w, const void *args) {
   const inferno_rope_store_kv_args *a = args;
   const int32_t *slots = a->slots.data;
   int64_t from, to, n = a->q.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      CPU_CALL(w->dev->isa, rotate)(row(&a->q, i), row(&a->table, i), a->heads, a->head_dim);
-      CPU_CALL(w->dev->isa, rotate)(row(&a->key, i), row(&a->table, i), a->kv_heads, a->head_dim);
-      if (!is_stored(w, &a->k_cache, slots[i], a->block_size)) continue;
-      destination d = {&a->k_cache, a->kv_heads, a->head_dim, a->block_size, slots[i]};
-      store(w->dev->isa, d, row(&a->key, i));
-      d.cache = &a->v_cache;
-      store(w->dev->isa, d, row(&a->value, i));
-    }
+  cpu_share(w, n, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    CPU_CALL(w->dev->isa, rotate)(row(&a->q, i), row(&a->table, i), a->heads, a->head_dim);
+    CPU_CALL(w->dev->isa, rotate)(row(&a->key, i), row(&a->table, i), a->kv_heads, a->head_dim);
+    if (!is_stored(w, &a->k_cache, slots[i], a->block_size)) continue;
+    destination d = {&a->k_cache, a->kv_heads, a->head_dim, a->block_size, slots[i]};
+    store(w->dev->isa, d, row(&a->key, i));
+    d.cache = &a->v_cache;
+    store(w->dev->isa, d, row(&a->value, i));
   }
 }
