@@ -72,10 +72,9 @@ type replica struct {
 	stopProbes context.CancelFunc // ends the idle probes
 	probesDone chan struct{}
 
-	mu     sync.Mutex
-	model  server.Model
-	probe  error // of the last idle probe
-	closed bool
+	mu    sync.Mutex
+	model server.Model
+	probe error // of the last idle probe
 }
 
 func newReplica(name, path string) *replica {
@@ -92,7 +91,7 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	if err != nil {
 		return err
 	}
-	defer checkpoint.Close() //nolint:errcheck // only read
+	defer checkpoint.Close()
 	tokens, err := openTokenizer(r.path, checkpoint)
 	if err != nil {
 		return err

@@ -2,10 +2,13 @@
 //
 // For each (row, head), over chunks of 32 keys from position 0 up to the row's own position:
 //   s_t = Σ_d (scale·q_d)·k_td, by FMA over d in order;  m' = max(m, max s);  p_t = exp(s_t − m')
-//   sum = sum·exp(m − m') + p, in as many lanes as the vector has;  acc_d = acc_d·exp(m − m') then fma(p_t, v_td, acc_d) over t in order
-// and out = acc / Σ lanes of sum. A key after the row's own is left out, never added as zero, so a row's bits are the same in any tile.
+//   sum = sum·exp(m − m') + p, in as many lanes as the vector has
+//   acc_d = acc_d·exp(m − m'), then fma(p_t, v_td, acc_d) over t in order
+// and out = acc / Σ lanes of sum. A key after the row's own is left out, never added as zero, so a row's bits are the
+// same in any tile.
 //
-// Keys of a chunk are turned to [d][key] once for all rows and heads of the tile, so that lanes are keys and no sum runs across lanes.
+// Keys of a chunk are turned to [d][key] once for all rows and heads of the tile, so that lanes are keys and no sum
+// runs across lanes.
 
 #define QUERY_ROWS 4               // (row, head) pairs that share loaded keys and values
 #define VECTORS (MAX_TILE / QUERY_ROWS)
@@ -84,9 +87,9 @@ SIMD void load_values(attention_state *s, int32_t dtype, int64_t n) {
   }
 }
 
-// Scores of `rows` pairs from pair i on, against the chunk's first n keys.
-// `ahead`: ask for the next chunk's keys meanwhile, a line or two at a time. Blocks are too short for the hardware to see the next one
-// coming, and a burst of requests would hold up the loads behind it.
+// Scores of `rows` pairs from pair i on, against the chunk's first n keys. `ahead`: ask for the next chunk's keys
+// meanwhile, a line or two at a time. Blocks are too short for the hardware to see the next one coming, and a burst
+// of requests would hold up the loads behind it.
 SIMD void scores(const attention_state *s, int i, int rows, int64_t n, bool ahead) {
   const float *q = s->q + i * s->padded;
   const bool wide = s->t->args->k_cache.dtype == INFERNO_F32;
@@ -97,19 +100,21 @@ SIMD void scores(const attention_state *s, int i, int rows, int64_t n, bool ahea
     }
     for (int64_t d = 0; d < s->k; d++) {
       if (ahead && first == 0) {
-        const char *line = s->next.key[d % ATTENTION_CHUNK] + d / ATTENTION_CHUNK * 64;
-        prefetch(line);
-        if (wide) prefetch(line + 2 * s->k);
+        const char *next = s->next.key[d % ATTENTION_CHUNK] + d / ATTENTION_CHUNK * 64;
+        prefetch(next);
+        if (wide) prefetch(next + 2 * s->k);
       }
       vf key[KEY_VECTORS];
-      UNROLL for (int j = 0; j < KEY_VECTORS; j++) key[j] = vf_pin(vf_load(s->keys + d * ATTENTION_CHUNK + first + j * LANES));
+      const float *line = s->keys + d * ATTENTION_CHUNK + first;
+      UNROLL for (int j = 0; j < KEY_VECTORS; j++) key[j] = vf_pin(vf_load(line + j * LANES));
       UNROLL for (int r = 0; r < rows; r++) {
         vf broadcast = vf_set1(q[r * s->padded + d]);
         UNROLL for (int j = 0; j < KEY_VECTORS; j++) acc[r][j] = vf_fma(broadcast, key[j], acc[r][j]);
       }
     }
     UNROLL for (int r = 0; r < rows; r++) {
-      UNROLL for (int j = 0; j < KEY_VECTORS; j++) vf_store(s->p + (i + r) * ATTENTION_CHUNK + first + j * LANES, acc[r][j]);
+      float *out = s->p + (i + r) * ATTENTION_CHUNK + first;
+      UNROLL for (int j = 0; j < KEY_VECTORS; j++) vf_store(out + j * LANES, acc[r][j]);
     }
   }
 }
@@ -138,7 +143,8 @@ SIMD void soften(attention_state *s, int i, int64_t n) {
   vf_store(s->sum + i * 16, sum);
 }
 
-// acc_d = fma(p_t, v_td, acc_d) for `rows` pairs from pair i on, `vectors` vectors of dimensions from d, keys [from, to) of the chunk.
+// acc_d = fma(p_t, v_td, acc_d) for `rows` pairs from pair i on, `vectors` vectors of dimensions from d, keys [from,
+// to) of the chunk.
 SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int vectors, int64_t from, int64_t to,
                       bool ahead) {
   const int64_t element = s->t->args->v_cache.dtype == INFERNO_F32 ? 4 : 2;
@@ -203,10 +209,15 @@ TARGET static void chunk(attention_state *s, int64_t start) {
   }
 }
 
+// Pair i's head dimensions in q or out.
+static inline float *pair_row(const cpu_attention_tile *t, const inferno_tensor *x, int i) {
+  return (float *)x->data + (t->row + i / t->heads) * x->stride + (int64_t)(t->head + i % t->heads) * t->args->head_dim;
+}
+
 TARGET static void begin(attention_state *s) {
   const cpu_attention_tile *t = s->t;
   for (int i = 0; i < s->count; i++) {
-    const float *q = (const float *)t->args->q.data + (t->row + i / t->heads) * t->args->q.stride + (t->head + i % t->heads) * s->k;
+    const float *q = pair_row(t, &t->args->q, i);
     for (int64_t d = 0; d < s->k; d++) s->q[i * s->padded + d] = q[d] * t->args->scale;
     for (int64_t d = 0; d < s->padded; d++) s->acc[i * s->padded + d] = 0;
     for (int lane = 0; lane < 16; lane++) s->sum[i * 16 + lane] = 0;
@@ -218,7 +229,7 @@ TARGET static void begin(attention_state *s) {
 TARGET static void finish(const attention_state *s) {
   const cpu_attention_tile *t = s->t;
   for (int i = 0; i < s->count; i++) {
-    float *out = (float *)t->args->out.data + (t->row + i / t->heads) * t->args->out.stride + (t->head + i % t->heads) * s->k;
+    float *out = pair_row(t, &t->args->out, i);
     float inverse = visible(t, i) > 0 ? 1 / vf_sum_lanes(vf_load(s->sum + i * 16)) : 0;
     for (int64_t d = 0; d < s->k; d++) out[d] = s->acc[i * s->padded + d] * inverse;
   }

@@ -29,7 +29,7 @@ typedef struct {
   int index, count; // this worker and how many there are
 } cpu_worker;
 
-// An op runs on all workers at once with the same args (a copy that lives as long as the op). Work is split by cpu_take or by index.
+// An op runs on all workers at once with the same args (a copy that lives as long as the op). Work is split by cpu_share or cpu_take.
 typedef void (*cpu_op)(cpu_worker *w, const void *args);
 
 struct inferno_device {
@@ -89,5 +89,7 @@ void cpu_unpack_row(const inferno_weight *w, int64_t row, float *out);
 
 static inline int64_t cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t cpu_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Row i of a float32 tensor.
+static inline float *cpu_row(const inferno_tensor *t, int64_t i) { return (float *)t->data + i * t->stride; }
 
 #endif // INFERNO_CPU_H

@@ -6,8 +6,6 @@
 
 enum { PIECE = 256 }; // elements: the ops without a sum divide rows too, at multiples of this
 
-static inline float *row(const inferno_tensor *t, int64_t i) { return (float *)t->data + i * t->stride; }
-
 CPU_INLINE void rms_norm_row(float *out, const float *x, const float *weight, int64_t d, float eps) {
   vector sum[2] = {{0}, {0}};
   for (int64_t i = 0; i < d; i += VECTOR_LANES) {
@@ -31,7 +29,7 @@ void cpu_rms_norm(cpu_worker *w, const void *args) {
   int64_t from, to;
   cpu_share(w, a->x.rows, &from, &to);
   for (int64_t i = from; i < to; i++) {
-    CPU_CALL(w->dev->isa, rms_norm_row)(row(&a->out, i), row(&a->x, i), a->w.data, a->x.cols, a->eps);
+    CPU_CALL(w->dev->isa, rms_norm_row)(cpu_row(&a->out, i), cpu_row(&a->x, i), a->w.data, a->x.cols, a->eps);
   }
 }
 
@@ -69,7 +67,7 @@ void cpu_swiglu(cpu_worker *w, const void *args) {
   const inferno_swiglu_args *a = args;
   stretch share = share_of(w, &a->gate);
   for (int64_t i, j, n; (n = next_run(&share, &a->gate, &i, &j)) > 0;) {
-    CPU_CALL(w->dev->isa, swiglu_row)(row(&a->out, i) + j, row(&a->gate, i) + j, row(&a->up, i) + j, n);
+    CPU_CALL(w->dev->isa, swiglu_row)(cpu_row(&a->out, i) + j, cpu_row(&a->gate, i) + j, cpu_row(&a->up, i) + j, n);
   }
 }
 
@@ -82,7 +80,7 @@ void cpu_add(cpu_worker *w, const void *args) {
   const inferno_add_args *a = args;
   stretch share = share_of(w, &a->a);
   for (int64_t i, j, n; (n = next_run(&share, &a->a, &i, &j)) > 0;) {
-    CPU_CALL(w->dev->isa, add_row)(row(&a->out, i) + j, row(&a->a, i) + j, row(&a->b, i) + j, n);
+    CPU_CALL(w->dev->isa, add_row)(cpu_row(&a->out, i) + j, cpu_row(&a->a, i) + j, cpu_row(&a->b, i) + j, n);
   }
 }
 
@@ -97,6 +95,6 @@ void cpu_gather_rows(cpu_worker *w, const void *args) {
       cpu_fail(w->dev, INFERNO_BAD_ARGUMENT, "gather_rows: a row index lies outside x");
       continue;
     }
-    memcpy(row(&a->out, i), row(&a->x, rows[i]), (size_t)a->out.cols * sizeof(float));
+    memcpy(cpu_row(&a->out, i), cpu_row(&a->x, rows[i]), (size_t)a->out.cols * sizeof(float));
   }
 }

@@ -1,12 +1,11 @@
-// matmul.c: out_i[n,m_i] = x[n,c] · w_i[m_i,c]ᵀ + bias_i (+ out_i), for up to three products that share x. x, bias and out float32; the
-// weights packed as matmul.h says. Quantised weights meet activations in 8-bit blocks, made in a first pass; with dev->exact they are
-// turned into float32 panels instead.
+// matmul.c: out_i[n,m_i] = x[n,c] · w_i[m_i,c]ᵀ + bias_i (+ out_i), for up to three products that share x. x, bias
+// and out float32; the weights packed as matmul.h says. Quantised weights meet activations in 8-bit blocks, made in a
+// first pass; with dev->exact they are turned into float32 panels instead.
 //
 // Every output is its own sum in the order that matmul.h states, so tiles, blocks and workers change no bit of it.
 //
-// One activation row is bound by memory: the weights are read once, at the copy rate. From some 8 rows on it is bound by arithmetic: work
-// goes in units of row groups that fit a level-2 cache, past blocks of 64 activation rows.
-#include <math.h>
+// One activation row is bound by memory: the weights are read once, at the copy rate. From some 8 rows on it is bound
+// by arithmetic: work goes in units of row groups that fit a level-2 cache, past blocks of 64 activation rows.
 #include <stdlib.h>
 
 #include "matmul.h"
@@ -187,7 +186,8 @@ static int64_t unit_groups(const inferno_matmul_args *a, int64_t groups, int wor
 
 void cpu_matmul(cpu_worker *w, const void *args) {
   const inferno_matmul_args *a = args;
-  matmul_run run = {.args = a, .kernels = kernels_of(w->dev->isa), .blocks = a->x.cols / CPU_QBLOCK, .exact = w->dev->exact};
+  matmul_run run = {
+      .args = a, .kernels = kernels_of(w->dev->isa), .blocks = a->x.cols / CPU_QBLOCK, .exact = w->dev->exact};
   int64_t acc = ROW_BLOCK * MATMUL_ACC_STRIDE, panel = MATMUL_MAX_GROUPS * COL_BLOCK * CPU_LANE_ROWS;
   int64_t own = ALONE / CPU_QBLOCK * (int64_t)sizeof(cpu_act_block);
   run.acc = cpu_scratch(w, (acc + panel) * (int64_t)sizeof(float) + own);

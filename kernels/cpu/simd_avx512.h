@@ -69,8 +69,8 @@ SIMD void vf_transpose(vf m[16]) {
   }
   // m[4q + c] now holds, in its four quarters s, column 4s + c of rows 4q .. 4q+3.
   UNROLL for (int c = 0; c < 4; c++) {
-    __m512 low01 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0x44), low23 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0xee);
-    __m512 high01 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0x44), high23 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0xee);
+    __m512 low01 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0x44), high01 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0x44);
+    __m512 low23 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0xee), high23 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0xee);
     a[c] = _mm512_shuffle_f32x4(low01, high01, 0x88);
     a[4 + c] = _mm512_shuffle_f32x4(low01, high01, 0xdd);
     a[8 + c] = _mm512_shuffle_f32x4(low23, high23, 0x88);
@@ -154,7 +154,9 @@ SIMD vf vq_dot4(const vq *w, const cpu_act_block *x, int offset8) {
 
 SIMD vq vq_unpack8(const uint8_t *p) {
   vq w;
-  UNROLL for (int i = 0; i < 8; i++) w.v[i] = _mm512_xor_si512(_mm512_loadu_si512(p + 64 * i), _mm512_set1_epi8((char)0x80));
+  UNROLL for (int i = 0; i < 8; i++) {
+    w.v[i] = _mm512_xor_si512(_mm512_loadu_si512(p + 64 * i), _mm512_set1_epi8((char)0x80));
+  }
   return w;
 }
 

@@ -16,8 +16,8 @@ enum {
   HUGE = 2 << 20,               // a transparent huge page; blocks of two and more ask for them
   INLINE_UPLOAD = 64 << 10,     // a longer upload behind pending ops runs them first rather than being copied twice
   FILL_CHUNK = 256 << 10,       // bytes
-  SMALL_ELEMENTS = 16 << 10,    // an op that streams fewer takes about as long as a barrier
-  SMALL_EXPONENTIALS = 4 << 10, // the same for one that computes exponentials
+  SMALL_ELEMENTS = 8 << 10,     // an op that streams fewer takes about as long as a barrier
+  SMALL_EXPONENTIALS = 2 << 10, // the same for one that computes exponentials
 };
 
 // Lies in front of the block's data, which starts ALIGN bytes on.
