@@ -220,8 +220,12 @@ func (r *replica) fail(err error) {
 func (r *replica) get() (*server.Model, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.model.Info.State != server.ModelReady {
-		return nil, fmt.Errorf("%w: %s is %s", server.ErrModelNotReady, r.name, r.model.Info.Reason)
+	if state := r.model.Info.State; state != server.ModelReady {
+		word := "loading"
+		if state == server.ModelFailed {
+			word = "out of order" // the reason may hold paths; operators find it in health and log
+		}
+		return nil, fmt.Errorf("%w: %s is %s", server.ErrModelNotReady, r.name, word)
 	}
 	m := r.model
 	return &m, nil
