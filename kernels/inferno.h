@@ -43,7 +43,7 @@ enum {
 // Status of open, alloc and sync; 0 is success.
 enum {
   INFERNO_OK = 0,
-  INFERNO_UNAVAILABLE = 1,  // no such device, driver or feature here
+  INFERNO_UNAVAILABLE = 1, // no such device, driver or feature here
   INFERNO_OUT_OF_MEMORY = 2,
   INFERNO_DEVICE_LOST = 3,  // sticky: the device must be closed
   INFERNO_BAD_ARGUMENT = 4, // the caller broke the contract
@@ -85,12 +85,12 @@ typedef struct {
 typedef struct {
   uint32_t size;
   int32_t threads;
-  int32_t unified;      // 1: device memory is host memory (the CPU)
-  int32_t capture;      // 1: capture_begin works
-  int64_t total_bytes;  // of the memory that alloc draws from
+  int32_t unified;     // 1: device memory is host memory (the CPU)
+  int32_t capture;     // 1: capture_begin works
+  int64_t total_bytes; // of the memory that alloc draws from
   int64_t free_bytes;
-  char name[96];        // "AMD EPYC ..." or "NVIDIA H200"
-  char features[96];    // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90a"
+  char name[96];     // "AMD EPYC ..." or "NVIDIA H200"
+  char features[96]; // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90a"
 } inferno_info;
 
 // Copies all rows of a weight from host memory, rows as the file holds them, into w's packed form.
@@ -98,8 +98,8 @@ typedef struct {
   uint32_t size;
   uint32_t reserved;
   inferno_weight w;
-  const void *src;             // host: all source rows, contiguous, in w.dtype
-  const int32_t *source_row;   // host: [w.rows] which source row becomes row i; NULL: row i itself
+  const void *src;           // host: all source rows, contiguous, in w.dtype
+  const int32_t *source_row; // host: [w.rows] which source row becomes row i; NULL: row i itself
 } inferno_pack_args;
 
 // out[n,d] = table[ids[n], :]; an id outside the table yields zeros.
@@ -201,12 +201,12 @@ typedef struct {
 // What one row of logits is sampled with. 48 bytes; the array lies in device memory.
 typedef struct {
   uint64_t seed;
-  uint32_t position;   // of the token being chosen, counted from the start of the prompt
-  int32_t top_k;       // 0: off
-  float temperature;   // 0: greedy
-  float top_p;         // 1: off
-  float min_p;         // 0: off
-  int32_t num_banned;  // how many of this row's `banned` hold
+  uint32_t position;  // of the token being chosen, counted from the start of the prompt
+  int32_t top_k;      // 0: off
+  float temperature;  // 0: greedy
+  float top_p;        // 1: off
+  float min_p;        // 0: off
+  int32_t num_banned; // how many of this row's `banned` hold
   int64_t reserved[2];
 } inferno_sample_params;
 

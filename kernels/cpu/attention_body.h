@@ -10,9 +10,9 @@
 // Keys of a chunk are turned to [d][key] once for all rows and heads of the tile, so that lanes are keys and no sum
 // runs across lanes.
 
-#define QUERY_ROWS 4               // (row, head) pairs that share loaded keys and values
+#define QUERY_ROWS 4 // (row, head) pairs that share loaded keys and values
 #define VECTORS (MAX_TILE / QUERY_ROWS)
-#define KEY_VECTORS 2              // vectors of scores a pair has in registers
+#define KEY_VECTORS 2 // vectors of scores a pair has in registers
 #define prefetch(p) __builtin_prefetch((p), 0, 2)
 
 // Where a chunk's keys and values lie in the cache; the last visible one stands in for those after it.
@@ -22,16 +22,16 @@ typedef struct {
 
 typedef struct {
   const cpu_attention_tile *t;
-  int64_t k, padded;                // head dimension, and rounded up to 16
-  int count;                        // (row, head) pairs
-  int block_shift;                  // log2 of the block size
-  float *q, *acc;                   // [count][padded]
-  float *sum;                       // [count][16] of which LANES are used
-  float *p;                         // [count][ATTENTION_CHUNK] scores, then probabilities
-  float *keys;                      // [k][ATTENTION_CHUNK]
-  float *wide;                      // [ATTENTION_CHUNK][padded] values as float32
-  const float *v[ATTENTION_CHUNK];  // where the chunk's values are as float32
-  attention_rows rows, next;        // of this chunk and the one after it
+  int64_t k, padded;               // head dimension, and rounded up to 16
+  int count;                       // (row, head) pairs
+  int block_shift;                 // log2 of the block size
+  float *q, *acc;                  // [count][padded]
+  float *sum;                      // [count][16] of which LANES are used
+  float *p;                        // [count][ATTENTION_CHUNK] scores, then probabilities
+  float *keys;                     // [k][ATTENTION_CHUNK]
+  float *wide;                     // [ATTENTION_CHUNK][padded] values as float32
+  const float *v[ATTENTION_CHUNK]; // where the chunk's values are as float32
+  attention_rows rows, next;       // of this chunk and the one after it
   float max[ATTENTION_QUERIES];
 } attention_state;
 
@@ -95,9 +95,7 @@ SIMD void scores(const attention_state *s, int i, int rows, int64_t n, bool ahea
   const bool wide = s->t->args->k_cache.dtype == INFERNO_F32;
   for (int first = 0; first < n; first += KEY_VECTORS * LANES) {
     vf acc[QUERY_ROWS][KEY_VECTORS];
-    UNROLL for (int r = 0; r < rows; r++) {
-      UNROLL for (int j = 0; j < KEY_VECTORS; j++) acc[r][j] = vf_zero();
-    }
+    UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int j = 0; j < KEY_VECTORS; j++) acc[r][j] = vf_zero(); }
     for (int64_t d = 0; d < s->k; d++) {
       if (ahead && first == 0) {
         const char *next = s->next.key[d % ATTENTION_CHUNK] + d / ATTENTION_CHUNK * 64;
@@ -145,15 +143,12 @@ SIMD void soften(attention_state *s, int i, int64_t n) {
 
 // acc_d = fma(p_t, v_td, acc_d) for `rows` pairs from pair i on, `vectors` vectors of dimensions from d, keys [from,
 // to) of the chunk.
-SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int vectors, int64_t from, int64_t to,
-                      bool ahead) {
+SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int vectors, int64_t from, int64_t to, bool ahead) {
   const int64_t element = s->t->args->v_cache.dtype == INFERNO_F32 ? 4 : 2;
   float *out = s->acc + i * s->padded + d;
   const float *p = s->p + i * ATTENTION_CHUNK;
   vf acc[QUERY_ROWS][VECTORS];
-  UNROLL for (int r = 0; r < rows; r++) {
-    UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_load(out + r * s->padded + j * LANES);
-  }
+  UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_load(out + r * s->padded + j * LANES); }
   for (int64_t t = from; t < to; t++) {
     if (ahead) {
       for (int64_t b = 0; b < vectors * LANES * element; b += 64) prefetch(s->next.value[t] + d * element + b);
@@ -165,9 +160,7 @@ SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int v
       UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_fma(broadcast, value[j], acc[r][j]);
     }
   }
-  UNROLL for (int r = 0; r < rows; r++) {
-    UNROLL for (int j = 0; j < vectors; j++) vf_store(out + r * s->padded + j * LANES, acc[r][j]);
-  }
+  UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int j = 0; j < vectors; j++) vf_store(out + r * s->padded + j * LANES, acc[r][j]); }
 }
 
 SIMD void weigh(const attention_state *s, int i, int rows, int64_t from, int64_t to, bool ahead) {

@@ -14,8 +14,8 @@
 #endif
 
 #define CPU_MAX_THREADS 256
-#define CPU_LANE_ROWS 16  // rows of a packed weight that are interleaved: one AVX-512 register of float32, two of AVX2
-#define CPU_QBLOCK 32     // elements that share a scale in the quantised types, and in quantised activations
+#define CPU_LANE_ROWS 16 // rows of a packed weight that are interleaved: one AVX-512 register of float32, two of AVX2
+#define CPU_QBLOCK 32    // elements that share a scale in the quantised types, and in quantised activations
 
 // The best instruction set that the machine has and open's flags allow.
 typedef enum { CPU_PORTABLE = 0, CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_AVX512_VNNI = 3 } cpu_isa;
@@ -65,18 +65,18 @@ static inline void cpu_share(const cpu_worker *w, int64_t n, int64_t *from, int6
 void *cpu_scratch(cpu_worker *w, int64_t bytes);
 
 // Ops, one file a subject: the table's wrappers enqueue these with their inferno_*_args. ---------------------------------------------
-void cpu_embed(cpu_worker *w, const void *args);       // embed.c
-void cpu_rms_norm(cpu_worker *w, const void *args);    // elementwise.c
+void cpu_embed(cpu_worker *w, const void *args);    // embed.c
+void cpu_rms_norm(cpu_worker *w, const void *args); // elementwise.c
 void cpu_swiglu(cpu_worker *w, const void *args);
 void cpu_add(cpu_worker *w, const void *args);
 void cpu_gather_rows(cpu_worker *w, const void *args);
-void cpu_rope_table(cpu_worker *w, const void *args);  // rope.c
+void cpu_rope_table(cpu_worker *w, const void *args); // rope.c
 void cpu_rope(cpu_worker *w, const void *args);
 void cpu_store_kv(cpu_worker *w, const void *args);
 void cpu_rope_store_kv(cpu_worker *w, const void *args);
-void cpu_matmul(cpu_worker *w, const void *args);      // matmul.c
-void cpu_attention(cpu_worker *w, const void *args);   // attention.c
-void cpu_sample(cpu_worker *w, const void *args);      // sample.c
+void cpu_matmul(cpu_worker *w, const void *args);    // matmul.c
+void cpu_attention(cpu_worker *w, const void *args); // attention.c
+void cpu_sample(cpu_worker *w, const void *args);    // sample.c
 
 // Called by the table's wrapper before the op is enqueued, so that the op itself never allocates: false after cpu_fail.
 bool cpu_matmul_reserve(inferno_device *dev, const inferno_matmul_args *args); // matmul.c

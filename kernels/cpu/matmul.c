@@ -186,8 +186,7 @@ static int64_t unit_groups(const inferno_matmul_args *a, int64_t groups, int wor
 
 void cpu_matmul(cpu_worker *w, const void *args) {
   const inferno_matmul_args *a = args;
-  matmul_run run = {
-      .args = a, .kernels = kernels_of(w->dev->isa), .blocks = a->x.cols / CPU_QBLOCK, .exact = w->dev->exact};
+  matmul_run run = {.args = a, .kernels = kernels_of(w->dev->isa), .blocks = a->x.cols / CPU_QBLOCK, .exact = w->dev->exact};
   int64_t acc = ROW_BLOCK * MATMUL_ACC_STRIDE, panel = MATMUL_MAX_GROUPS * COL_BLOCK * CPU_LANE_ROWS;
   int64_t own = ALONE / CPU_QBLOCK * (int64_t)sizeof(cpu_act_block);
   run.acc = cpu_scratch(w, (acc + panel) * (int64_t)sizeof(float) + own);

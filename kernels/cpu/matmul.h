@@ -23,9 +23,7 @@ static inline bool cpu_is_quantised(int32_t dtype) { return dtype >= INFERNO_Q8_
 
 // Bytes of the scales (and minima) before the quants of a packed block, and of the whole block of 32 columns × 16 rows.
 static inline int64_t cpu_block_head(int32_t dtype) { return dtype == INFERNO_Q4_1 ? 64 : 32; }
-static inline int64_t cpu_block_bytes(int32_t dtype) {
-  return cpu_block_head(dtype) + (dtype == INFERNO_Q8_0 ? 512 : 256);
-}
+static inline int64_t cpu_block_bytes(int32_t dtype) { return cpu_block_head(dtype) + (dtype == INFERNO_Q8_0 ? 512 : 256); }
 
 // Bytes of one packed row group.
 static inline int64_t cpu_group_bytes(int32_t dtype, int64_t cols) {

@@ -9,8 +9,12 @@ enum { RUN_BYTES = 128 };
 
 static bool is_dtype(int32_t dtype) {
   switch (dtype) {
-  case INFERNO_F32: case INFERNO_F16: case INFERNO_BF16: return true;
-  case INFERNO_Q8_0: case INFERNO_Q4_0: case INFERNO_Q4_1: return true;
+  case INFERNO_F32:
+  case INFERNO_F16:
+  case INFERNO_BF16: return true;
+  case INFERNO_Q8_0:
+  case INFERNO_Q4_0:
+  case INFERNO_Q4_1: return true;
   }
   return false;
 }
@@ -43,8 +47,8 @@ static void pack_words(int32_t dtype, const uint8_t *src, int64_t from, int64_t 
 
 // The same for blocks of `words` 4-byte words of quants after the scale (and minimum); `flip` makes signed bytes
 // unsigned.
-static inline __attribute__((always_inline)) void pack_blocks(int32_t dtype, const uint8_t *src, int64_t from, int64_t to,
-                                                              int lane, uint8_t *group) {
+static inline __attribute__((always_inline)) void pack_blocks(int32_t dtype, const uint8_t *src, int64_t from, int64_t to, int lane,
+                                                              uint8_t *group) {
   const int64_t head = cpu_block_head(dtype), bytes = cpu_block_bytes(dtype), file_bytes = file_block_bytes(dtype);
   const int words = dtype == INFERNO_Q8_0 ? 8 : 4;
   const uint32_t flip = dtype == INFERNO_Q8_0 ? 0x80808080 : 0;
@@ -117,9 +121,7 @@ static void unpack_block(int32_t dtype, const uint8_t *block, int lane, float *o
       out[i] = scale * (float)((byte & 15) - 8);
       out[16 + i] = scale * (float)((byte >> 4) - 8);
       break;
-    default:
-      out[i] = scale * (float)(byte & 15) + minimum;
-      out[16 + i] = scale * (float)(byte >> 4) + minimum;
+    default: out[i] = scale * (float)(byte & 15) + minimum; out[16 + i] = scale * (float)(byte >> 4) + minimum;
     }
   }
 }

@@ -32,10 +32,10 @@ typedef struct {
   double temperature;
   const float *logits; // [v], −Inf where banned
   int64_t v, pieces;
-  float *piece_max;    // [pieces]
-  float max;           // of all
-  int64_t max_piece;   // the first piece that has it
-  uint64_t *keys;      // [v] room for candidates
+  float *piece_max;  // [pieces]
+  float max;         // of all
+  int64_t max_piece; // the first piece that has it
+  uint64_t *keys;    // [v] room for candidates
   cpu_isa isa;
 } sample_row;
 

@@ -13,7 +13,9 @@ typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vw __attribute__((vector_size(16)));
 typedef int16_t vs __attribute__((vector_size(16)));
 // v[2i]: columns 4i and 4i+2 of each of the four weight rows in turn; v[2i+1]: columns 4i+1 and 4i+3.
-typedef struct { vs v[16]; } vq;
+typedef struct {
+  vs v[16];
+} vq;
 
 SIMD vf vf_zero(void) { return (vf){0, 0, 0, 0}; }
 SIMD vf vf_set1(float x) { return (vf){x, x, x, x}; }
@@ -88,9 +90,7 @@ SIMD vw vw_load(const void *p) {
 }
 
 // (each 32-bit lane >> shift) & mask, as float32.
-SIMD vf vw_field(vw v, int shift, int mask) {
-  return __builtin_convertvector((vi)((v >> shift) & (uint32_t)mask), vf);
-}
+SIMD vf vw_field(vw v, int shift, int mask) { return __builtin_convertvector((vi)((v >> shift) & (uint32_t)mask), vf); }
 
 SIMD vq vq_unpack4(const uint8_t *p) {
   typedef uint16_t vu __attribute__((vector_size(16)));

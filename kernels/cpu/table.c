@@ -61,7 +61,7 @@ static int32_t device_open(const inferno_open_args *args, inferno_device **dev, 
   d->isa = best_isa(args->flags);
   d->exact = args->flags & INFERNO_EXACT;
   d->threads = args->threads ? args->threads : (int)cpu_min(cpu_host_cores(), CPU_MAX_THREADS);
-  if (!cpu_pool_open(d, cpu_host_processors())) {
+  if (!cpu_pool_open(d)) {
     free(d);
     return refuse(INFERNO_OUT_OF_MEMORY, reason, reason_bytes, "worker threads could not be started");
   }
@@ -260,9 +260,7 @@ static void op_gather_rows(inferno_device *dev, const inferno_gather_rows_args *
   enqueue(dev, cpu_gather_rows, is_small(&a->out), a, sizeof *a);
 }
 
-static void op_sample(inferno_device *dev, const inferno_sample_args *a) {
-  enqueue(dev, cpu_sample, a->logits.rows == 1, a, sizeof *a);
-}
+static void op_sample(inferno_device *dev, const inferno_sample_args *a) { enqueue(dev, cpu_sample, a->logits.rows == 1, a, sizeof *a); }
 
 static void op_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *a) {
   if (!is_f32(dev, &a->q, "rope_store_kv: the CPU computes in F32 only")) return;
