@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"strings"
 	"time"
 
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -130,11 +129,11 @@ func (c *Client) Stream(ctx context.Context, req *infernov1.GenerateRequest) ite
 // Generate generates, and returns the whole result at once. It streams underneath, so that an answer of any length arrives.
 func (c *Client) Generate(ctx context.Context, req *infernov1.GenerateRequest) (*Result, error) {
 	var result Result
-	var texts []strings.Builder
+	var texts [][]byte
 	completion := func(i int) *Completion {
 		for len(result.Completions) <= i {
 			result.Completions = append(result.Completions, Completion{})
-			texts = append(texts, strings.Builder{})
+			texts = append(texts, nil)
 		}
 		return &result.Completions[i]
 	}
@@ -149,15 +148,15 @@ func (c *Client) Generate(ctx context.Context, req *infernov1.GenerateRequest) (
 			part := completion(e.Index)
 			part.TokenIDs = append(part.TokenIDs, e.IDs...)
 			part.Logprobs = append(part.Logprobs, e.Logprobs...)
-			texts[e.Index].WriteString(e.Text)
+			texts[e.Index] = append(texts[e.Index], e.Text...)
 		case Finish:
 			completion(e.Index).Finish = e
 		case Summary:
 			result.Summary = e
 		}
 	}
-	for i := range texts {
-		result.Completions[i].Text = texts[i].String()
+	for i, text := range texts {
+		result.Completions[i].Text = string(text)
 	}
 	return &result, nil
 }
@@ -175,11 +174,14 @@ func (r *reader) check(m *infernov1.GenerateStreamResponse) error {
 	if r.finished {
 		return errors.New("client: the server sent a message after its finish")
 	}
-	if (m.GetStart() != nil) == r.started && m.GetProgress() == nil && m.GetDryRun() == nil {
-		return fmt.Errorf("client: start came %t in a message where started is %t", m.GetStart() != nil, r.started)
+	switch {
+	case m.GetStart() != nil && r.started:
+		return errors.New("client: the server sent a second start")
+	case m.GetStart() == nil && !r.started && m.GetProgress() == nil:
+		return errors.New("client: the server sent no start with its first tokens")
 	}
 	r.started = r.started || m.GetStart() != nil
-	r.finished = m.GetFinish() != nil || m.GetDryRun() != nil
+	r.finished = m.GetFinish() != nil
 	for _, f := range m.GetFinish().GetFinishes() {
 		if f.GetIndex() >= maxContinuations {
 			return fmt.Errorf("client: continuation %d, want one below %d", f.GetIndex(), maxContinuations)

@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -255,7 +256,7 @@ func (p *process) stream(maxTokens uint32, first chan<- error, results chan<- st
 	if !told {
 		first <- err
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	results <- streamed{tokens: tokens, err: err}

@@ -18,7 +18,7 @@ type benchCommand struct {
 	remote `embed:""`
 
 	Model        string `help:"Name of the model; may be left out where the server has one only."`
-	Concurrency  []int  `default:"1,4,16" placeholder:"N,..." help:"Numbers of requests at a time; each is a row of the table."`
+	Concurrency  []int  `default:"1,4,16" placeholder:"N" help:"Numbers of requests at a time; each is a row of the table."`
 	PromptTokens int    `default:"128" help:"Tokens of each prompt, all different."`
 	MaxTokens    uint32 `default:"64" help:"New tokens of each request; end tokens do not end it."`
 	Requests     int    `default:"0" help:"Requests of each row; 0 means four times its concurrency, at least 8."`

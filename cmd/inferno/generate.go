@@ -17,7 +17,7 @@ type generateCommand struct {
 
 	Model     string        `help:"Name of the model; may be left out where the server has one only."`
 	Prompt    *string       `xor:"prompt" required:"" help:"The prompt; - reads it from standard input."`
-	TokenIDs  []uint32      `name:"token-ids" xor:"prompt" required:"" placeholder:"ID,..." help:"The prompt as token ids, taken as they are."`
+	TokenIDs  []uint32      `name:"token-ids" xor:"prompt" required:"" placeholder:"ID" help:"The prompt as token ids, taken as they are."`
 	RequestID string        `name:"request-id" help:"Name of the request in logs and for aborting it."`
 	Timeout   time.Duration `help:"Give up after this time. Unset means never."`
 
@@ -33,7 +33,7 @@ type generateCommand struct {
 
 	MaxTokens    *uint32  `help:"Most new tokens."`
 	MinTokens    *uint32  `help:"Fewest new tokens."`
-	StopTokenIDs []uint32 `name:"stop-token-ids" placeholder:"ID,..." help:"Tokens that end the output."`
+	StopTokenIDs []uint32 `name:"stop-token-ids" placeholder:"ID" help:"Tokens that end the output."`
 	IgnoreEOS    bool     `name:"ignore-eos" help:"Go on after the model's end tokens."`
 }
 

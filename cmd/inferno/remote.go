@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -49,15 +48,13 @@ func (c *console) writeJSON(v any) error {
 	return encoder.Encode(v)
 }
 
-// protoLine is m as JSON on one line, with the names of the proto file.
-func protoLine(m proto.Message) (json.RawMessage, error) {
+// writeProto prints m on one line, with the names of the proto file.
+func (c *console) writeProto(m proto.Message) error {
 	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var line bytes.Buffer
-	err = json.Compact(&line, text) // protojson varies its spaces on purpose
-	return line.Bytes(), err
+	return c.writeJSON(json.RawMessage(text)) // which takes the spaces out that protojson varies on purpose
 }
 
 // enumName is the name of an enum's value without what all names of the enum start with.

@@ -26,11 +26,9 @@ func (m *modelsCommand) Run(ctx context.Context, c *console) error {
 	}
 	if m.JSON {
 		for _, model := range list.GetModels() {
-			line, err := protoLine(model)
-			if err != nil {
+			if err := c.writeProto(model); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%s\n", line)
 		}
 		return nil
 	}
@@ -76,12 +74,11 @@ func (h *healthCommand) Run(ctx context.Context, c *console) error {
 	}
 	report := answer.GetReport()
 	if h.JSON {
-		line, err := protoLine(report)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(c.out, "%s\n", line)
-	} else if err := printHealth(c, report); err != nil {
+		err = c.writeProto(report)
+	} else {
+		err = printHealth(c, report)
+	}
+	if err != nil {
 		return err
 	}
 	if report.GetState() != infernov1.HealthState_HEALTH_STATE_SERVING {

@@ -72,10 +72,9 @@ type replica struct {
 	stopProbes context.CancelFunc // ends the idle probes
 	probesDone chan struct{}
 
-	mu     sync.Mutex
-	model  server.Model
-	probe  error // of the last idle probe
-	closed bool
+	mu    sync.Mutex
+	model server.Model
+	probe error // of the last idle probe
 }
 
 func newReplica(name, path string) *replica {
@@ -92,7 +91,7 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	if err != nil {
 		return err
 	}
-	defer checkpoint.Close() //nolint:errcheck // only read
+	defer checkpoint.Close()
 	tokens, err := openTokenizer(r.path, checkpoint)
 	if err != nil {
 		return err
@@ -221,8 +220,12 @@ func (r *replica) fail(err error) {
 func (r *replica) get() (*server.Model, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.model.Info.State != server.ModelReady {
-		return nil, fmt.Errorf("%w: %s is %s", server.ErrModelNotReady, r.name, r.model.Info.Reason)
+	if state := r.model.Info.State; state != server.ModelReady {
+		word := "loading"
+		if state == server.ModelFailed {
+			word = "out of order" // the reason may hold paths; operators find it in health and log
+		}
+		return nil, fmt.Errorf("%w: %s is %s", server.ErrModelNotReady, r.name, word)
 	}
 	m := r.model
 	return &m, nil

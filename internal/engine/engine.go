@@ -41,7 +41,7 @@ type Options struct {
 	NumBlocks      int           // KV blocks
 	BlockSize      int           // tokens a KV block; 0: DefaultBlockSize
 	MaxBatch       int           // sequences in a step; 0: Limits.MaxSeqs
-	MaxBatchTokens int           // tokens in a step; 0: as many as keep a step under StepTarget, measured by Warmup, up to Limits.MaxTokens
+	MaxBatchTokens int           // tokens in a step; 0: as many as keep it under StepTarget, by Warmup and then by the steps themselves, up to Limits.MaxTokens
 	StepTarget     time.Duration // 0: DefaultStepTarget
 	MaxQueue       int           // requests that may wait for their first step; 0: DefaultMaxQueue
 	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
@@ -68,7 +68,8 @@ type Engine struct {
 	// Owned by the loop; by New and Warmup before it.
 	scheduler *scheduler
 	runner    *runner
-	measure   bool // Warmup chooses the token budget
+	measure   bool // the token budget follows the device
+	maxTokens int  // most that it may be
 	turn      turn
 
 	born     time.Time // zero of the counters' times
@@ -123,7 +124,7 @@ func New(o Options) (*Engine, error) {
 	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
-		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0,
+		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens,
 		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context),
 		born:      time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*sequence{}},

@@ -581,9 +581,12 @@ type watched struct {
 	waits atomic.Int64
 }
 
-func (w *watched) AfterFunc(f func()) (stop func() bool) {
+// Value hides what it is made from, so that package context asks AfterFunc.
+func (w *watched) Value(any) any { return nil }
+
+func (w *watched) AfterFunc(f func()) func() bool {
 	w.waits.Add(1)
-	stop = context.AfterFunc(w.Context, f)
+	stop := context.AfterFunc(w.Context, f)
 	return func() bool { w.waits.Add(-1); return stop() }
 }
 
@@ -700,6 +703,41 @@ func TestWarmupChoosesTheTokenBudget(t *testing.T) {
 				r.run(t)
 				q := &Request{ID: "after", Prompt: prompt(100, 1), Stop: Stopping{MaxTokens: 3}}
 				wantReference(t, r, q, r.submit(t.Context(), t, q))
+			})
+		})
+	}
+}
+
+// A warm-up in a bad moment must not hold the engine down for ever, nor one in a good moment let steps grow too long.
+func TestTokenBudgetFollowsTheDevice(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		then, now time.Duration // what a token costs in the warm-up, and afterwards
+		low, high int           // of the budget in the end
+	}{
+		{"neighbour left", 4 * time.Millisecond, 500 * time.Microsecond, 400, 512},
+		{"neighbour came", 300 * time.Microsecond, 2 * time.Millisecond, 96, 144},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limits := model.Limits{MaxTokens: 1024, MaxSeqs: 8, MaxRows: 8, Context: 4096}
+				r := newRig(t, Options{Limits: limits, NumBlocks: 1024})
+				var tokens int
+				each := c.then
+				r.model.forward = func(b *model.Batch) { tokens = b.Tokens.Len() }
+				r.device.sync = func() error { time.Sleep(time.Duration(tokens) * each); return nil }
+				if err := r.Warmup(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				r.run(t)
+				each = c.now
+				for i := range 2 {
+					q := &Request{ID: fmt.Sprint("long", i), Prompt: prompt(4000, i+1), Stop: Stopping{MaxTokens: 2}}
+					wantReference(t, r, q, r.submit(t.Context(), t, q))
+				}
+				if got := r.Stats().MaxBatchTokens; got < c.low || got > c.high {
+					t.Errorf("the budget ends at %d tokens, want %d to %d", got, c.low, c.high)
+				}
 			})
 		})
 	}

@@ -23,6 +23,7 @@ type turn struct {
 	ended     []*sequence
 	info      StepInfo // reused
 	lastStart time.Time
+	tokenCost float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
 }
 
 // probeRequest makes one token from one.
@@ -244,6 +245,9 @@ func (e *Engine) finishStep(b *batch, began, now time.Time, preemptions int) {
 	}
 	info.Preemptions = preemptions
 	e.counters.endStep(info, now.Sub(e.born))
+	if e.measure {
+		e.tune(b.tokens, info.Duration)
+	}
 	if e.observer != nil {
 		e.observer.ObserveStep(info)
 	}

@@ -18,7 +18,7 @@ const firstTrial = 16
 func (e *Engine) Warmup(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	limit := e.scheduler.maxTokens
+	limit := e.maxTokens
 	most := min(limit, e.context-1)
 	n := min(firstTrial, most)
 	if _, err := e.trial(ctx, n); err != nil { // the very first pays for pages and caches
@@ -72,4 +72,28 @@ func (e *Engine) trial(ctx context.Context, n int) (time.Duration, error) {
 	took := time.Since(began)
 	e.scheduler.Commit(b, ids)
 	return took, nil
+}
+
+// tuneShare is the weight of a new step in what a token costs.
+const tuneShare = 0.25
+
+// tune follows the device as it is: a neighbour on the machine, long contexts or a warm chip change what a token costs, and Warmup may
+// have seen a bad moment. Steps of less than half the budget say nothing of full ones. What runs keeps its place in every step.
+func (e *Engine) tune(tokens int, took time.Duration) {
+	s := e.scheduler
+	if tokens < max(firstTrial, s.maxTokens/2) {
+		return
+	}
+	cost := float64(took) / float64(tokens)
+	if e.turn.tokenCost == 0 {
+		e.turn.tokenCost = cost
+	}
+	e.turn.tokenCost += tuneShare * (cost - e.turn.tokenCost)
+	n := budget(1, time.Duration(e.turn.tokenCost), e.stepTarget, e.maxTokens)
+	n = min(max(n, len(s.running)+s.blocks.blockSize), 2*s.maxTokens, e.maxTokens)
+	if 8*max(n-s.maxTokens, s.maxTokens-n) <= s.maxTokens {
+		return // no news
+	}
+	s.setMaxTokens(n)
+	e.counters.maxTokens.Store(int64(n))
 }

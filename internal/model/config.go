@@ -2,7 +2,6 @@ package model
 
 import (
 	"errors"
-	"math"
 
 	"github.com/inferno-serve/inferno/internal/device"
 )
@@ -117,8 +116,8 @@ func (r *Rope) check(f *faults) {
 		f.addf("rope: beta_fast %g, want more than beta_slow %g", r.BetaFast, r.BetaSlow)
 	}
 	for i, d := range r.Divisors {
-		if !(d > 0) || math.IsInf(float64(d), 0) {
-			f.addf("rope: divisor %d is %g, want it positive and finite", i, d)
+		if !(d >= 1e-6 && d <= 1e6) {
+			f.addf("rope: divisor %d is %g, want it from 1e-6 to 1e6", i, d)
 			return
 		}
 	}

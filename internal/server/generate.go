@@ -62,6 +62,7 @@ func (s inferenceService) GenerateStream(
 		return err
 	}
 	defer out.close()
+	// Send itself ends only when the client reads on or its connection ends; the request's place on the device is free before.
 	stalled := time.AfterFunc(s.sendTimeout, func() { out.cancel(errSlowReader) })
 	stalled.Stop()
 	send := func(m *infernov1.GenerateStreamResponse) error {
@@ -125,14 +126,19 @@ func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*out
 	if out.ctx, out.cancel, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if out.stream == nil { // refused, or a panic on its way
+			out.close()
+		}
+	}()
 	if g.text {
 		out.decoder = g.model.Tokenizer.NewContinuation(g.skipSpecial)
 	}
-	if out.stream, err = g.model.Engine.Submit(out.ctx, g.request); err != nil {
-		err = out.why(err)
-		out.close()
-		return nil, err
+	stream, err := g.model.Engine.Submit(out.ctx, g.request)
+	if err != nil {
+		return nil, out.why(err)
 	}
+	out.stream = stream
 	return out, nil
 }
 

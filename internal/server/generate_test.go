@@ -524,6 +524,7 @@ func TestFailuresOfTheEngine(t *testing.T) {
 			f := start(t, g)
 			_, err := f.api.Generate(t.Context(), textRequest("hi"))
 			check(t, f, err)
+			f.wantNoneLive()
 		})
 		t.Run(c.name+" within the stream", func(t *testing.T) {
 			f := start(t, play(part{ids: byteIDs("x")}, part{err: c.err}))
@@ -557,8 +558,22 @@ func TestPanicEndsItsCallAlone(t *testing.T) {
 	if found := f.log.with("panic in a call", "secret of the engine", "scripted"); len(found) != 2 {
 		t.Errorf("%d lines tell of the panic and where it was, want 2", len(found))
 	}
+	f.wantNoneLive()
+
+	g := newScript()
+	g.panics = "secret of the intake"
+	f = start(t, g)
+	_, err = f.api.Generate(t.Context(), textRequest("hi"))
+	if grpcCode(err) != codes.Internal || strings.Contains(err.Error(), "secret") {
+		t.Errorf("at submit: %v", err)
+	}
+	f.wantNoneLive()
+}
+
+func (f *fixture) wantNoneLive() {
+	f.t.Helper()
 	if ids := f.live.cancelAll(errStopping); len(ids) > 0 {
-		t.Errorf("requests %q are live after their panic", ids)
+		f.t.Errorf("requests %q are live after their calls", ids)
 	}
 }
 

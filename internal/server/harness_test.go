@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -114,6 +115,7 @@ func byteIDs(text string) []int32 {
 
 // script is a Generator that hands each request to the test, which plays the engine.
 type script struct {
+	panics   string          // what Submit does
 	refuse   error           // what Submit answers
 	requests chan *scripted  // what was submitted
 	begin    func(*scripted) // called by Submit, where set
@@ -133,7 +135,10 @@ func play(parts ...part) *script {
 }
 
 func (s *script) Submit(ctx context.Context, r *engine.Request) (Stream, error) {
-	if s.refuse != nil {
+	switch {
+	case s.panics != "":
+		panic(s.panics)
+	case s.refuse != nil:
 		return nil, s.refuse
 	}
 	one := &scripted{Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1)}
@@ -355,7 +360,7 @@ func readAll(stream infernov1.InferenceService_GenerateStreamClient) ([]*inferno
 	var all []*infernov1.GenerateStreamResponse
 	for {
 		m, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all, nil
 		}
 		if err != nil {

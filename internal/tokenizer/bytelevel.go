@@ -5,10 +5,10 @@ package tokenizer
 
 const numByteRunes = 256 + 68
 
-// byteRunes is the rune that writes a byte; runeBytes is the byte that a rune writes, −1 where it writes none.
-var byteRunes, runeBytes = byteTables()
+// runeBytes is the byte that a rune writes, −1 where it writes none.
+var runeBytes = byteTable()
 
-func byteTables() (runes [256]rune, bytes [numByteRunes]int16) {
+func byteTable() (bytes [numByteRunes]int16) {
 	for i := range bytes {
 		bytes[i] = -1
 	}
@@ -19,9 +19,9 @@ func byteTables() (runes [256]rune, bytes [numByteRunes]int16) {
 			r = next
 			next++
 		}
-		runes[b], bytes[r] = r, int16(b)
+		bytes[r] = int16(b)
 	}
-	return runes, bytes
+	return bytes
 }
 
 // bytesOfPiece returns the bytes that a byte-level piece stands for, or false when a rune of it stands for none.

@@ -1,4 +1,5 @@
-// attention.h: one tile of attention as the instruction sets compute it; attention.c makes the tiles, attention_body.h runs them.
+// attention.h: one tile of attention as the instruction sets compute it; attention.c makes the tiles,
+// attention_body.h runs them.
 #ifndef INFERNO_CPU_ATTENTION_H
 #define INFERNO_CPU_ATTENTION_H
 

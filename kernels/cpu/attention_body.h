@@ -2,14 +2,17 @@
 //
 // For each (row, head), over chunks of 32 keys from position 0 up to the row's own position:
 //   s_t = Σ_d (scale·q_d)·k_td, by FMA over d in order;  m' = max(m, max s);  p_t = exp(s_t − m')
-//   sum = sum·exp(m − m') + p, in as many lanes as the vector has;  acc_d = acc_d·exp(m − m') then fma(p_t, v_td, acc_d) over t in order
-// and out = acc / Σ lanes of sum. A key after the row's own is left out, never added as zero, so a row's bits are the same in any tile.
+//   sum = sum·exp(m − m') + p, in as many lanes as the vector has
+//   acc_d = acc_d·exp(m − m'), then fma(p_t, v_td, acc_d) over t in order
+// and out = acc / Σ lanes of sum. A key after the row's own is left out, never added as zero, so a row's bits are the
+// same in any tile.
 //
-// Keys of a chunk are turned to [d][key] once for all rows and heads of the tile, so that lanes are keys and no sum runs across lanes.
+// Keys of a chunk are turned to [d][key] once for all rows and heads of the tile, so that lanes are keys and no sum
+// runs across lanes.
 
-#define QUERY_ROWS 4               // (row, head) pairs that share loaded keys and values
+#define QUERY_ROWS 4 // (row, head) pairs that share loaded keys and values
 #define VECTORS (MAX_TILE / QUERY_ROWS)
-#define KEY_VECTORS 2              // vectors of scores a pair has in registers
+#define KEY_VECTORS 2 // vectors of scores a pair has in registers
 #define prefetch(p) __builtin_prefetch((p), 0, 2)
 
 // Where a chunk's keys and values lie in the cache; the last visible one stands in for those after it.
@@ -19,16 +22,16 @@ typedef struct {
 
 typedef struct {
   const cpu_attention_tile *t;
-  int64_t k, padded;                // head dimension, and rounded up to 16
-  int count;                        // (row, head) pairs
-  int block_shift;                  // log2 of the block size
-  float *q, *acc;                   // [count][padded]
-  float *sum;                       // [count][16] of which LANES are used
-  float *p;                         // [count][ATTENTION_CHUNK] scores, then probabilities
-  float *keys;                      // [k][ATTENTION_CHUNK]
-  float *wide;                      // [ATTENTION_CHUNK][padded] values as float32
-  const float *v[ATTENTION_CHUNK];  // where the chunk's values are as float32
-  attention_rows rows, next;        // of this chunk and the one after it
+  int64_t k, padded;               // head dimension, and rounded up to 16
+  int count;                       // (row, head) pairs
+  int block_shift;                 // log2 of the block size
+  float *q, *acc;                  // [count][padded]
+  float *sum;                      // [count][16] of which LANES are used
+  float *p;                        // [count][ATTENTION_CHUNK] scores, then probabilities
+  float *keys;                     // [k][ATTENTION_CHUNK]
+  float *wide;                     // [ATTENTION_CHUNK][padded] values as float32
+  const float *v[ATTENTION_CHUNK]; // where the chunk's values are as float32
+  attention_rows rows, next;       // of this chunk and the one after it
   float max[ATTENTION_QUERIES];
 } attention_state;
 
@@ -84,32 +87,32 @@ SIMD void load_values(attention_state *s, int32_t dtype, int64_t n) {
   }
 }
 
-// Scores of `rows` pairs from pair i on, against the chunk's first n keys.
-// `ahead`: ask for the next chunk's keys meanwhile, a line or two at a time. Blocks are too short for the hardware to see the next one
-// coming, and a burst of requests would hold up the loads behind it.
+// Scores of `rows` pairs from pair i on, against the chunk's first n keys. `ahead`: ask for the next chunk's keys
+// meanwhile, a line or two at a time. Blocks are too short for the hardware to see the next one coming, and a burst
+// of requests would hold up the loads behind it.
 SIMD void scores(const attention_state *s, int i, int rows, int64_t n, bool ahead) {
   const float *q = s->q + i * s->padded;
   const bool wide = s->t->args->k_cache.dtype == INFERNO_F32;
   for (int first = 0; first < n; first += KEY_VECTORS * LANES) {
     vf acc[QUERY_ROWS][KEY_VECTORS];
-    UNROLL for (int r = 0; r < rows; r++) {
-      UNROLL for (int j = 0; j < KEY_VECTORS; j++) acc[r][j] = vf_zero();
-    }
+    UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int j = 0; j < KEY_VECTORS; j++) acc[r][j] = vf_zero(); }
     for (int64_t d = 0; d < s->k; d++) {
       if (ahead && first == 0) {
-        const char *line = s->next.key[d % ATTENTION_CHUNK] + d / ATTENTION_CHUNK * 64;
-        prefetch(line);
-        if (wide) prefetch(line + 2 * s->k);
+        const char *next = s->next.key[d % ATTENTION_CHUNK] + d / ATTENTION_CHUNK * 64;
+        prefetch(next);
+        if (wide) prefetch(next + 2 * s->k);
       }
       vf key[KEY_VECTORS];
-      UNROLL for (int j = 0; j < KEY_VECTORS; j++) key[j] = vf_pin(vf_load(s->keys + d * ATTENTION_CHUNK + first + j * LANES));
+      const float *line = s->keys + d * ATTENTION_CHUNK + first;
+      UNROLL for (int j = 0; j < KEY_VECTORS; j++) key[j] = vf_pin(vf_load(line + j * LANES));
       UNROLL for (int r = 0; r < rows; r++) {
         vf broadcast = vf_set1(q[r * s->padded + d]);
         UNROLL for (int j = 0; j < KEY_VECTORS; j++) acc[r][j] = vf_fma(broadcast, key[j], acc[r][j]);
       }
     }
     UNROLL for (int r = 0; r < rows; r++) {
-      UNROLL for (int j = 0; j < KEY_VECTORS; j++) vf_store(s->p + (i + r) * ATTENTION_CHUNK + first + j * LANES, acc[r][j]);
+      float *out = s->p + (i + r) * ATTENTION_CHUNK + first;
+      UNROLL for (int j = 0; j < KEY_VECTORS; j++) vf_store(out + j * LANES, acc[r][j]);
     }
   }
 }
@@ -138,16 +141,14 @@ SIMD void soften(attention_state *s, int i, int64_t n) {
   vf_store(s->sum + i * 16, sum);
 }
 
-// acc_d = fma(p_t, v_td, acc_d) for `rows` pairs from pair i on, `vectors` vectors of dimensions from d, keys [from, to) of the chunk.
-SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int vectors, int64_t from, int64_t to,
-                      bool ahead) {
+// acc_d = fma(p_t, v_td, acc_d) for `rows` pairs from pair i on, `vectors` vectors of dimensions from d, keys [from,
+// to) of the chunk.
+SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int vectors, int64_t from, int64_t to, bool ahead) {
   const int64_t element = s->t->args->v_cache.dtype == INFERNO_F32 ? 4 : 2;
   float *out = s->acc + i * s->padded + d;
   const float *p = s->p + i * ATTENTION_CHUNK;
   vf acc[QUERY_ROWS][VECTORS];
-  UNROLL for (int r = 0; r < rows; r++) {
-    UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_load(out + r * s->padded + j * LANES);
-  }
+  UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_load(out + r * s->padded + j * LANES); }
   for (int64_t t = from; t < to; t++) {
     if (ahead) {
       for (int64_t b = 0; b < vectors * LANES * element; b += 64) prefetch(s->next.value[t] + d * element + b);
@@ -159,9 +160,7 @@ SIMD void weigh_tile(const attention_state *s, int i, int rows, int64_t d, int v
       UNROLL for (int j = 0; j < vectors; j++) acc[r][j] = vf_fma(broadcast, value[j], acc[r][j]);
     }
   }
-  UNROLL for (int r = 0; r < rows; r++) {
-    UNROLL for (int j = 0; j < vectors; j++) vf_store(out + r * s->padded + j * LANES, acc[r][j]);
-  }
+  UNROLL for (int r = 0; r < rows; r++) { UNROLL for (int j = 0; j < vectors; j++) vf_store(out + r * s->padded + j * LANES, acc[r][j]); }
 }
 
 SIMD void weigh(const attention_state *s, int i, int rows, int64_t from, int64_t to, bool ahead) {
@@ -203,10 +202,15 @@ TARGET static void chunk(attention_state *s, int64_t start) {
   }
 }
 
+// Pair i's head dimensions in q or out.
+static inline float *pair_row(const cpu_attention_tile *t, const inferno_tensor *x, int i) {
+  return (float *)x->data + (t->row + i / t->heads) * x->stride + (int64_t)(t->head + i % t->heads) * t->args->head_dim;
+}
+
 TARGET static void begin(attention_state *s) {
   const cpu_attention_tile *t = s->t;
   for (int i = 0; i < s->count; i++) {
-    const float *q = (const float *)t->args->q.data + (t->row + i / t->heads) * t->args->q.stride + (t->head + i % t->heads) * s->k;
+    const float *q = pair_row(t, &t->args->q, i);
     for (int64_t d = 0; d < s->k; d++) s->q[i * s->padded + d] = q[d] * t->args->scale;
     for (int64_t d = 0; d < s->padded; d++) s->acc[i * s->padded + d] = 0;
     for (int lane = 0; lane < 16; lane++) s->sum[i * 16 + lane] = 0;
@@ -218,7 +222,7 @@ TARGET static void begin(attention_state *s) {
 TARGET static void finish(const attention_state *s) {
   const cpu_attention_tile *t = s->t;
   for (int i = 0; i < s->count; i++) {
-    float *out = (float *)t->args->out.data + (t->row + i / t->heads) * t->args->out.stride + (t->head + i % t->heads) * s->k;
+    float *out = pair_row(t, &t->args->out, i);
     float inverse = visible(t, i) > 0 ? 1 / vf_sum_lanes(vf_load(s->sum + i * 16)) : 0;
     for (int64_t d = 0; d < s->k; d++) out[d] = s->acc[i * s->padded + d] * inverse;
   }

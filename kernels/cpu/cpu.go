@@ -3,8 +3,8 @@
 package cpu
 
 // -std=c11 rather than gnu11: gcc then leaves a·b+c as two roundings unless the source says fmaf, so that a function compiled for AVX2
-// and its portable twin agree to the bit. (cpu.h tells clang the same.) -Wno-psabi: gcc's note on
-// how vectors are passed is moot where every function that takes one is inlined.
+// and its portable twin agree to the bit. (cpu.h tells clang the same.) -Wno-psabi: gcc's note on how vectors are passed is moot where
+// every function that takes one is inlined.
 
 // #cgo CFLAGS: -std=c11 -D_GNU_SOURCE -O3 -Wall -Wextra -Wno-psabi -fvisibility=hidden -pthread
 // #cgo LDFLAGS: -lm -pthread

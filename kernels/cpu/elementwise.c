@@ -4,14 +4,7 @@
 
 #include "vecmath.h"
 
-enum {
-  SHARES = 4,         // pieces a worker, so that one that wakes late leaves work to the others
-  COLUMN_CHUNK = 2048 // elements of a row that one worker takes in the ops without a sum
-};
-
-static inline float *row(const inferno_tensor *t, int64_t i) { return (float *)t->data + i * t->stride; }
-
-static int64_t row_chunk(const cpu_worker *w, int64_t rows) { return cpu_div_up(rows, (int64_t)w->count * SHARES); }
+enum { PIECE = 256 }; // elements: the ops without a sum divide rows too, at multiples of this
 
 CPU_INLINE void rms_norm_row(float *out, const float *x, const float *weight, int64_t d, float eps) {
   vector sum[2] = {{0}, {0}};
@@ -33,22 +26,32 @@ CPU_CLONES(void, rms_norm_row, (float *out, const float *x, const float *weight,
 // out[n,d] = x[n,d] / sqrt(mean_d(x²) + eps) · w[d]; workers split rows.
 void cpu_rms_norm(cpu_worker *w, const void *args) {
   const inferno_rms_norm_args *a = args;
-  int64_t from, to, rows = a->x.rows;
-  while (cpu_take(w, rows, row_chunk(w, rows), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      CPU_CALL(w->dev->isa, rms_norm_row)(row(&a->out, i), row(&a->x, i), a->w.data, a->x.cols, a->eps);
-    }
+  int64_t from, to;
+  cpu_share(w, a->x.rows, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    CPU_CALL(w->dev->isa, rms_norm_row)(cpu_row(&a->out, i), cpu_row(&a->x, i), a->w.data, a->x.cols, a->eps);
   }
 }
 
-// Hands out pieces of a matrix, at most COLUMN_CHUNK elements of one row each.
-static bool take_piece(cpu_worker *w, const inferno_tensor *t, int64_t *i, int64_t *from, int64_t *to) {
-  int64_t pieces = cpu_div_up(t->cols, COLUMN_CHUNK), piece, end;
-  if (!cpu_take(w, t->rows * pieces, 1, &piece, &end)) return false;
-  *i = piece / pieces;
-  *from = piece % pieces * COLUMN_CHUNK;
-  *to = cpu_min(*from + COLUMN_CHUNK, t->cols);
-  return true;
+// One worker's share of a matrix: from element `column` of row `i` on, `left` pieces in all.
+typedef struct {
+  int64_t i, column, left;
+} stretch;
+
+static stretch share_of(const cpu_worker *w, const inferno_tensor *t) {
+  int64_t pieces = cpu_div_up(t->cols, PIECE), from, to;
+  cpu_share(w, t->rows * pieces, &from, &to);
+  return (stretch){from / pieces, from % pieces * PIECE, to - from};
+}
+
+// The next run of elements within one row: row *i, n elements from *column on. 0: none is left.
+static int64_t next_run(stretch *s, const inferno_tensor *t, int64_t *i, int64_t *column) {
+  int64_t pieces = cpu_min(cpu_div_up(t->cols - s->column, PIECE), s->left);
+  *i = s->i++;
+  *column = s->column;
+  s->column = 0;
+  s->left -= pieces;
+  return cpu_min(pieces * PIECE, t->cols - *column);
 }
 
 CPU_INLINE void swiglu_row(float *out, const float *gate, const float *up, int64_t n) {
@@ -62,9 +65,9 @@ CPU_CLONES(void, swiglu_row, (float *out, const float *gate, const float *up, in
 // out[n,f] = gate / (1 + exp(−gate)) · up.
 void cpu_swiglu(cpu_worker *w, const void *args) {
   const inferno_swiglu_args *a = args;
-  int64_t i, from, to;
-  while (take_piece(w, &a->gate, &i, &from, &to)) {
-    CPU_CALL(w->dev->isa, swiglu_row)(row(&a->out, i) + from, row(&a->gate, i) + from, row(&a->up, i) + from, to - from);
+  stretch share = share_of(w, &a->gate);
+  for (int64_t i, j, n; (n = next_run(&share, &a->gate, &i, &j)) > 0;) {
+    CPU_CALL(w->dev->isa, swiglu_row)(cpu_row(&a->out, i) + j, cpu_row(&a->gate, i) + j, cpu_row(&a->up, i) + j, n);
   }
 }
 
@@ -75,9 +78,9 @@ CPU_CLONES(void, add_row, (float *out, const float *a, const float *b, int64_t n
 
 void cpu_add(cpu_worker *w, const void *args) {
   const inferno_add_args *a = args;
-  int64_t i, from, to;
-  while (take_piece(w, &a->a, &i, &from, &to)) {
-    CPU_CALL(w->dev->isa, add_row)(row(&a->out, i) + from, row(&a->a, i) + from, row(&a->b, i) + from, to - from);
+  stretch share = share_of(w, &a->a);
+  for (int64_t i, j, n; (n = next_run(&share, &a->a, &i, &j)) > 0;) {
+    CPU_CALL(w->dev->isa, add_row)(cpu_row(&a->out, i) + j, cpu_row(&a->a, i) + j, cpu_row(&a->b, i) + j, n);
   }
 }
 
@@ -85,14 +88,13 @@ void cpu_add(cpu_worker *w, const void *args) {
 void cpu_gather_rows(cpu_worker *w, const void *args) {
   const inferno_gather_rows_args *a = args;
   const int32_t *rows = a->rows.data;
-  int64_t from, to, n = a->out.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      if (rows[i] < 0 || rows[i] >= a->x.rows) {
-        cpu_fail(w->dev, INFERNO_BAD_ARGUMENT, "gather_rows: a row index lies outside x");
-        continue;
-      }
-      memcpy(row(&a->out, i), row(&a->x, rows[i]), (size_t)a->out.cols * sizeof(float));
+  int64_t from, to;
+  cpu_share(w, a->out.rows, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    if (rows[i] < 0 || rows[i] >= a->x.rows) {
+      cpu_fail(w->dev, INFERNO_BAD_ARGUMENT, "gather_rows: a row index lies outside x");
+      continue;
     }
+    memcpy(cpu_row(&a->out, i), cpu_row(&a->x, rows[i]), (size_t)a->out.cols * sizeof(float));
   }
 }

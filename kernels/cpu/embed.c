@@ -1,5 +1,6 @@
-// embed.c: out[n,d] = table[ids[n], :], the rows of a packed weight of any type as float32; an id outside the table yields zeros.
-// A tied output head is the same packed weight. Bound by the strided reads of one lane in 16: some 2 µs a row of 4096.
+// embed.c: out[n,d] = table[ids[n], :], the rows of a packed weight of any type as float32; an id outside the table
+// yields zeros. A tied output head is the same packed weight. Bound by the strided reads of one lane in 16: some 7 µs
+// a row of 4096.
 #include <string.h>
 
 #include "cpu.h"

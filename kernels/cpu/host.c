@@ -122,21 +122,13 @@ static bool is_first_sibling(int processor, const cpu_set_t *allowed) {
   return first == processor || first < 0 || first >= CPU_SETSIZE || !CPU_ISSET((int)first, allowed);
 }
 
-int cpu_host_processors(void) {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return within_quota((int)sysconf(_SC_NPROCESSORS_ONLN));
-  return within_quota(CPU_COUNT(&allowed));
-}
-
 int cpu_host_cores(void) {
   cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return cpu_host_processors();
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return within_quota((int)sysconf(_SC_NPROCESSORS_ONLN));
   int cores = 0;
   for (int i = 0; i < CPU_SETSIZE; i++) cores += CPU_ISSET(i, &allowed) && is_first_sibling(i, &allowed);
   return within_quota(cores);
 }
 #else
-int cpu_host_processors(void) { return within_quota((int)sysconf(_SC_NPROCESSORS_ONLN)); }
-
-int cpu_host_cores(void) { return cpu_host_processors(); }
+int cpu_host_cores(void) { return within_quota((int)sysconf(_SC_NPROCESSORS_ONLN)); }
 #endif

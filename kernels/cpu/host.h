@@ -9,8 +9,6 @@
 void cpu_host_name(char *name, size_t bytes);
 // Physical cores that this process may run on, at most its CPU quota rounded up; at least 1.
 int cpu_host_cores(void);
-// Logical processors that this process may run on, at most its quota rounded up: more threads than that share them.
-int cpu_host_processors(void);
 // Bytes of memory in all and available now, within the memory limits of this process's control groups.
 void cpu_host_memory(int64_t *total, int64_t *available);
 

@@ -1,12 +1,11 @@
-// matmul.c: out_i[n,m_i] = x[n,c] · w_i[m_i,c]ᵀ + bias_i (+ out_i), for up to three products that share x. x, bias and out float32; the
-// weights packed as matmul.h says. Quantised weights meet activations in 8-bit blocks, made in a first pass; with dev->exact they are
-// turned into float32 panels instead.
+// matmul.c: out_i[n,m_i] = x[n,c] · w_i[m_i,c]ᵀ + bias_i (+ out_i), for up to three products that share x. x, bias
+// and out float32; the weights packed as matmul.h says. Quantised weights meet activations in 8-bit blocks, made in a
+// first pass; with dev->exact they are turned into float32 panels instead.
 //
 // Every output is its own sum in the order that matmul.h states, so tiles, blocks and workers change no bit of it.
 //
-// One activation row is bound by memory: the weights are read once, at the copy rate. From some 8 rows on it is bound by arithmetic: work
-// goes in units of row groups that fit a level-2 cache, past blocks of 64 activation rows.
-#include <math.h>
+// One activation row is bound by memory: the weights are read once, at the copy rate. From some 8 rows on it is bound
+// by arithmetic: work goes in units of row groups that fit a level-2 cache, past blocks of 64 activation rows.
 #include <stdlib.h>
 
 #include "matmul.h"

@@ -1,11 +1,13 @@
-// matmul.h: what the matrix products share: the packed weight's layout, activations in 8-bit blocks, and one instruction set's kernels.
+// matmul.h: what the matrix products share: the packed weight's layout, activations in 8-bit blocks, and one
+// instruction set's kernels.
 //
-// Packed layout, the same for every instruction set. Rows go in groups of 16 (the last one padded with zero rows), and a group is one
-// sequential stream of memory:
+// Packed layout, the same for every instruction set. Rows go in groups of 16 (the last one padded with zero rows),
+// and a group is one sequential stream of memory:
 //   F32, F16, BF16  [column][16 rows], elements as stored.
-//   Q8_0            for each 32 columns: 16 f16 scales; 8 lines of 64 bytes, line i holding [16 rows][columns 4i .. 4i+3] as q + 128.
-//   Q4_0, Q4_1      for each 32 columns: 16 f16 scales; Q4_1: 16 f16 minima; 4 lines of 64 bytes, line i holding [16 rows][4 bytes], the
-//                   low nibbles columns 4i .. 4i+3 and the high ones columns 16+4i .. 19+4i.
+//   Q8_0            for each 32 columns: 16 f16 scales; 8 lines of 64 bytes, line i holding [16 rows][columns 4i .. 4i+3]
+//                   as q + 128.
+//   Q4_0, Q4_1      for each 32 columns: 16 f16 scales; Q4_1: 16 f16 minima; 4 lines of 64 bytes, line i holding
+//                   [16 rows][4 bytes], the low nibbles columns 4i .. 4i+3 and the high ones columns 16+4i .. 19+4i.
 #ifndef INFERNO_CPU_MATMUL_H
 #define INFERNO_CPU_MATMUL_H
 
@@ -35,7 +37,14 @@ static inline float cpu_float_of_bits(uint32_t bits) {
   return x;
 }
 
-// IEEE half precision to float32, exactly: the exponent is rebased by a multiplication, which also makes subnormals normal.
+static inline uint32_t cpu_bits_of_float(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+// IEEE half precision to float32, exactly: the exponent is rebased by a multiplication, which also makes subnormals
+// normal.
 static inline float cpu_f16(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = (uint32_t)(h & 0x7fff) << 13;
   if ((h & 0x7c00) == 0x7c00) return cpu_float_of_bits(sign | 0x7f800000 | rest);
@@ -53,8 +62,8 @@ typedef struct {
   int8_t q[CPU_QBLOCK];
 } cpu_act_block;
 
-// One tile of out = x · Wᵀ: up to MATMUL_MAX_ROWS activation rows × `groups` row groups. acc[row][MATMUL_ACC_STRIDE] is where sums
-// are left, and where they are taken up again when `resume` is set.
+// One tile of out = x · Wᵀ: up to MATMUL_MAX_ROWS activation rows × `groups` row groups. acc[row][MATMUL_ACC_STRIDE]
+// is where sums are left, and where they are taken up again when `resume` is set.
 typedef struct {
   int32_t dtype;
   int rows, groups;
@@ -67,7 +76,8 @@ typedef struct {
 
 // One instruction set's inner loops. For each output, whatever the tile:
 //   float_tile  sum = fma(x_c, w_c, sum) for c = 0, 1, …, from 0
-//   quant_tile  sum = fma(d_w·d_x, Σ q_w·q_x, sum), then for Q4_1 sum = fma(m_w, d_x·Σq_x, sum), for blocks of 32 columns in order
+//   quant_tile  sum = fma(d_w·d_x, Σ q_w·q_x, sum), then for Q4_1 sum = fma(m_w, d_x·Σq_x, sum), for blocks of 32 columns
+//               in order
 typedef struct {
   int max_rows; // activation rows of a tile at most: 8, 4 or 2; a tile has 1, 2, 4 or 8
   int max_sums; // rows × groups of a float tile at most

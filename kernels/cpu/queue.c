@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "queue.h"
 
@@ -20,11 +21,13 @@
 #endif
 
 enum {
-  SPINS = 2000,          // pauses before a waiting worker yields: some 50 µs
-  SPINS_SHARED = 20,     // the same where workers share cores
-  YIELDS = 64,           // yields before it sleeps
-  ARGS_ALIGN = 16,       // of an op's arguments in the arena
-  STACK_BYTES = 1 << 20, // of a worker
+  MAX_SPINS = 2048, // pauses before a waiting worker yields: some 50 µs
+  MIN_SPINS = 16,
+  MAX_YIELDS = 400,           // before it sleeps: some 150 µs where no one else wants the core
+  SLICE_NANOSECONDS = 400000, // a yield that takes longer met a stranger
+  SHY_WAITS = 256,            // waits without a yield after that
+  ARGS_ALIGN = 16,            // of an op's arguments in the arena
+  STACK_BYTES = 1 << 20,      // of a worker
 };
 
 typedef struct {
@@ -49,6 +52,7 @@ struct inferno_graph {
 // What belongs to one worker; a cache line apart from the next one's.
 typedef struct {
   _Alignas(64) cpu_worker worker;
+  int spins, shy;      // how it waits: spin_past, yield_past
   unsigned generation; // of the pool's generations, how many this worker has seen
   void *scratch;
   int64_t scratch_bytes;
@@ -62,31 +66,62 @@ struct cpu_pool {
   cpu_seat *seats;
   int threads; // seats, worker 0 included
   int started; // threads that run, worker 0 excluded
-  int spins;
   const char *reason;
-  atomic_int status; // the first failure
+  atomic_int status;       // the first failure
   const cpu_list *running; // published by generation
   bool stop;
 
   // The generation advances at every launch and barrier; whoever waits for that spins, then yields, then sleeps on changed.
   _Alignas(64) atomic_uint generation;
-  _Alignas(64) atomic_int arrived; // at the barrier
+  _Alignas(64) atomic_int arrived;   // at the barrier
   _Alignas(64) _Atomic int64_t next; // of cpu_take
   _Alignas(64) atomic_int sleepers;
   pthread_mutex_t mutex;
   pthread_cond_t changed;
 };
 
-// Returns once the generation is no longer `seen`.
-static void wait_past(cpu_pool *p, unsigned seen) {
-  for (int i = 0; i < p->spins; i++) {
-    if (atomic_load_explicit(&p->generation, memory_order_acquire) != seen) return;
+static bool has_passed(cpu_pool *p, unsigned seen) { return atomic_load_explicit(&p->generation, memory_order_acquire) != seen; }
+
+// Spins half as long the next time when it was in vain, as where two workers got one core, and twice as long when it was not.
+static bool spin_past(cpu_pool *p, cpu_seat *seat, unsigned seen) {
+  for (int i = 0; i < seat->spins; i++) {
+    if (has_passed(p, seen)) {
+      if (seat->spins < MAX_SPINS) seat->spins *= 2;
+      return true;
+    }
     cpu_pause();
   }
-  for (int i = 0; i < YIELDS; i++) {
-    if (atomic_load_explicit(&p->generation, memory_order_acquire) != seen) return;
-    sched_yield();
+  if (seat->spins > MIN_SPINS) seat->spins /= 2;
+  return false;
+}
+
+static int64_t nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+// Yields the core, best where a fellow worker needs it. A stranger that computes keeps it for a time slice, though, where a worker that
+// sleeps and is woken gets it back at once; who met one sleeps at its next waits.
+static bool yield_past(cpu_pool *p, cpu_seat *seat, unsigned seen) {
+  if (seat->shy > 0) {
+    seat->shy--;
+    return false;
   }
+  for (int i = 0; i < MAX_YIELDS && !has_passed(p, seen); i++) {
+    int64_t start = nanoseconds();
+    sched_yield();
+    if (nanoseconds() - start > SLICE_NANOSECONDS) {
+      seat->shy = SHY_WAITS;
+      break;
+    }
+  }
+  return has_passed(p, seen);
+}
+
+// Returns once the generation is no longer `seen`.
+static void wait_past(cpu_pool *p, cpu_seat *seat, unsigned seen) {
+  if (spin_past(p, seat, seen) || yield_past(p, seat, seen)) return;
   pthread_mutex_lock(&p->mutex);
   atomic_fetch_add(&p->sleepers, 1);
   while (atomic_load(&p->generation) == seen) pthread_cond_wait(&p->changed, &p->mutex);
@@ -112,7 +147,7 @@ void cpu_barrier(cpu_worker *w) {
   }
   unsigned seen = p->seats[w->index].generation++;
   if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 < w->count) {
-    wait_past(p, seen);
+    wait_past(p, &p->seats[w->index], seen);
     return;
   }
   atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
@@ -276,7 +311,7 @@ static void *worker_main(void *seat_pointer) {
   cpu_seat *seat = seat_pointer;
   cpu_pool *p = seat->worker.dev->pool;
   for (;;) {
-    wait_past(p, seat->generation++);
+    wait_past(p, seat, seat->generation++);
     if (p->stop) return NULL;
     run_list(&seat->worker, p->running);
   }
@@ -300,7 +335,7 @@ static bool start_workers(cpu_pool *p) {
   return ok;
 }
 
-bool cpu_pool_open(inferno_device *dev, int cores) {
+bool cpu_pool_open(inferno_device *dev) {
   cpu_pool *p = aligned_alloc(64, sizeof *p);
   cpu_seat *seats = aligned_alloc(64, (size_t)dev->threads * sizeof *seats);
   if (!p || !seats) {
@@ -312,11 +347,13 @@ bool cpu_pool_open(inferno_device *dev, int cores) {
   memset(seats, 0, (size_t)dev->threads * sizeof *seats);
   p->seats = seats;
   p->threads = dev->threads;
-  p->spins = dev->threads > cores ? SPINS_SHARED : SPINS;
   pthread_mutex_init(&p->mutex, NULL);
   pthread_cond_init(&p->changed, NULL);
   dev->pool = p;
-  for (int i = 0; i < p->threads; i++) seats[i].worker = (cpu_worker){.dev = dev, .index = i, .count = p->threads};
+  for (int i = 0; i < p->threads; i++) {
+    seats[i].worker = (cpu_worker){.dev = dev, .index = i, .count = p->threads};
+    seats[i].spins = MAX_SPINS;
+  }
   if (start_workers(p)) return true;
   cpu_pool_close(dev);
   return false;

@@ -4,8 +4,8 @@
 
 #include "cpu.h"
 
-// Starts dev->threads − 1 workers; cores tells whether each has one to itself. False when there is no memory or no thread to be had.
-bool cpu_pool_open(inferno_device *dev, int cores);
+// Starts dev->threads − 1 workers. False when there is no memory or no thread to be had.
+bool cpu_pool_open(inferno_device *dev);
 // Ends the workers and frees all lists and graphs; pending ops are dropped.
 void cpu_pool_close(inferno_device *dev);
 

@@ -7,26 +7,19 @@
 #include <immintrin.h>
 #endif
 
-enum { SHARES = 4 }; // pieces a worker
-
-static inline float *row(const inferno_tensor *t, int64_t i) { return (float *)t->data + i * t->stride; }
-
-static int64_t row_chunk(const cpu_worker *w, int64_t rows) { return cpu_div_up(rows, (int64_t)w->count * SHARES); }
-
 // table[n, i] = scale · cos(pos[n] · freq[i]), table[n, k/2 + i] = scale · sin(pos[n] · freq[i]) for i < k/2; all in double but the result.
 void cpu_rope_table(cpu_worker *w, const void *args) {
   const inferno_rope_table_args *a = args;
   const int32_t *pos = a->pos.data;
   const float *freq = a->freq.data;
   int64_t from, to, half = a->table.cols / 2, n = a->table.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      float *table = row(&a->table, i);
-      for (int64_t j = 0; j < half; j++) {
-        double angle = (double)pos[i] * (double)freq[j];
-        table[j] = (float)((double)a->scale * cos(angle));
-        table[half + j] = (float)((double)a->scale * sin(angle));
-      }
+  cpu_share(w, n, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    float *table = cpu_row(&a->table, i);
+    for (int64_t j = 0; j < half; j++) {
+      double angle = (double)pos[i] * (double)freq[j];
+      table[j] = (float)((double)a->scale * cos(angle));
+      table[half + j] = (float)((double)a->scale * sin(angle));
     }
   }
 }
@@ -47,9 +40,8 @@ CPU_CLONES(void, rotate, (float *x, const float *table, int64_t heads, int64_t k
 void cpu_rope(cpu_worker *w, const void *args) {
   const inferno_rope_args *a = args;
   int64_t from, to, n = a->x.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) CPU_CALL(w->dev->isa, rotate)(row(&a->x, i), row(&a->table, i), a->heads, a->table.cols);
-  }
+  cpu_share(w, n, &from, &to);
+  for (int64_t i = from; i < to; i++) CPU_CALL(w->dev->isa, rotate)(cpu_row(&a->x, i), cpu_row(&a->table, i), a->heads, a->table.cols);
 }
 
 static void to_f16_portable(uint16_t *out, const float *x, int64_t n) {
@@ -64,63 +56,56 @@ __attribute__((target("avx2,fma,f16c"))) static void to_f16_avx2(uint16_t *out, 
 }
 #endif
 
-// Where the keys and values go: caches [B, g, p, k].
+// Where keys and values go.
 typedef struct {
-  const inferno_tensor *cache;
-  int32_t kv_heads, head_dim, block_size, slot;
-} destination;
+  const inferno_tensor *k_cache, *v_cache; // [B, g·p·k]
+  int32_t kv_heads, head_dim, block_size;
+} kv_cache;
 
-// x[g, k] to its slot.
-static void store(cpu_isa isa, destination to, const float *x) {
-  int64_t k = to.head_dim, block = to.slot / to.block_size, offset = to.slot % to.block_size;
-  for (int64_t j = 0; j < to.kv_heads; j++, x += k) {
-    int64_t at = block * to.cache->stride + (j * to.block_size + offset) * k;
-    if (to.cache->dtype == INFERNO_F32) {
-      memcpy((float *)to.cache->data + at, x, (size_t)k * sizeof(float));
+// One token's keys or values x[g, k] to its slot of cache [B, g, p, k].
+static void store(cpu_isa isa, const inferno_tensor *cache, const kv_cache *to, int64_t slot, const float *x) {
+  int64_t k = to->head_dim, at = slot / to->block_size * cache->stride + slot % to->block_size * k;
+  for (int64_t j = 0; j < to->kv_heads; j++, x += k, at += to->block_size * k) {
+    if (cache->dtype == INFERNO_F32) {
+      memcpy((float *)cache->data + at, x, (size_t)k * sizeof(float));
     } else {
-      CPU_CALL(isa, to_f16)((uint16_t *)to.cache->data + at, x, k);
+      CPU_CALL(isa, to_f16)((uint16_t *)cache->data + at, x, k);
     }
   }
 }
 
-// False for a slot that is skipped: −1, or one outside the cache, which is a failure.
-static bool is_stored(cpu_worker *w, const inferno_tensor *cache, int32_t slot, int32_t block_size) {
-  if (slot == -1) return false;
-  if (slot >= 0 && slot / block_size < cache->rows) return true;
-  cpu_fail(w->dev, INFERNO_BAD_ARGUMENT, "store_kv: a slot lies outside the cache");
-  return false;
+// One token's keys and values to its slot; −1 is none.
+static void store_token(cpu_worker *w, const kv_cache *to, int64_t slot, const float *key, const float *value) {
+  if (slot == -1) return;
+  if (slot < 0 || slot / to->block_size >= to->k_cache->rows) {
+    cpu_fail(w->dev, INFERNO_BAD_ARGUMENT, "store_kv: a slot lies outside the cache");
+    return;
+  }
+  store(w->dev->isa, to->k_cache, to, slot, key);
+  store(w->dev->isa, to->v_cache, to, slot, value);
 }
 
 // Keys and values [n, g·k] to their slots; workers split rows.
 void cpu_store_kv(cpu_worker *w, const void *args) {
   const inferno_store_kv_args *a = args;
-  const int32_t *slots = a->slots.data;
-  int64_t from, to, n = a->key.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      if (!is_stored(w, &a->k_cache, slots[i], a->block_size)) continue;
-      destination d = {&a->k_cache, a->kv_heads, a->head_dim, a->block_size, slots[i]};
-      store(w->dev->isa, d, row(&a->key, i));
-      d.cache = &a->v_cache;
-      store(w->dev->isa, d, row(&a->value, i));
-    }
+  const kv_cache cache = {&a->k_cache, &a->v_cache, a->kv_heads, a->head_dim, a->block_size};
+  int64_t from, to;
+  cpu_share(w, a->key.rows, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    store_token(w, &cache, ((const int32_t *)a->slots.data)[i], cpu_row(&a->key, i), cpu_row(&a->value, i));
   }
 }
 
 // cpu_rope on q and key, then cpu_store_kv, row by row while both lie in cache; key is left rotated.
 void cpu_rope_store_kv(cpu_worker *w, const void *args) {
   const inferno_rope_store_kv_args *a = args;
-  const int32_t *slots = a->slots.data;
-  int64_t from, to, n = a->q.rows;
-  while (cpu_take(w, n, row_chunk(w, n), &from, &to)) {
-    for (int64_t i = from; i < to; i++) {
-      CPU_CALL(w->dev->isa, rotate)(row(&a->q, i), row(&a->table, i), a->heads, a->head_dim);
-      CPU_CALL(w->dev->isa, rotate)(row(&a->key, i), row(&a->table, i), a->kv_heads, a->head_dim);
-      if (!is_stored(w, &a->k_cache, slots[i], a->block_size)) continue;
-      destination d = {&a->k_cache, a->kv_heads, a->head_dim, a->block_size, slots[i]};
-      store(w->dev->isa, d, row(&a->key, i));
-      d.cache = &a->v_cache;
-      store(w->dev->isa, d, row(&a->value, i));
-    }
+  const kv_cache cache = {&a->k_cache, &a->v_cache, a->kv_heads, a->head_dim, a->block_size};
+  int64_t from, to;
+  cpu_share(w, a->q.rows, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    const float *table = cpu_row(&a->table, i);
+    CPU_CALL(w->dev->isa, rotate)(cpu_row(&a->q, i), table, a->heads, a->head_dim);
+    CPU_CALL(w->dev->isa, rotate)(cpu_row(&a->key, i), table, a->kv_heads, a->head_dim);
+    store_token(w, &cache, ((const int32_t *)a->slots.data)[i], cpu_row(&a->key, i), cpu_row(&a->value, i));
   }
 }

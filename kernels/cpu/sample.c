@@ -4,7 +4,6 @@
 // A row is cut into pieces of 64 tokens and each piece's largest logit is kept: what cannot matter is then ruled out a piece at a time,
 // always exactly: G is at most −ln(−ln(1 − 2⁻³³)) < 22.9, and the k-th largest of the pieces' maxima is no more than the k-th largest logit.
 #include <math.h>
-#include <stdlib.h>
 
 #include "vecmath.h"
 
@@ -20,7 +19,10 @@ enum {
 };
 
 // The multipliers of Philox and the steps of its key.
-static const uint32_t PHILOX_M0 = 0xD2511F53, PHILOX_M1 = 0xCD9E8D57, PHILOX_W0 = 0x9E3779B9, PHILOX_W1 = 0xBB67AE85;
+#define PHILOX_M0 0xD2511F53u
+#define PHILOX_M1 0xCD9E8D57u
+#define PHILOX_W0 0x9E3779B9u
+#define PHILOX_W1 0xBB67AE85u
 
 static const double max_noise = 22.9; // G is at most 22.88
 
@@ -30,10 +32,10 @@ typedef struct {
   double temperature;
   const float *logits; // [v], −Inf where banned
   int64_t v, pieces;
-  float *piece_max;    // [pieces]
-  float max;           // of all
-  int64_t max_piece;   // the first piece that has it
-  uint64_t *keys;      // [v] room for candidates
+  float *piece_max;  // [pieces]
+  float max;         // of all
+  int64_t max_piece; // the first piece that has it
+  uint64_t *keys;    // [v] room for candidates
   cpu_isa isa;
 } sample_row;
 
@@ -221,7 +223,7 @@ CPU_CLONES(double, total_weight, (const float *logits, int64_t v, const float *p
 static int64_t keep(const sample_row *r) {
   const inferno_sample_params *p = r->params;
   bool by_count = p->top_k > 0 && p->top_k < r->v, by_weight = p->top_p < 1;
-  double min_p = fmin((double)p->min_p, 1), total = 0;
+  double min_p = p->min_p > 0 ? fmin((double)p->min_p, 1) : 0, total = 0;
   int64_t n;
   if (by_count) {
     n = collect(r, count_cutoff(r, p->top_k));
@@ -236,7 +238,7 @@ static int64_t keep(const sample_row *r) {
     n = collect(r, weight_cutoff(r, min_p));
   }
   if (by_weight) n = select_weight(r, n, (double)p->top_p * total);
-  if (!(min_p > 0)) return n;
+  if (min_p == 0) return n;
   int64_t kept = 0;
   for (int64_t i = 0; i < n; i++) {
     r->keys[kept] = r->keys[i];

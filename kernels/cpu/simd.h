@@ -1,8 +1,9 @@
-// simd.h: the few vector operations that the heavy kernels are written in. A .c file names an instruction set (SIMD_AVX512VNNI, SIMD_AVX512,
-// SIMD_AVX2 or SIMD_PORTABLE) and includes this, then a kernel body; the functions it gets are static, so that every set has its own.
+// simd.h: the few vector operations that the heavy kernels are written in. A .c file names an instruction set
+// (SIMD_AVX512VNNI, SIMD_AVX512, SIMD_AVX2 or SIMD_PORTABLE) and includes this, then a kernel body; the functions it
+// gets are static, so that every set has its own.
 //
-//   vf  LANES float32: 16 in AVX-512, 8 in AVX2, 4 in portable C. Every multiply whose sum is taken is a vf_fma, so that no compiler
-//       decides about contraction.
+//   vf  LANES float32: 16 in AVX-512, 8 in AVX2, 4 in portable C. Every multiply whose sum is taken is a vf_fma, so
+//       that no compiler decides about contraction.
 //   vw  16 weights × 4 columns of packed bytes are 64 bytes; a vw is the LANES·4 of them that belong to one vf.
 //   vq  what is left of 32 columns × LANES weights once unpacked: 8 vw.
 #ifndef INFERNO_CPU_SIMD_H

@@ -11,7 +11,9 @@
 
 typedef __m256 vf;
 typedef __m256i vw;
-typedef struct { __m256i v[8]; } vq;
+typedef struct {
+  __m256i v[8];
+} vq;
 
 SIMD vf vf_zero(void) { return _mm256_setzero_ps(); }
 SIMD vf vf_set1(float x) { return _mm256_set1_ps(x); }
@@ -106,9 +108,7 @@ SIMD vq vq_unpack4(const uint8_t *p) {
 // Eight pair sums of at most 2·15·127 fit 16 bits.
 SIMD vf vq_dot4(const vq *w, const cpu_act_block *x, int offset8) {
   __m256i pairs = _mm256_setzero_si256();
-  UNROLL for (int i = 0; i < 8; i++) {
-    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w->v[i], vw_set1(x->q + 4 * i)));
-  }
+  UNROLL for (int i = 0; i < 8; i++) { pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w->v[i], vw_set1(x->q + 4 * i))); }
   __m256i dot = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   if (offset8) dot = _mm256_add_epi32(dot, _mm256_srai_epi32(_mm256_set1_epi32(x->sum128), 4));
   return _mm256_cvtepi32_ps(dot);

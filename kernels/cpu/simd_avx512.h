@@ -15,7 +15,9 @@
 
 typedef __m512 vf;
 typedef __m512i vw;
-typedef struct { __m512i v[8]; } vq;
+typedef struct {
+  __m512i v[8];
+} vq;
 
 SIMD vf vf_zero(void) { return _mm512_setzero_ps(); }
 SIMD vf vf_set1(float x) { return _mm512_set1_ps(x); }
@@ -69,8 +71,8 @@ SIMD void vf_transpose(vf m[16]) {
   }
   // m[4q + c] now holds, in its four quarters s, column 4s + c of rows 4q .. 4q+3.
   UNROLL for (int c = 0; c < 4; c++) {
-    __m512 low01 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0x44), low23 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0xee);
-    __m512 high01 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0x44), high23 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0xee);
+    __m512 low01 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0x44), high01 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0x44);
+    __m512 low23 = _mm512_shuffle_f32x4(m[c], m[4 + c], 0xee), high23 = _mm512_shuffle_f32x4(m[8 + c], m[12 + c], 0xee);
     a[c] = _mm512_shuffle_f32x4(low01, high01, 0x88);
     a[4 + c] = _mm512_shuffle_f32x4(low01, high01, 0xdd);
     a[8 + c] = _mm512_shuffle_f32x4(low23, high23, 0x88);
@@ -144,9 +146,7 @@ SIMD vq vq_unpack4(const uint8_t *p) {
 // Eight pair sums of at most 2·15·127 fit 16 bits.
 SIMD vf vq_dot4(const vq *w, const cpu_act_block *x, int offset8) {
   __m512i pairs = _mm512_setzero_si512();
-  UNROLL for (int i = 0; i < 8; i++) {
-    pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(w->v[i], vw_set1(x->q + 4 * i)));
-  }
+  UNROLL for (int i = 0; i < 8; i++) { pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(w->v[i], vw_set1(x->q + 4 * i))); }
   __m512i dot = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
   if (offset8) dot = _mm512_add_epi32(dot, _mm512_srai_epi32(_mm512_set1_epi32(x->sum128), 4));
   return _mm512_cvtepi32_ps(dot);
@@ -154,7 +154,7 @@ SIMD vf vq_dot4(const vq *w, const cpu_act_block *x, int offset8) {
 
 SIMD vq vq_unpack8(const uint8_t *p) {
   vq w;
-  UNROLL for (int i = 0; i < 8; i++) w.v[i] = _mm512_xor_si512(_mm512_loadu_si512(p + 64 * i), _mm512_set1_epi8((char)0x80));
+  UNROLL for (int i = 0; i < 8; i++) { w.v[i] = _mm512_xor_si512(_mm512_loadu_si512(p + 64 * i), _mm512_set1_epi8((char)0x80)); }
   return w;
 }
 

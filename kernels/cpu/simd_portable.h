@@ -1,4 +1,5 @@
-// simd_portable.h: simd.h's operations in C with vectors of 16 bytes, which GCC and Clang turn into SSE2, NEON or scalar code.
+// simd_portable.h: simd.h's operations in C with vectors of 16 bytes, which GCC and Clang turn into SSE2, NEON or
+// scalar code.
 #ifndef INFERNO_CPU_SIMD_PORTABLE_H
 #define INFERNO_CPU_SIMD_PORTABLE_H
 
@@ -11,7 +12,10 @@ typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vw __attribute__((vector_size(16)));
 typedef int16_t vs __attribute__((vector_size(16)));
-typedef struct { vs v[16]; } vq; // v[2i]: columns 4i and 4i+2 of each of the four weight rows in turn; v[2i+1]: columns 4i+1 and 4i+3
+// v[2i]: columns 4i and 4i+2 of each of the four weight rows in turn; v[2i+1]: columns 4i+1 and 4i+3.
+typedef struct {
+  vs v[16];
+} vq;
 
 SIMD vf vf_zero(void) { return (vf){0, 0, 0, 0}; }
 SIMD vf vf_set1(float x) { return (vf){x, x, x, x}; }
@@ -86,9 +90,7 @@ SIMD vw vw_load(const void *p) {
 }
 
 // (each 32-bit lane >> shift) & mask, as float32.
-SIMD vf vw_field(vw v, int shift, int mask) {
-  return __builtin_convertvector((vi)((v >> shift) & (uint32_t)mask), vf);
-}
+SIMD vf vw_field(vw v, int shift, int mask) { return __builtin_convertvector((vi)((v >> shift) & (uint32_t)mask), vf); }
 
 SIMD vq vq_unpack4(const uint8_t *p) {
   typedef uint16_t vu __attribute__((vector_size(16)));
@@ -113,8 +115,8 @@ SIMD vq vq_unpack8(const uint8_t *p) {
   return w;
 }
 
-// The products of columns 4i .. 4i+3, two in each lane. Of 8-bit weights they are at most 2·128·127, of 4-bit ones 2·15·127: one of the
-// former, or eight of the latter, fit 16 bits.
+// The products of columns 4i .. 4i+3, two in each lane. Of 8-bit weights they are at most 2·128·127, of 4-bit ones
+// 2·15·127: one of the former, or eight of the latter, fit 16 bits.
 SIMD vs vq_products(const vq *w, const cpu_act_block *x, int i) {
   uint32_t word;
   memcpy(&word, x->q + 4 * i, 4);

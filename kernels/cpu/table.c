@@ -16,8 +16,8 @@ enum {
   HUGE = 2 << 20,               // a transparent huge page; blocks of two and more ask for them
   INLINE_UPLOAD = 64 << 10,     // a longer upload behind pending ops runs them first rather than being copied twice
   FILL_CHUNK = 256 << 10,       // bytes
-  SMALL_ELEMENTS = 16 << 10,    // an op that streams fewer takes about as long as a barrier
-  SMALL_EXPONENTIALS = 4 << 10, // the same for one that computes exponentials
+  SMALL_ELEMENTS = 8 << 10,     // an op that streams fewer takes about as long as a barrier
+  SMALL_EXPONENTIALS = 2 << 10, // the same for one that computes exponentials
 };
 
 // Lies in front of the block's data, which starts ALIGN bytes on.
@@ -61,7 +61,7 @@ static int32_t device_open(const inferno_open_args *args, inferno_device **dev, 
   d->isa = best_isa(args->flags);
   d->exact = args->flags & INFERNO_EXACT;
   d->threads = args->threads ? args->threads : (int)cpu_min(cpu_host_cores(), CPU_MAX_THREADS);
-  if (!cpu_pool_open(d, cpu_host_processors())) {
+  if (!cpu_pool_open(d)) {
     free(d);
     return refuse(INFERNO_OUT_OF_MEMORY, reason, reason_bytes, "worker threads could not be started");
   }

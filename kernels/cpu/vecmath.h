@@ -14,8 +14,8 @@
 // CPU_CLONES(name, (parameters), (arguments)) defines name##_portable and, on x86, name##_avx2, each a compilation of the CPU_INLINE
 // function name; CPU_CALL picks one. AVX-512 gains nothing here: these functions wait for memory or are short.
 #if defined(__x86_64__)
-#define CPU_CLONES(result, name, parameters, arguments)                                                      \
-  static result name##_portable parameters { return name arguments; }                                        \
+#define CPU_CLONES(result, name, parameters, arguments)               \
+  static result name##_portable parameters { return name arguments; } \
   __attribute__((target("avx2,fma,f16c"))) static result name##_avx2 parameters { return name arguments; }
 #define CPU_CALL(isa, name) ((isa) >= CPU_AVX2 ? name##_avx2 : name##_portable)
 #else

@@ -9,7 +9,8 @@
 
 // Whether all entries are there but the optional fused ops, which stand at the end.
 static inline int is_complete(const inferno_table *t) {
-  const void *const *entry = (const void *const *)(const void *)&t->open, *const *end = (const void *const *)(const void *)&t->rope_store_kv;
+  const void *const *entry = (const void *const *)(const void *)&t->open;
+  const void *const *end = (const void *const *)(const void *)&t->rope_store_kv;
   while (entry < end && *entry) entry++;
   return entry == end;
 }

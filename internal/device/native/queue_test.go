@@ -228,7 +228,7 @@ func TestThreadsDoNotChangeBits(t *testing.T) {
 	}
 }
 
-// A step that has run before allocates nothing, in Go or in the lists of ops.
+// A step that has run before allocates nothing in Go.
 func TestStepAllocatesNothing(t *testing.T) {
 	dev := openCPU(t, native.CPUOptions{Threads: 2})
 	const n, heads, dim, block, blocks, vocab = 3, 2, 8, 4, 4, 64

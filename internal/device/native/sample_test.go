@@ -65,3 +65,48 @@ func TestNoiseOfKnownPhiloxWords(t *testing.T) {
 		}
 	}
 }
+
+// Where every logit is −Inf nothing is likelier than anything else, and the lowest id that is allowed is taken.
+func TestRowOfMinusInfinityGivesLowestAllowedID(t *testing.T) {
+	dev := openCPU(t, native.CPUOptions{Threads: 1})
+	r := newSampleRig(t, dev, constant(100, float32(math.Inf(-1))))
+	r.args.Banned = device.Matrix(alloc(t, dev, 16), device.I32, 1, 4)
+	dev.Upload(r.args.Banned.Data, bytesOf([]int32{1, 0, -7, 1000}))
+	for _, temperature := range []float32{0, 1} {
+		for numBanned, want := range []int32{0, 0, 2, 2, 2} {
+			p := device.SampleParams{Temperature: temperature, TopP: 0.9, TopK: 5, NumBanned: int32(numBanned)}
+			if got := r.choose(p); got != want {
+				t.Errorf("temperature %v, %d banned: chose %d, want %d", temperature, numBanned, got, want)
+			}
+		}
+	}
+}
+
+// At the ends of float32 a temperature either leaves the largest logits alone or makes all tokens alike; no cut may lose every token.
+func TestExtremeTemperatures(t *testing.T) {
+	const vocab = 1000
+	logits := constant(vocab, -3)
+	logits[700], logits[701] = 2, 2
+	r := newSampleRig(t, openCPU(t, native.CPUOptions{Threads: 1}), logits)
+	seen := map[int32]bool{}
+	for seed := range uint64(200) {
+		for _, p := range []device.SampleParams{
+			{TopP: 1}, {TopP: 0.5}, {TopP: 1, TopK: 3}, {TopP: 1, MinP: 0.9}, {TopP: 1e-9, MinP: 1, TopK: 999},
+		} {
+			p.Seed = seed
+			p.Temperature = math.SmallestNonzeroFloat32
+			if got := r.choose(p); got != 700 && got != 701 {
+				t.Fatalf("%+v: chose %d, want 700 or 701", p, got)
+			}
+			p.Temperature = math.MaxFloat32
+			got := r.choose(p)
+			if got < 0 || got >= vocab {
+				t.Fatalf("%+v: chose %d, want 0 to %d", p, got, vocab-1)
+			}
+			seen[got] = true
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("at the highest temperature 200 seeds chose %d tokens in all, want most of them different", len(seen))
+	}
+}

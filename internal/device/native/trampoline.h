@@ -4,12 +4,15 @@
 
 #include "inferno.h"
 
-static inline int32_t call_open(const inferno_table *t, const inferno_open_args *args, inferno_device **dev, char *reason, size_t reason_bytes) {
+static inline int32_t call_open(const inferno_table *t, const inferno_open_args *args, inferno_device **dev, char *reason,
+                                size_t reason_bytes) {
   return t->open(args, dev, reason, reason_bytes);
 }
 static inline void call_close(const inferno_table *t, inferno_device *dev) { t->close(dev); }
 static inline void call_info(const inferno_table *t, inferno_device *dev, inferno_info *info) { t->info(dev, info); }
-static inline int32_t call_alloc(const inferno_table *t, inferno_device *dev, int64_t bytes, void **data) { return t->alloc(dev, bytes, data); }
+static inline int32_t call_alloc(const inferno_table *t, inferno_device *dev, int64_t bytes, void **data) {
+  return t->alloc(dev, bytes, data);
+}
 static inline void call_free(const inferno_table *t, inferno_device *dev, void *data) { t->free(dev, data); }
 static inline void call_upload(const inferno_table *t, inferno_device *dev, void *dst, const void *src, int64_t bytes) {
   t->upload(dev, dst, src, bytes);
@@ -25,7 +28,9 @@ static inline int64_t call_pack_bytes(const inferno_table *t, inferno_device *de
 }
 static inline int32_t call_pack(const inferno_table *t, inferno_device *dev, const inferno_pack_args *args) { return t->pack(dev, args); }
 static inline int32_t call_capture_begin(const inferno_table *t, inferno_device *dev) { return t->capture_begin(dev); }
-static inline int32_t call_capture_end(const inferno_table *t, inferno_device *dev, inferno_graph **graph) { return t->capture_end(dev, graph); }
+static inline int32_t call_capture_end(const inferno_table *t, inferno_device *dev, inferno_graph **graph) {
+  return t->capture_end(dev, graph);
+}
 static inline void call_graph_free(const inferno_table *t, inferno_device *dev, inferno_graph *graph) { t->graph_free(dev, graph); }
 static inline void call_launch(const inferno_table *t, inferno_device *dev, inferno_graph *graph) { t->launch(dev, graph); }
 static inline int32_t call_sync(const inferno_table *t, inferno_device *dev, char *reason, size_t reason_bytes) {

@@ -343,7 +343,7 @@ type isGenerateRequest_Input interface {
 }
 
 type GenerateRequest_Text struct {
-	// Plain text, tokenized by the model's tokenizer as `prompt_options` says.
+	// Plain text, not empty, tokenized by the model's tokenizer as `prompt_options` says.
 	Text string `protobuf:"bytes,3,opt,name=text,proto3,oneof"`
 }
 
@@ -632,9 +632,9 @@ func (x *PromptOptions) GetTruncationSide() TruncationSide {
 // and biases, temperature, top_k, typical_p, top_p, min_p.
 type SamplingParameters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 0 to 100; 0 means greedy: the most likely token. Unset means 1.
+	// 0, or 0.000001 to 100; 0 means greedy: the most likely token. Unset means 1.
 	Temperature *float32 `protobuf:"fixed32,1,opt,name=temperature,proto3,oneof" json:"temperature,omitempty"`
-	// Keeps the k most likely tokens; 0 keeps all. Unset means 0.
+	// Keeps the k most likely tokens, up to 2147483647; 0 keeps all. Unset means 0.
 	TopK *uint32 `protobuf:"varint,2,opt,name=top_k,json=topK,proto3,oneof" json:"top_k,omitempty"`
 	// Keeps the smallest set of the most likely tokens whose probabilities reach this; above 0, up to 1. Unset means 1.
 	TopP *float32 `protobuf:"fixed32,3,opt,name=top_p,json=topP,proto3,oneof" json:"top_p,omitempty"`

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/model/gguf/gguftest"
+	"github.com/inferno-serve/inferno/internal/server"
+	"github.com/inferno-serve/inferno/internal/tokenizer"
+)
+
+// The vocabulary of the tests' model: ! to ~ are ids 0 to 93, then come two merged words and the special tokens <s>, which starts
+// every text, and </s>.
+var words = []string{"he", "llo", "<s>", "</s>"}
+
+const (
+	bosID = 96
+	eosID = 97
+)
+
+func pieces() []string {
+	var all []string
+	for r := '!'; r <= '~'; r++ {
+		all = append(all, string(r))
+	}
+	return append(all, words...)
+}
+
+var merges = []string{"h e", "l l", "ll o"}
+
+// writeTokenizers makes dir/hf/tokenizer.json and dir/model.gguf, which say the same.
+func writeTokenizers(dir string) error {
+	vocab := map[string]int{}
+	for id, piece := range pieces()[:bosID] {
+		vocab[piece] = id
+	}
+	vocab["ll"] = 98
+	special := func(id int, content string) map[string]any {
+		return map[string]any{
+			"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+		}
+	}
+	byteLevel := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}
+	data, err := json.Marshal(map[string]any{
+		"version": "1.0", "added_tokens": []any{special(bosID, "<s>"), special(eosID, "</s>")}, "normalizer": nil,
+		"pre_tokenizer": byteLevel, "decoder": byteLevel,
+		"post_processor": map[string]any{
+			"type": "TemplateProcessing", "pair": []any{},
+			"single": []any{
+				map[string]any{"SpecialToken": map[string]any{"id": "<s>", "type_id": 0}},
+				map[string]any{"Sequence": map[string]any{"id": "A", "type_id": 0}},
+			},
+			"special_tokens": map[string]any{"<s>": map[string]any{"id": "<s>", "ids": []int{bosID}, "tokens": []string{"<s>"}}},
+		},
+		"model": map[string]any{"type": "BPE", "vocab": vocab, "merges": merges},
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "hf"), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "hf", "tokenizer.json"), data, 0o600); err != nil {
+		return err
+	}
+	types := make([]int32, 99)
+	for id := range types {
+		types[id] = 1
+	}
+	types[bosID], types[eosID] = 3, 3
+	file := gguftest.File([]any{
+		"general.architecture", "llama", "tokenizer.ggml.model", "gpt2", "tokenizer.ggml.pre", "gpt-2",
+		"tokenizer.ggml.tokens", append(pieces(), "ll"), "tokenizer.ggml.token_type", types, "tokenizer.ggml.merges", merges,
+		"tokenizer.ggml.bos_token_id", uint32(bosID), "tokenizer.ggml.eos_token_id", uint32(eosID), "tokenizer.ggml.add_bos_token", true,
+	})
+	return os.WriteFile(filepath.Join(dir, "model.gguf"), file, 0o600)
+}
+
+// fake is a real server over engines that play.
+type fake struct {
+	addr    string
+	waiting *waiting
+	state   *state
+	checker *health.Checker
+}
+
+// models are fixed.
+type models []*server.Model
+
+func (m models) Get(name string) (*server.Model, error) {
+	for _, model := range m {
+		if model.Info.Name == name {
+			return model, nil
+		}
+	}
+	return nil, server.ErrUnknownModel
+}
+
+func (m models) List() (list []server.ModelInfo) {
+	for _, model := range m {
+		list = append(list, model.Info)
+	}
+	return list
+}
+
+// startFake runs a server with models "echo", which says its prompt again, and unless only is set "wait", which never answers,
+// "lost", whose device is lost, and "plain", an echo without a tokenizer.
+func startFake(t testing.TB, only bool) *fake {
+	t.Helper()
+	dir := t.TempDir()
+	if err := writeTokenizers(dir); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := tokenizer.LoadDir(filepath.Join(dir, "hf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{
+		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{health.Serving},
+		checker: health.NewChecker(health.Options{}),
+	}
+	f.checker.Add(f.state, true)
+	info := server.ModelInfo{
+		State: server.ModelReady, Revision: "r1", Architecture: "llama", Parameters: 135e6, WeightType: "Q8_0", VocabularySize: 99,
+		MaxContext: 64, Device: "cpu: test", HasTokenizer: true, Since: time.Unix(1e9, 0),
+	}
+	add := func(all models, name string, g server.Generator, t *tokenizer.Tokenizer) models {
+		i := info
+		i.Name, i.HasTokenizer = name, t != nil
+		return append(all, &server.Model{Info: i, Engine: g, Tokenizer: t, EndTokens: []int32{eosID}})
+	}
+	all := add(nil, "echo", echo{}, tokens)
+	if !only {
+		all = add(all, "lost", lost{}, tokens)
+		all = add(all, "plain", echo{}, nil)
+		all = add(all, "wait", f.waiting, tokens)
+	}
+	s, err := server.New(server.Options{Models: all, Health: f.checker, Instances: static.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.addr = listener.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(listener) }()
+	t.Cleanup(func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.Stop(now)
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return f
+}
+
+// state is a component whose state a test sets between calls.
+type state struct{ now health.State }
+
+func (s *state) Component() string { return "engine/echo" }
+
+func (s *state) Health(context.Context) (health.State, string) {
+	if s.now == health.Serving {
+		return s.now, ""
+	}
+	return s.now, "as the test says"
+}
+
+func (f *fake) set(t testing.TB, name string) {
+	t.Helper()
+	for s := health.Unknown; s <= health.Draining; s++ {
+		if strings.EqualFold(s.String(), name) {
+			f.state.now = s
+			f.checker.Ask(t.Context())
+			return
+		}
+	}
+	t.Fatalf("no health state %s", name)
+}
+
+// echo makes the prompt's tokens again, one at a time, over and over, until max_tokens or an end token.
+type echo struct{}
+
+func (echo) Submit(_ context.Context, r *engine.Request) (server.Stream, error) {
+	return &echoStream{request: r}, nil
+}
+
+type echoStream struct {
+	request *engine.Request
+	made    int
+}
+
+func (e *echoStream) Next(context.Context) ([]int32, *engine.Finish, error) {
+	id := e.request.Prompt[e.made%len(e.request.Prompt)]
+	e.made++
+	f := &engine.Finish{
+		Token:   id,
+		Usage:   engine.Usage{PromptTokens: len(e.request.Prompt), CompletionTokens: e.made},
+		Timings: engine.Timings{Queued: time.Millisecond, Prefill: 2 * time.Millisecond, Decode: 4 * time.Millisecond, Total: 7 * time.Millisecond},
+	}
+	switch {
+	case id == eosID && !e.request.Stop.IgnoreEOS:
+		f.Reason = engine.EndToken
+	case slices.Contains(e.request.Stop.StopTokens, id):
+		f.Reason = engine.StopToken
+	case e.made == e.request.Stop.MaxTokens:
+		f.Reason = engine.MaxTokens
+	case len(e.request.Prompt)+e.made == 64:
+		f.Reason = engine.ContextFull
+	default:
+		f = nil
+	}
+	return []int32{id}, f, nil
+}
+
+func (e *echoStream) Started() engine.Start { return engine.Start{PromptTokens: len(e.request.Prompt)} }
+
+// waiting never answers, and tells when a request began and ended.
+type waiting struct{ begun, ended chan struct{} }
+
+func (w *waiting) Submit(context.Context, *engine.Request) (server.Stream, error) { return w, nil }
+
+func (w *waiting) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
+	w.begun <- struct{}{}
+	<-ctx.Done()
+	w.ended <- struct{}{}
+	return nil, nil, ctx.Err()
+}
+
+func (w *waiting) Started() engine.Start { return engine.Start{} }
+
+type lost struct{}
+
+func (lost) Submit(context.Context, *engine.Request) (server.Stream, error) {
+	return nil, engine.ErrNotFinite
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){"inferno": main})
+}
+
+// leakChecked is a run of tests that fails when goroutines are left.
+type leakChecked struct{ *testing.M }
+
+func (m leakChecked) Run() int {
+	code := m.M.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// TestScripts runs the tool as people do. In a script, $ADDR is a server with the models of startFake, $ONE one that has a single model;
+// `health STATE` sets the first one's state, `begun` and `ended` wait for a request of model "wait".
+func TestScripts(t *testing.T) {
+	all, one := startFake(t, false), startFake(t, true)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("ADDR", all.addr)
+			env.Setenv("ONE", one.addr)
+			return writeTokenizers(env.WorkDir)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"health": func(_ *testscript.TestScript, _ bool, args []string) { all.set(t, args[0]) },
+			"begun":  func(*testscript.TestScript, bool, []string) { <-all.waiting.begun },
+			"ended":  func(*testscript.TestScript, bool, []string) { <-all.waiting.ended },
+		},
+	})
+}
+
+// tool runs the tool within this process.
+func tool(ctx context.Context, stdin string, args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = run(ctx, args, &console{in: strings.NewReader(stdin), out: &out, err: &err})
+	return code, out.String(), err.String()
+}
+
+func TestExitCodes(t *testing.T) {
+	f := startFake(t, false)
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"models --addr=" + f.addr, 0, ""},
+		{"generate --addr=" + f.addr + " --model=echo --prompt=hi --max-tokens=2", 0, ""},
+		{"health --addr=" + f.addr, 0, ""},
+
+		{"generate --addr=" + f.addr + " --model=x --prompt=hi", exitFailed, `NOT_FOUND: model "x": unknown model`},
+		{"generate --addr=" + f.addr + " --model=echo --prompt=hi --temperature=200", exitFailed, "INVALID_ARGUMENT: sampling.temperature: is 200"},
+		{"generate --addr=" + f.addr + " --model=lost --prompt=hi", exitFailed, "DATA_LOSS: "},
+		{"generate --addr=127.0.0.1:1 --model=echo --prompt=hi", exitFailed, "UNAVAILABLE: "},
+		{"tokenize --tokenizer=nowhere hi", exitFailed, "load tokenizer: stat nowhere: no such file"},
+
+		{"", exitUsage, "expected one of"},
+		{"nothing", exitUsage, "unexpected argument nothing"},
+		{"generate --prompt=x --nothing", exitUsage, "unknown flag --nothing"},
+		{"generate", exitUsage, "--prompt"},
+		{"generate --prompt=x --token-ids=1", exitUsage, "can't be used together"},
+		{"generate --token-ids=-1", exitUsage, "-1"},
+		{"generate --token-ids=4294967296", exitUsage, "4294967296"},
+		{"generate --prompt=x --max-tokens=many", exitUsage, "many"},
+		{"generate --addr=" + f.addr + " --prompt=x", exitUsage, "--model is needed: the server has 4 models: echo, lost, plain, wait"},
+		{"generate --addr= --model=m --prompt=x", exitFailed, "Options.Addr is empty"},
+		{"tokenize --tokenizer=x --model=y hi", exitUsage, "can't be used together"},
+		{"bench --concurrency=0", exitUsage, "--concurrency: 0, want 1 to 4096"},
+		{"bench --prompt-tokens=0", exitUsage, "--prompt-tokens: 0, want at least 1"},
+		{"bench --max-tokens=0", exitUsage, "--max-tokens: 0, want at least 1"},
+		{"bench --requests=-1", exitUsage, "--requests: -1, want 0 or more"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			code, _, stderr := tool(t.Context(), "", strings.Fields(c.args)...)
+			if code != c.code || !strings.Contains(stderr, c.says) || (code == 0) != (stderr == "") {
+				t.Errorf("exit code %d, %q; want %d, %q", code, stderr, c.code, c.says)
+			}
+		})
+	}
+}
+
+func TestBadLinesAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeTokenizers(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ command, stdin, says string }{
+		{"tokenize", "{\"text\":\"a\"}\n\nnot json\n", "line 3: invalid character"},
+		{"tokenize", `{"txt":"a"}`, `line 1: json: unknown field "txt"`},
+		{"tokenize", `{}`, `line 1: "text" is missing`},
+		{"tokenize", `{"text":null}`, `line 1: "text" is missing`},
+		{"tokenize", `{"text":"a"} {"text":"b"}`, "line 1: more than one JSON value"},
+		{"detokenize", `{"token_ids":[-1]}`, "line 1: json: cannot unmarshal number -1"},
+		{"detokenize", `{"token_ids":[99]}`, "line 1: token_ids[0] is 99, want 0 to 98"},
+		{"detokenize", `{"text":"a"}`, `line 1: json: unknown field "text"`},
+		{"detokenize", `{}`, `line 1: "token_ids" is missing`},
+	} {
+		code, _, stderr := tool(t.Context(), c.stdin, c.command, "--tokenizer="+dir+"/hf")
+		if code != exitFailed || !strings.Contains(stderr, c.says) {
+			t.Errorf("%s of %q: exit code %d, %q; want %q", c.command, c.stdin, code, stderr, c.says)
+		}
+	}
+}
+
+// TestBrokenPipeIsAnError: a reader that left must not leave the tool generating.
+func TestBrokenPipeIsAnError(t *testing.T) {
+	f := startFake(t, true)
+	for _, args := range [][]string{
+		{"generate", "--prompt=hi", "--addr=" + f.addr}, {"generate", "--prompt=hi", "--json", "--addr=" + f.addr},
+		{"tokenize", "--tokenizer=" + tokenizerDir(t)}, {"models", "--addr=" + f.addr}, {"health", "--addr=" + f.addr},
+	} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), args, &console{in: strings.NewReader(`{"text":"a"}`), out: closedPipe{}, err: &stderr})
+		if code != exitFailed || !strings.Contains(stderr.String(), "closed") {
+			t.Errorf("%q: exit code %d, %q", args, code, stderr.String())
+		}
+	}
+}
+
+type closedPipe struct{}
+
+func (closedPipe) Write([]byte) (int, error) { return 0, errors.New("pipe is closed") }
+
+func tokenizerDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := writeTokenizers(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir + "/hf"
+}
+
+func TestTextCannotSteerTheTerminal(t *testing.T) {
+	const text = "a\x1b[2Jb\r\u009bc\td\ne"
+	if got, want := (&console{outTerm: true}).safe(text), "a\ufffd[2Jb\ufffd\ufffdc\td\ne"; got != want {
+		t.Errorf("on a terminal %q, want %q", got, want)
+	}
+	if got := (&console{}).safe(text); got != text {
+		t.Errorf("elsewhere %q, want it as it is", got)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		term  bool
+		width int
+		want  []string
+	}{
+		{"terminal", true, 40, []string{"\rload  0/2 [" + strings.Repeat(" ", 27) + "]", "1/2 [" + strings.Repeat("#", 13), "2/2 [" + strings.Repeat("#", 27) + "]", "\r\x1b[K"}},
+		{"narrow terminal", true, 5, []string{"\rload  0/2 \x1b[K", "\rload  2/2 \x1b[K"}},
+		{"elsewhere", false, 0, []string{"load: 2 requests\n", "load: 2 of 2 done in 3.0 s\n"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var err bytes.Buffer
+			p := (&console{err: &err, errTerm: c.term, errWidth: func() int { return c.width }}).progress("load", 2)
+			p.step()
+			p.step()
+			p.end(3 * time.Second)
+			rest := err.String()
+			for _, want := range c.want {
+				_, after, found := strings.Cut(rest, want)
+				if !found {
+					t.Fatalf("%q is not in %q", want, rest)
+				}
+				rest = after
+			}
+			if !c.term && rest != "" {
+				t.Errorf("%q besides", rest)
+			}
+		})
+	}
+}
+
+func TestBenchCountsEveryToken(t *testing.T) {
+	f := startFake(t, true)
+	code, stdout, stderr := tool(t.Context(), "", "bench", "--addr="+f.addr, "--json", "--concurrency=1,3", "--requests=5",
+		"--prompt-tokens=4", "--max-tokens=6")
+	if code != 0 {
+		t.Fatalf("exit code %d, %s", code, stderr)
+	}
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines, want one for each concurrency: %s", len(lines), stdout)
+	}
+	for i, concurrency := range []int{1, 3} {
+		var row benchRow
+		if err := json.Unmarshal([]byte(lines[i]), &row); err != nil {
+			t.Fatal(err)
+		}
+		output, prompt := row.OutputPerSecond*row.Seconds, row.PromptPerSecond*row.Seconds
+		if row.Concurrency != concurrency || row.Requests != 5 || row.Failed != 0 || output < 29.9 || output > 30.1 || prompt < 19.9 || prompt > 20.1 {
+			t.Errorf("row %+v, want 5 requests of 4 + 6 tokens", row)
+		}
+		if p := row.FirstToken; !(p.P50 > 0 && p.P50 <= p.P90 && p.P90 <= p.P99) {
+			t.Errorf("times to first token %+v", p)
+		}
+	}
+}
+
+func TestBenchFailsWithItsRequests(t *testing.T) {
+	f := startFake(t, false)
+	code, _, stderr := tool(t.Context(), "", "bench", "--addr="+f.addr, "--model=lost", "--prompt-tokens=4", "--max-tokens=5")
+	if code != exitFailed || !strings.Contains(stderr, "DATA_LOSS") {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+	rows := []benchRow{newRow(2, 1, []sample{{tokens: 1}, {err: errors.New("one")}, {err: errors.New("two")}}, time.Second)}
+	if err := failures(rows); err == nil || !strings.Contains(err.Error(), "concurrency 2: 2 of 3 requests failed, the first with: one") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPercentilesAreNearestRanks(t *testing.T) {
+	times := make([]time.Duration, 100)
+	for i := range times {
+		times[99-i] = time.Duration(i+1) * time.Millisecond
+	}
+	for _, c := range []struct {
+		times []time.Duration
+		want  percentile
+	}{
+		{nil, percentile{}}, {times[:1], percentile{100, 100, 100}}, {times, percentile{50, 90, 99}},
+		{[]time.Duration{time.Millisecond, 2 * time.Millisecond}, percentile{1, 2, 2}},
+	} {
+		if got := percentilesOf(append([]time.Duration(nil), c.times...)); got != c.want {
+			t.Errorf("%d times: %+v, want %+v", len(c.times), got, c.want)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"context"
+	"testing"
+
+	"github.com/inferno-serve/inferno/internal/engine"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// endless makes one token a call of Next, `left` times, as fast as it is asked.
+type endless struct{ left int }
+
+func (e *endless) Submit(context.Context, *engine.Request) (Stream, error) { return e, nil }
+
+func (e *endless) Next(context.Context) ([]int32, *engine.Finish, error) {
+	if e.left--; e.left > 0 {
+		return []int32{'x'}, nil, nil
+	}
+	return []int32{'x'}, finished(engine.MaxTokens, 'x'), nil
+}
+
+func (e *endless) Started() engine.Start { return engine.Start{} }
+
+// BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
+func BenchmarkStreamedToken(b *testing.B) {
+	b.ReportAllocs()
+	f := start(b, &endless{left: b.N})
+	stream, err := f.api.GenerateStream(b.Context(), &infernov1.GenerateRequest{Model: "m", Input: textRequest("hi").Input})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	for range b.N { // not b.Loop: the stream has to know its length
+		if _, err := stream.Recv(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPrepare is what checking and tokenizing a short request costs.
+func BenchmarkPrepare(b *testing.B) {
+	b.ReportAllocs()
+	s := &Server{models: models{{
+		Info:      ModelInfo{Name: "m", State: ModelReady, VocabularySize: vocabularySize, MaxContext: maxContext},
+		Tokenizer: byteTokenizer(b), EndTokens: []int32{eosID},
+	}}}
+	req := textRequest("The capital of France")
+	req.Sampling = &infernov1.SamplingParameters{Temperature: new(float32(0.7)), TopP: new(float32(0.9)), Seed: new(uint64(1))}
+	req.Stopping = &infernov1.StoppingParameters{MaxTokens: new(uint32(4))}
+	for b.Loop() {
+		if _, err := s.prepare(req, startOfTests); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
