@@ -16,7 +16,7 @@ struct partial {
 template <typename T> __device__ __forceinline__ float score(const attention_view<T> &a, const float *q, const T *key) {
   float sum = 0, v[8];
   for (int c = 0; c < a.head_dim; c += 8) {
-    load8(v, key + c, a.head_dim - c, a.wide);
+    load8(v, key + c, a.head_dim - c, a.wide_cache);
 #pragma unroll
     for (int i = 0; i < 8; i++) sum = fmaf(c + i < a.head_dim ? q[c + i] : 0.0f, v[i], sum);
   }

@@ -16,6 +16,8 @@
 struct staging;     // pinned memory of upload and download: staging.cu
 struct pack_lanes;  // streams and buffers of the loads: pack.cu
 struct cuda_blocks; // all that alloc gave: table.cu
+struct attention_partials; // results of rows that several blocks share: attention_decode.cu
+struct sample_space; // what the blocks of a row of logits share: sample.cu
 
 struct inferno_device {
   int ordinal;
@@ -32,6 +34,8 @@ struct inferno_device {
   staging *transfers;
   pack_lanes *lanes;
   cuda_blocks *blocks;
+  attention_partials *partials;
+  sample_space *sampling;
   inferno_graph *graphs; // all that live
 };
 
@@ -67,12 +71,18 @@ void staging_close(inferno_device *dev);
 void cuda_upload(inferno_device *dev, void *dst, const void *src, int64_t bytes);
 void cuda_download(inferno_device *dev, void *dst, const void *src, int64_t bytes);
 cudaError_t staging_flush(inferno_device *dev);
+int64_t cuda_mark(inferno_device *dev);
+int32_t cuda_passed(inferno_device *dev, int64_t mark, int64_t nanoseconds);
 
 // pack.cu
 bool pack_open(inferno_device *dev);
 void pack_close(inferno_device *dev);
 int64_t cuda_pack_bytes(inferno_device *dev, int32_t dtype, int64_t rows, int64_t cols);
 int32_t cuda_pack(inferno_device *dev, const inferno_pack_args *args);
+
+// attention_decode.cu
+bool attention_open(inferno_device *dev);
+void attention_close(inferno_device *dev);
 
 // The ops, a file a subject. Shapes were checked by the caller; types are this device's own affair: activations are BF16 with caches of
 // BF16, or F32 with caches of F32.
@@ -81,6 +91,7 @@ void cuda_rms_norm(inferno_device *dev, const inferno_rms_norm_args *args);
 void cuda_swiglu(inferno_device *dev, const inferno_swiglu_args *args);
 void cuda_add(inferno_device *dev, const inferno_add_args *args);
 void cuda_gather_rows(inferno_device *dev, const inferno_gather_rows_args *args);
+void cuda_feed(inferno_device *dev, const inferno_feed_args *args);
 void cuda_embed(inferno_device *dev, const inferno_embed_args *args);           // embed.cu
 void cuda_rope_table(inferno_device *dev, const inferno_rope_table_args *args); // rope.cu
 void cuda_rope(inferno_device *dev, const inferno_rope_args *args);
@@ -89,6 +100,8 @@ void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *a
 void cuda_matmul(inferno_device *dev, const inferno_matmul_args *args);       // matmul.cu
 void cuda_attention(inferno_device *dev, const inferno_attention_args *args); // attention.cu
 void cuda_sample(inferno_device *dev, const inferno_sample_args *args);       // sample.cu
+bool sample_open(inferno_device *dev);
+void sample_close(inferno_device *dev);
 
 static inline bool is_activation(int32_t dtype) { return dtype == INFERNO_F32 || dtype == INFERNO_BF16; }
 

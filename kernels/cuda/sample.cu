@@ -1,182 +1,35 @@
-// sample.cu: chooses a token id a row as inferno_sample_args defines it, without a sort. A block a row; the logits (4·v bytes) are read a
-// few times, from L2 after the first.
+// sample.cu: chooses a token id a row as inferno_sample_args defines it, without a sort. The logits (4·v bytes a row) lie in L2: with few
+// rows the time is that of a launch and of what depends on one another, with many that of reading the logits twice.
 //
-//   - top_k and top_p find the smallest key that is kept, a key being a logit (larger first) and its id (lower first), by a radix selection
-//     from the top digit down: a histogram of counts for top_k, of probabilities for top_p. Probabilities are fixed-point numbers of 2⁻⁴⁰,
-//     so that their sums are exact and no order of additions matters.
-//   - The draw is in two passes: scores in float32 find who can win, and those few are compared in double.
-#include "device.cuh"
-#include "numeric.cuh"
+//   - Several blocks share a row. Each finds the largest logit of its part and, where nothing is cut off, its best draw; the block that
+//     is done last compares what they found. All comparisons are exact, so that a choice does not depend on how many blocks there are.
+//   - A draw is in two passes: scores in float32 find who can win, and those few are compared in double.
+//   - Rows with top_k, top_p or min_p are finished by the last block alone: sample_cut.cuh.
+#include <stdlib.h>
+
+#include "sample_cut.cuh"
 
 enum {
-  THREADS = 1024,
-  DIGIT = 11, // bits of a key that one pass of the selection settles
-  BINS = 1 << DIGIT,
-  MAX_BAN_BYTES = 160 << 10, // of the bit set of banned ids: 1.3 million ids
+  MAX_PARTS = 32,    // blocks of a row; a warp compares what they found
+  MAX_SHARED = 1024, // blocks of a launch that shares rows
 };
 
-typedef unsigned long long u64;
-
-constexpr float one = 0x1p40f; // a probability of 1, relative to the likeliest token's
-
-struct sample_row {
-  const float *logits;
-  const uint32_t *banned; // a bit an id
-  const inferno_sample_params *params;
-  int v;
-  bool wide;
-  float largest; // of the logits that are not banned
-
-  __device__ bool is_banned(int id) const { return banned[id / 32] >> (id % 32) & 1; }
-
-  // Four logits; those that are banned or beyond the row are NaN.
-  __device__ float4 load(int id) const {
-    float l[4];
-    if (wide && id + 4 <= v) {
-      float4 w = *(const float4 *)(logits + id);
-      l[0] = w.x, l[1] = w.y, l[2] = w.z, l[3] = w.w;
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; i++) l[i] = id + i < v ? logits[id + i] : 0.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      if (id + i >= v || is_banned(id + i)) l[i] = NAN;
-    }
-    return make_float4(l[0], l[1], l[2], l[3]);
-  }
-
-  // logit/temperature relative to the largest.
-  __device__ double relative(float logit) const { return ((double)logit - (double)largest) / (double)params->temperature; }
-  __device__ float weight(float logit) const { return expf((float)relative(logit)); }
+// What a block found in its part of a row.
+struct alignas(16) sample_part {
+  u64 top;         // the largest key; 0: all are banned
+  u64 score;       // of the best draw, as score_bits has it; 0: none was made
+  uint32_t winner; // that token's id, counted down from the largest number
+  uint32_t broken; // 1: a NaN or +Inf
 };
 
-// Larger for larger logits (−0 equals 0), then for lower ids; a NaN has none.
-__device__ __forceinline__ u64 key_of(float logit, int id) {
-  uint32_t bits = __float_as_uint(logit + 0.0f);
-  bits ^= bits >> 31 ? 0xffffffffu : 0x80000000u;
-  return (u64)bits << 32 | (0xffffffffu - (uint32_t)id);
-}
-
-// Calls f(id, logit) of this thread's share of the tokens that are not banned.
-template <typename F> __device__ __forceinline__ void for_each(const sample_row &r, F f) {
-  for (int id = 4 * threadIdx.x; id < r.v; id += 4 * THREADS) {
-    float4 l = r.load(id);
-    if (l.x == l.x) f(id, l.x);
-    if (l.y == l.y) f(id + 1, l.y);
-    if (l.z == l.z) f(id + 2, l.z);
-    if (l.w == l.w) f(id + 3, l.w);
-  }
-}
-
-// Sums and maxima over the block, in every thread.
-template <typename T, typename F> __device__ T reduce(T v, F combine) {
-  __shared__ T parts[THREADS / 32];
-#pragma unroll
-  for (int width = 16; width > 0; width /= 2) v = combine(v, __shfl_xor_sync(~0u, v, width));
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
-  __syncthreads();
-  v = parts[threadIdx.x % 32];
-#pragma unroll
-  for (int width = 16; width > 0; width /= 2) v = combine(v, __shfl_xor_sync(~0u, v, width));
-  return v;
-}
-
-__device__ u64 reduce_sum(u64 v) {
-  return reduce(v, [](u64 a, u64 b) { return a + b; });
-}
-__device__ u64 reduce_max(u64 v) {
-  return reduce(v, [](u64 a, u64 b) { return a > b ? a : b; });
-}
-__device__ float reduce_max(float v) {
-  return reduce(v, [](float a, float b) { return fmaxf(a, b); });
-}
-__device__ double reduce_max(double v) {
-  return reduce(v, [](double a, double b) { return fmax(a, b); });
-}
-
-// Selection ---------------------------------------------------------------------------------------------------------------------------
-
-struct histogram {
-  uint32_t count[BINS];
-  u64 mass[BINS];
-  int digit;
-  u64 above; // of the bins above digit
+// What blocks of one row tell each other. Launches follow one another, so that one is enough.
+struct sample_space {
+  sample_part *parts; // [MAX_SHARED]
+  uint32_t *arrived;  // [MAX_SHARED] blocks of each row that are done; 0 between launches
+  int max_ban_bytes;  // of the bit set of banned ids in shared memory
 };
 
-// The highest digit at which the bins from the top on hold at least `wanted`, by warp 0: a lane adds up 64 bins.
-template <typename T> __device__ void find_digit(histogram *h, const T *bins, u64 wanted) {
-  if (threadIdx.x >= 32) return;
-  const int share = BINS / 32, top = BINS - 1 - (int)threadIdx.x * share; // lane 0 has the highest
-  u64 sum = 0;
-  for (int i = 0; i < share; i++) sum += bins[top - i];
-  u64 before = sum; // inclusive prefix over lanes, then exclusive
-  for (int width = 1; width < 32; width *= 2) {
-    u64 other = __shfl_up_sync(~0u, before, width);
-    if (threadIdx.x >= width) before += other;
-  }
-  before -= sum;
-  if (before < wanted && before + sum >= wanted) {
-    int i = 0;
-    while (before + bins[top - i] < wanted) before += bins[top - i++];
-    h->digit = top - i;
-    h->above = before;
-  }
-}
-
-// The smallest key of the shortest list of the largest keys, from `lowest` up, that holds `wanted`: tokens where `by_mass` is not set, else
-// probability. Tokens lighter than `cutoff` are known not to be in it. 1 <= wanted <= what there is.
-__device__ u64 select_key(const sample_row &r, histogram *h, u64 lowest, u64 wanted, bool by_mass, u64 cutoff) {
-  u64 prefix = 0;
-  for (int shift = 64 - DIGIT, width = DIGIT;; width = min(DIGIT, shift), shift -= width) {
-    __syncthreads();
-    for (int i = threadIdx.x; i < BINS; i += THREADS) h->count[i] = 0, h->mass[i] = 0;
-    __syncthreads();
-    bool first = shift == 64 - DIGIT;
-    for_each(r, [&](int id, float logit) {
-      u64 key = key_of(logit, id);
-      if (key < lowest || (!first && (key ^ prefix) >> (shift + width))) return;
-      int digit = (int)(key >> shift) & ((1 << width) - 1);
-      atomicAdd(&h->count[digit], 1u);
-      if (!by_mass) return;
-      u64 mass = (u64)(r.weight(logit) * one);
-      if (mass >= cutoff) atomicAdd(&h->mass[digit], mass);
-    });
-    __syncthreads();
-    if (by_mass) find_digit(h, h->mass, wanted);
-    else find_digit(h, h->count, wanted);
-    __syncthreads();
-    int digit = h->digit;
-    prefix |= (u64)digit << shift;
-    wanted -= h->above;
-    // All of the bin, or its only key.
-    if (shift == 0 || h->count[digit] == 1 || (!by_mass && h->count[digit] == wanted)) return prefix;
-  }
-}
-
-// The smallest key that top_k and top_p keep.
-__device__ u64 lowest_kept(const sample_row &r, histogram *h) {
-  const inferno_sample_params *p = r.params;
-  u64 lowest = 0;
-  if (p->top_k > 0 && p->top_k < r.v) {
-    u64 open = 0;
-    for_each(r, [&](int, float) { open++; });
-    if ((u64)p->top_k < reduce_sum(open)) lowest = select_key(r, h, 0, (u64)p->top_k, false, 0);
-  }
-  if (!(p->top_p < 1)) return lowest;
-  u64 total = 0;
-  for_each(r, [&](int id, float logit) {
-    if (key_of(logit, id) >= lowest) total += (u64)(r.weight(logit) * one);
-  });
-  total = reduce_sum(total);
-  double wanted = ceil((double)p->top_p * (double)total);
-  // Tokens lighter than this have less than 1 − top_p of the total all together, so the list that reaches top_p needs none of them.
-  double cutoff = 0.5 * (1 - (double)p->top_p) * (double)total / r.v;
-  return select_key(r, h, lowest, wanted > 1 ? (u64)wanted : 1, true, (u64)cutoff);
-}
-
-// Noise -------------------------------------------------------------------------------------------------------------------------------
+// Draws -------------------------------------------------------------------------------------------------------------------------------
 
 // Philox4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011) for the counter
 // (block, position, 0, 0).
@@ -200,93 +53,222 @@ __device__ __forceinline__ float noise(uint32_t word) {
 
 __device__ __forceinline__ double exact_noise(uint32_t word) { return -log(-log(((double)word + 0.5) * 0x1p-32)); }
 
-// Calls f(id, logit, word) of this thread's share of the tokens that are kept.
-template <typename F> __device__ __forceinline__ void for_each_kept(const sample_row &r, u64 lowest, F f) {
-  float min_p = r.params->min_p;
-  for (int id = 4 * threadIdx.x; id < r.v; id += 4 * THREADS) {
-    float4 l = r.load(id);
-    float logit[4] = {l.x, l.y, l.z, l.w};
-    uint32_t kept = 0;
+// At least noise(word): with rest = 1 − u it is at most −ln(rest), and rest at least the power of two below it.
+__device__ __forceinline__ float noise_bound(uint32_t word) { return (float)(__clz(~word) + 1) * 0.6931472f; }
+
+constexpr float most_noise = 22.9f, least_noise = -3.2f;
+
+// Of a score in float32: it is off by less than 10⁻⁵ for any token that can win, as its logit lies at most 27 temperatures below the largest.
+constexpr float slack = 1e-4f;
+
+// A bit for each of the open tokens among the four that is kept.
+__device__ __forceinline__ uint32_t kept(const sample_row &r, const float (&l)[4], int id, u64 lowest) {
+  uint32_t bits = r.open(id);
+  float min_p = r.params.min_p;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    bool out = key_of(l[i], id + i) < lowest || (min_p > 0 && l[i] != r.largest && r.weight(l[i]) < min_p);
+    if (out) bits &= ~(1u << i);
+  }
+  return bits;
+}
+
+// The best scores that a thread saw, and whose the first is.
+struct contender {
+  float best, second, logit;
+  int id;
+  uint32_t word;
+};
+
+// Calls f(id, logit, word, score) of the tokens of this thread's share that may score `limit` or more; f may raise it. The warp stays together.
+template <typename F> __device__ __forceinline__ void for_each_score(const sample_row &r, u64 lowest, float &limit, F f) {
+  for (int base = r.from; base < r.to; base += SAMPLE_SWEEP) {
+    int id = base + 4 * threadIdx.x;
+    float l[4], relative[4], most = -INFINITY;
+    uint32_t bits = 0;
+    if (id < r.to) {
+      r.load(l, id);
+      bits = kept(r, l, id, lowest);
+    }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      bool is_kept = logit[i] == logit[i] && key_of(logit[i], id + i) >= lowest;
-      if (is_kept && min_p > 0) is_kept = logit[i] == r.largest || r.weight(logit[i]) >= min_p;
-      kept |= (uint32_t)is_kept << i;
+      relative[i] = bits >> i & 1 ? (float)r.relative(l[i]) : -INFINITY;
+      most = fmaxf(most, relative[i]);
     }
-    if (!kept) continue;
-    uint4 w = philox(r.params->seed, r.params->position, (uint32_t)(id / 4));
-    if (kept & 1) f(id, logit[0], w.x);
-    if (kept & 2) f(id + 1, logit[1], w.y);
-    if (kept & 4) f(id + 2, logit[2], w.z);
-    if (kept & 8) f(id + 3, logit[3], w.w);
+    if (most + most_noise >= limit) {
+      uint4 w = philox(r.params.seed, r.params.position, (uint32_t)(id / 4));
+      uint32_t words[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (relative[i] + noise_bound(words[i]) >= limit) f(id + i, l[i], words[i], relative[i] + noise(words[i]));
+      }
+    }
+    limit = warp_reduce(limit, larger());
   }
 }
 
-// The kept token of the largest score, the lowest id among equals.
-__device__ int draw(const sample_row &r, u64 lowest) {
-  // Off by less than 10⁻⁵ for any token that can win: its logit lies at most 27 temperatures below the largest.
-  const float slack = 1e-4f;
-  float best = -INFINITY;
-  for_each_kept(r, lowest, [&](int, float logit, uint32_t word) { best = fmaxf(best, (float)r.relative(logit) + noise(word)); });
-  best = reduce_max(best) - slack;
-  double score = -INFINITY;
-  u64 chosen = 0; // ids counted down from the largest number, so that the lowest id is the largest
-  for_each_kept(r, lowest, [&](int id, float logit, uint32_t word) {
-    if ((float)r.relative(logit) + noise(word) < best) return;
-    double s = (double)logit / (double)r.params->temperature + exact_noise(word);
-    if (s > score || chosen == 0) score = s, chosen = 0xffffffffu - (uint32_t)id; // ids rise: the first of equals stays
+// Larger for larger scores; 0 for none.
+__device__ __forceinline__ u64 score_bits(double score) {
+  u64 bits = (u64)__double_as_longlong(score + 0.0);
+  return bits ^ (bits >> 63 ? ~0ull : 1ull << 63);
+}
+
+__device__ __forceinline__ u64 exact_score(const sample_row &r, float logit, uint32_t word) {
+  return score_bits((double)logit / (double)r.params.temperature + exact_noise(word));
+}
+
+// The kept token of the largest score, the lowest id among equals: its score, and its id counted down. At least the largest logit is kept,
+// and finite.
+__device__ void draw(const sample_row &r, u64 lowest, u64 &score, uint32_t &winner) {
+  contender c = {-INFINITY, -INFINITY, 0, 0, 0};
+  float limit = least_noise - slack; // the largest logit scores more
+  for_each_score(r, lowest, limit, [&](int id, float logit, uint32_t word, float s) {
+    if (s > c.best) c = {s, c.best, logit, id, word};
+    else c.second = fmaxf(c.second, s);
+    limit = fmaxf(limit, c.best - slack);
   });
-  double most = reduce_max(score);
-  u64 winner = reduce_max(chosen != 0 && score == most ? chosen : 0);
-  return (int)(0xffffffffu - (uint32_t)winner);
+  limit = block_max(c.best) - slack;
+  score = 0, winner = 0;
+  if (__any_sync(~0u, c.second >= limit)) { // two of a thread may win: once in thousands of draws
+    float fixed = limit;
+    for_each_score(r, lowest, fixed, [&](int id, float logit, uint32_t word, float s) {
+      u64 exact = s >= limit ? exact_score(r, logit, word) : 0;
+      if (exact > score) score = exact, winner = 0xffffffffu - (uint32_t)id; // ids rise: the first of equals stays
+    });
+  } else if (c.best >= limit) {
+    score = exact_score(r, c.logit, c.word), winner = 0xffffffffu - (uint32_t)c.id;
+  }
+  u64 most = block_max(score);
+  winner = block_max(score == most ? winner : 0u);
+  score = most;
 }
 
 // Rows --------------------------------------------------------------------------------------------------------------------------------
 
-__device__ int choose(sample_row &r, histogram *h) {
-  bool finite = true;
-  for (int id = threadIdx.x; id < r.v; id += THREADS) finite = finite && r.logits[id] < INFINITY; // false for a NaN
-  if (!__syncthreads_and(finite)) return -1;
-  u64 top = 0;
-  for_each(r, [&](int id, float logit) {
-    u64 key = key_of(logit, id);
-    top = key > top ? key : top;
-  });
-  top = reduce_max(top);
-  if (top == 0) return -1; // all are banned
-  int likeliest = (int)(0xffffffffu - (uint32_t)top);
-  r.largest = r.logits[likeliest];
-  if (!(r.params->temperature > 0) || r.largest == -INFINITY) return likeliest;
-  return draw(r, lowest_kept(r, h));
+__device__ __forceinline__ bool is_cut(const inferno_sample_params &p, int v) {
+  return (p.top_k > 0 && p.top_k < v) || p.top_p < 1 || p.min_p > 0;
 }
 
-__global__ void __launch_bounds__(THREADS)
-    sample_kernel(matrix_view<const float> logits, const inferno_sample_params *params, matrix_view<const int32_t> banned, int max_banned,
-                  int32_t *ids, int v, bool wide) {
-  extern __shared__ uint32_t bans[];
-  __shared__ histogram h;
-  allow_dependents();
-  for (int i = threadIdx.x; i < (v + 31) / 32; i += THREADS) bans[i] = 0;
-  dependency_wait();
-  __syncthreads();
-  const inferno_sample_params *p = params + blockIdx.x;
-  int num_banned = banned.data ? min(p->num_banned, max_banned) : 0;
-  for (int i = threadIdx.x; i < num_banned; i += THREADS) {
-    int32_t id = banned.row(blockIdx.x)[i];
-    if (id >= 0 && id < v) atomicOr(&bans[id / 32], 1u << (id % 32));
+// What there is in r's part of the row.
+__device__ sample_part search(sample_row &r) {
+  bool whole = true;
+  u64 top = 0;
+  for (int id = r.from + 4 * threadIdx.x; id < r.to; id += SAMPLE_SWEEP) {
+    float l[4];
+    r.load(l, id);
+    uint32_t open = r.open(id);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      whole = whole && l[i] < INFINITY; // false for a NaN
+      u64 key = open >> i & 1 ? key_of(l[i], id + i) : 0;
+      top = key > top ? key : top;
+    }
+  }
+  sample_part part = {block_max(top), 0, 0, 0};
+  part.broken = !__syncthreads_and(whole);
+  r.largest = part.top ? key_logit(part.top) : -INFINITY;
+  if (part.broken || !(r.params.temperature > 0) || is_cut(r.params, r.v) || r.largest == -INFINITY) return part;
+  draw(r, 0, part.score, part.winner);
+  return part;
+}
+
+// Publishes a part. In the block that is the row's last it becomes what all have found, and the return value is true.
+__device__ bool join(sample_part &part, sample_part *parts, uint32_t *arrived) {
+  __shared__ sample_part all;
+  __shared__ bool is_last;
+  if (threadIdx.x == 0) {
+    parts[blockIdx.x] = part;
+    __threadfence();
+    is_last = atomicAdd(arrived, 1u) == gridDim.x - 1;
   }
   __syncthreads();
-  sample_row r = {logits.row(blockIdx.x), bans, p, v, wide, 0};
-  int id = choose(r, &h);
-  if (threadIdx.x == 0) ids[blockIdx.x] = id;
+  if (!is_last) return false;
+  if (threadIdx.x < 32) {
+    __threadfence();
+    sample_part p = {0, 0, 0, 0};
+    if (threadIdx.x < gridDim.x) {
+      uint4 low = __ldcg((const uint4 *)&parts[threadIdx.x]);
+      uint2 high = __ldcg((const uint2 *)&parts[threadIdx.x].winner);
+      p = {(u64)low.y << 32 | low.x, (u64)low.w << 32 | low.z, high.x, high.y};
+    }
+    u64 score = warp_reduce(p.score, larger());
+    p.winner = warp_reduce(p.score == score ? p.winner : 0u, larger());
+    p = {warp_reduce(p.top, larger()), score, p.winner, warp_reduce(p.broken, larger())};
+    if (threadIdx.x == 0) all = p, *arrived = 0;
+  }
+  __syncthreads();
+  part = all;
+  return true;
+}
+
+// The row's token, all of it having been searched.
+__device__ int decide(sample_row &r, sample_part part) {
+  if (part.broken || part.top == 0) return -1;
+  r.largest = key_logit(part.top);
+  if (!(r.params.temperature > 0) || r.largest == -INFINITY) return key_id(part.top);
+  if (is_cut(r.params, r.v)) {
+    __shared__ histogram h;
+    r.from = 0, r.to = r.v;
+    draw(r, lowest_kept(r, &h), part.score, part.winner);
+  }
+  return (int)(0xffffffffu - part.winner);
+}
+
+// blockIdx.y is the row, blockIdx.x the part.
+__global__ void __launch_bounds__(SAMPLE_THREADS)
+    sample_kernel(matrix_view<const float> logits, const inferno_sample_params *params, matrix_view<const int32_t> banned, int max_banned,
+                  int32_t *ids, int v, int part_size, bool wide, sample_space space) {
+  extern __shared__ uint32_t bans[];
+  allow_dependents();
+  dependency_wait();
+  int row = blockIdx.y, from = blockIdx.x * part_size;
+  sample_row r = {logits.row(row), NULL, params[row], v, from, min(v, from + part_size), wide, 0, 0};
+  r.coldness = 1 / (double)r.params.temperature;
+  int num_banned = banned.data ? min(r.params.num_banned, max_banned) : 0;
+  if (num_banned > 0) {
+    for (int i = threadIdx.x; i < (v + 31) / 32; i += SAMPLE_THREADS) bans[i] = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < num_banned; i += SAMPLE_THREADS) {
+      int32_t id = banned.row(row)[i];
+      if (id >= 0 && id < v) atomicOr(&bans[id / 32], 1u << (id % 32));
+    }
+    __syncthreads();
+    r.banned = bans;
+  }
+  sample_part part = search(r);
+  if (gridDim.x > 1 && !join(part, space.parts + row * gridDim.x, space.arrived + row)) return;
+  int id = decide(r, part);
+  if (threadIdx.x == 0) ids[row] = id;
+}
+
+bool sample_open(inferno_device *dev) {
+  sample_space *s = (sample_space *)calloc(1, sizeof *s);
+  dev->sampling = s;
+  cudaFuncAttributes kernel;
+  if (!s || cudaFuncGetAttributes(&kernel, sample_kernel)) return false;
+  s->max_ban_bytes = (int)dev->properties.sharedMemPerBlockOptin - (int)kernel.sharedSizeBytes;
+  return !cudaFuncSetAttribute(sample_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, s->max_ban_bytes) &&
+         !cudaMalloc(&s->parts, MAX_SHARED * sizeof *s->parts) && !cudaMalloc(&s->arrived, MAX_SHARED * sizeof *s->arrived) &&
+         !cudaMemset(s->arrived, 0, MAX_SHARED * sizeof *s->arrived);
+}
+
+void sample_close(inferno_device *dev) {
+  if (!dev->sampling) return;
+  cudaFree(dev->sampling->parts);
+  cudaFree(dev->sampling->arrived);
+  free(dev->sampling);
 }
 
 void cuda_sample(inferno_device *dev, const inferno_sample_args *a) {
-  int64_t v = a->logits.cols, shared = div_up(v, 32) * 4;
-  if (shared > MAX_BAN_BYTES) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: a vocabulary of more than 1310720 on CUDA");
-  cudaError_t error = cudaFuncSetAttribute(sample_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, MAX_BAN_BYTES);
-  if (error) return cuda_fail(dev, error, "sample");
-  cuda_launch(dev, "sample", sample_kernel, dim3((unsigned)a->logits.rows), THREADS, (size_t)shared, view<const float>(a->logits),
-              (const inferno_sample_params *)a->params.data, view<const int32_t>(a->banned), (int)a->banned.cols, (int32_t *)a->ids.data,
-              (int)v, is_wide(a->logits));
+  int64_t v = a->logits.cols, rows = a->logits.rows, bytes = div_up(v, 32) * 4;
+  if (bytes > dev->sampling->max_ban_bytes) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more ids than a bit set on the card holds");
+  if (rows > 65535) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more than 65535 rows on CUDA");
+  int64_t parts = dev->properties.multiProcessorCount / rows; // a block an SM
+  parts = parts < MAX_PARTS ? parts : (int64_t)MAX_PARTS;
+  parts = parts < div_up(v, SAMPLE_SWEEP) ? parts : div_up(v, SAMPLE_SWEEP);
+  parts = parts * rows <= MAX_SHARED && parts > 1 ? parts : 1;
+  int64_t size = div_up(div_up(v, parts), 4) * 4;
+  cuda_launch(dev, "sample", sample_kernel, dim3((unsigned)div_up(v, size), (unsigned)rows), SAMPLE_THREADS, (size_t)bytes,
+              view<const float>(a->logits), (const inferno_sample_params *)a->params.data, view<const int32_t>(a->banned),
+              (int)a->banned.cols, (int32_t *)a->ids.data, (int)v, (int)size, is_wide(a->logits), *dev->sampling);
 }
