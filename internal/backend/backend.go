@@ -168,8 +168,9 @@ func (b *backend) serve(ctx, life context.Context) error {
 	announcing, withdraw := context.WithCancel(life)
 	defer withdraw()
 	announcer := discovery.NewAnnouncer(discovery.AnnouncerOptions{
-		Provider: b.o.Registry, Bus: b.bus, Log: b.log, Describe: b.describe, Health: b.checker.Report,
+		Provider: b.o.Registry, Bus: b.bus, Log: b.log, Describe: b.describe, Health: b.checker.Report, Changed: b.checker.Refresh,
 	})
+	b.checker.Add(announcer, false)
 	withdrawn := make(chan error, 1)
 	go func() { withdrawn <- announcer.Run(announcing) }()
 
