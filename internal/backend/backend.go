@@ -68,35 +68,15 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	b, err := newBackend(o, listener.Addr())
+	b, err := newBackend(o, addressOf(listener))
 	if err != nil {
 		return err
 	}
-	b.log.Info("listening", "grpc", listener.Addr(), "admin", addressOf(admin), "version", o.Version)
+	b.log.Info("listening", "grpc", addressOf(listener), "admin", addressOf(admin), "version", o.Version)
 	return b.run(ctx, listener, admin)
 }
 
-func listen(c *config.Config) (grpc, admin net.Listener, err error) {
-	if grpc, err = net.Listen("tcp", c.Listen); err != nil {
-		return nil, nil, fmt.Errorf("listen: %w", err)
-	}
-	if c.AdminListen == "" {
-		return grpc, nil, nil
-	}
-	if admin, err = net.Listen("tcp", c.AdminListen); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("admin-listen: %w", err), grpc.Close())
-	}
-	return grpc, admin, nil
-}
-
-func addressOf(l net.Listener) string {
-	if l == nil {
-		return "none"
-	}
-	return l.Addr().String()
-}
-
-func newBackend(o Options, address net.Addr) (*backend, error) {
+func newBackend(o Options, address string) (*backend, error) {
 	b := &backend{
 		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
 	}
@@ -109,7 +89,7 @@ func newBackend(o Options, address net.Addr) (*backend, error) {
 		b.instance.ID = uuid.NewString()
 	}
 	if b.instance.Address == "" {
-		b.instance.Address = address.String()
+		b.instance.Address = address
 	}
 	for _, m := range o.Config.Models {
 		b.replicas = append(b.replicas, newReplica(m.Name, m.Path))
@@ -168,8 +148,9 @@ func (b *backend) serve(ctx, life context.Context) error {
 	announcing, withdraw := context.WithCancel(life)
 	defer withdraw()
 	announcer := discovery.NewAnnouncer(discovery.AnnouncerOptions{
-		Provider: b.o.Registry, Bus: b.bus, Log: b.log, Describe: b.describe, Health: b.checker.Report,
+		Provider: b.o.Registry, Bus: b.bus, Log: b.log, Describe: b.describe, Health: b.checker.Report, Changed: b.checker.Refresh,
 	})
+	b.checker.Add(announcer, false)
 	withdrawn := make(chan error, 1)
 	go func() { withdrawn <- announcer.Run(announcing) }()
 
@@ -231,8 +212,8 @@ func (b *backend) drain() error {
 	}
 	limited, cancel := context.WithTimeout(patience, c.DrainTimeout)
 	defer cancel()
-	b.server.Stop(limited) // at the deadline its calls end with UNAVAILABLE, and with them their requests
-	if errors.Is(context.Cause(patience), ErrCut) {
+	cut := b.server.Stop(limited) // at the deadline its calls end with UNAVAILABLE, and with them their requests
+	if cut > 0 && errors.Is(context.Cause(patience), ErrCut) {
 		return ErrCut
 	}
 	return nil

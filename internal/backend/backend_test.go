@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +48,8 @@ type running struct {
 	gate     chan struct{} // the load waits until it is closed
 	loading  chan struct{} // closed when the load has come to the gate
 	lost     atomic.Bool   // the device fails from now on
+	held     atomic.Bool   // a step waits for a value from release, each
+	release  chan struct{}
 	address  string
 }
 
@@ -86,13 +90,16 @@ func (b *logBuffer) field(ctx context.Context, message, key string) (string, err
 	}
 }
 
-// faulty is a device that fails for good once lost is set.
+// faulty is a device that fails for good, or whose steps wait, once a test says so.
 type faulty struct {
 	device.Device
-	lost *atomic.Bool
+	*running
 }
 
 func (f faulty) Sync() error {
+	if f.held.Load() {
+		<-f.release
+	}
 	if f.lost.Load() {
 		return fmt.Errorf("injected: %w", device.ErrLost)
 	}
@@ -103,7 +110,7 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 	t.Helper()
 	r := &running{
 		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
-		gate: make(chan struct{}), loading: make(chan struct{}),
+		gate: make(chan struct{}), loading: make(chan struct{}), release: make(chan struct{}),
 	}
 	r.log.grown = make(chan struct{})
 	if !gated {
@@ -123,7 +130,7 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut,
 			OpenDevice: func() (device.Device, error) {
 				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
-				return faulty{d, &r.lost}, err
+				return faulty{d, r}, err
 			},
 			Architectures: map[string]model.Builder{"llama": r.build},
 		})
@@ -281,6 +288,41 @@ func TestInstanceIsAnnouncedWhileItServes(t *testing.T) {
 	}
 }
 
+func TestUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	if err := stale.Close(); err != nil { // as a killed server leaves it
+		t.Fatal(err)
+	}
+	r := start(t, false, func(c *config.Config) { c.Listen = "unix://" + path })
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v, want mode 0600", info.Mode(), err)
+	}
+	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "answers") {
+		t.Errorf("a second server at the same path: %v", err)
+	}
+	if answer, err := infernov1.NewInferenceServiceClient(r.dial()).Generate(t.Context(), request(2)); err != nil {
+		t.Errorf("%v %v", answer, err)
+	}
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after the end: %v, want the file gone", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenSocket(path); err == nil {
+		t.Error("a file that is no socket was replaced")
+	}
+}
+
 func TestStopDuringLoadEndsAtOnce(t *testing.T) {
 	r := start(t, true, nil)
 	<-r.loading
@@ -324,17 +366,41 @@ func TestLostDeviceTurnsHealthAndEndsTheServer(t *testing.T) {
 }
 
 func TestCutDrainSaysSo(t *testing.T) {
-	r := start(t, false, func(c *config.Config) { c.DrainDelay, c.DrainTimeout = time.Hour, time.Hour })
-	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
-	r.stop()
-	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if _, err := r.log.field(limited, "draining", "delay"); err != nil {
-		t.Fatal(err)
-	}
-	close(r.cut)
-	if err := r.end(); !errors.Is(err, ErrCut) {
-		t.Errorf("%v, want ErrCut", err)
+	for _, busy := range []bool{true, false} {
+		t.Run(fmt.Sprintf("busy=%v", busy), func(t *testing.T) {
+			r := start(t, false, func(c *config.Config) { c.DrainDelay, c.DrainTimeout = time.Hour, time.Hour })
+			r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+			r.held.Store(busy)
+			stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if busy { // one step passes, and the next one waits
+				r.release <- struct{}{}
+				_, err = stream.Recv()
+			}
+			r.stop()
+			limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := r.log.field(limited, "draining", "delay"); err != nil {
+				t.Fatal(err)
+			}
+			for !busy && err == nil { // accepted still, as the delay says
+				_, err = stream.Recv()
+			}
+			close(r.cut)
+			for err == nil {
+				_, err = stream.Recv()
+			}
+			close(r.release)
+			ended := r.end()
+			switch {
+			case busy && (status.Code(err) != codes.Unavailable || !errors.Is(ended, ErrCut)):
+				t.Errorf("the stream ended with %v, the server with %v, want UNAVAILABLE and ErrCut", err, ended)
+			case !busy && (!errors.Is(err, io.EOF) || ended != nil):
+				t.Errorf("the stream ended with %v, the server with %v, want the end of the stream and nothing cut", err, ended)
+			}
+		})
 	}
 }
 

@@ -53,13 +53,14 @@ func newPlan(ctx context.Context, loader *model.Loader, checkpoint *model.Checkp
 	return p, nil
 }
 
-// stepTokens is at least the sequences of a step: each of them has a row.
+// stepTokens is at least a row for each sequence of a step, and a block's worth for a prompt.
 func stepTokens(c *config.Config, i device.Info) int {
-	switch {
-	case c.MaxBatchTokens > 0:
-		return max(c.MaxBatchTokens, c.MaxBatch)
-	case i.Kind == "cpu":
-		return max(maxStepTokensCPU, c.MaxBatch)
+	tokens := maxStepTokensCUDA
+	if i.Kind == "cpu" {
+		tokens = maxStepTokensCPU
 	}
-	return max(maxStepTokensCUDA, c.MaxBatch)
+	if c.MaxBatchTokens > 0 {
+		tokens = c.MaxBatchTokens // which Validate holds against the same bound
+	}
+	return max(tokens, c.MaxBatch+engine.DefaultBlockSize)
 }

@@ -130,8 +130,12 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 		return fmt.Errorf("probe token: %w", err)
 	}
 	r.ready(b, checkpoint, plan, tokens)
+	if has := r.engine.Context(); has < plan.limits.Context {
+		b.log.Warn("KV memory holds less than the model's context: --kv-memory raises it", "model", r.name,
+			"context", has, "of", plan.limits.Context, "kv_memory", c.KVMemory)
+	}
 	b.log.Info("model ready", "model", r.name, "revision", checkpoint.Revision(), "device", deviceName(r.device.Info()),
-		"kv_blocks", plan.blocks, "context", plan.limits.Context, "loaded", read, "took", time.Since(began))
+		"kv_blocks", plan.blocks, "context", r.engine.Context(), "loaded", read, "took", time.Since(began))
 	return nil
 }
 

@@ -6,17 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 )
 
 // Config is the configuration of inferno-server. The tags are the flags; the environment variable of --max-batch is INFERNO_MAX_BATCH,
-// its key in a configuration file max-batch.
+// its key in a configuration file max-batch. An INFERNO_ variable or a key that is no setting is a fault.
 type Config struct {
 	File string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these settings, keys as the flags are named."`
 
-	Models  []Model `name:"model" sep:"none" placeholder:"NAME=PATH" help:"Model to serve: a Hugging Face directory or a GGUF file. Repeatable."`
+	Models  []Model `name:"model" sep:";" placeholder:"NAME=PATH" help:"Model to serve: a Hugging Face directory or a GGUF file. Repeatable, or several separated by semicolons."`
 	Device  string  `default:"auto" help:"Where models run: auto, cpu or cuda. Auto takes a CUDA card where one is usable."`
 	GPU     int     `name:"gpu" default:"0" help:"Which CUDA card."`
 	CUDALib string  `name:"cuda-library" placeholder:"FILE" help:"Path of libinferno_cuda.so; found beside the program or in ../lib/inferno when not given."`
@@ -26,18 +27,18 @@ type Config struct {
 
 	Context        int   `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
 	MaxBatch       int   `default:"64" help:"Most requests in one step."`
-	MaxBatchTokens int   `default:"0" help:"Most tokens in one step; 0 means as many as take about 250 ms, measured at the start."`
+	MaxBatchTokens int   `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
 	MaxQueue       int   `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
 	KVMemory       Bytes `name:"kv-memory" default:"1GiB" help:"Memory for cached keys and values, for each model."`
 
-	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services."`
+	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH."`
 	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none."`
 	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection."`
 	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice."`
 	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop."`
 
 	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given."`
-	Advertise  string `placeholder:"HOST:PORT" help:"Address that other hosts reach this instance by; the listen address when not given."`
+	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given."`
 
 	LogFormat string `default:"text" help:"Log lines as text or json."`
 	LogLevel  string `default:"info" help:"Least level logged: debug, info, warn or error."`
@@ -80,15 +81,14 @@ func (c *Config) Validate() error {
 		}
 		seen[m.Name] = true
 	}
-	oneOf(fault, "device", c.Device, "auto", "cpu", "cuda")
 	oneOf(fault, "dtype", c.DType, "auto", "f32", "f16", "bf16")
 	oneOf(fault, "log-format", c.LogFormat, "text", "json")
 	oneOf(fault, "log-level", c.LogLevel, "debug", "info", "warn", "error")
-	within(fault, "gpu", c.GPU, 0, 63)
+	c.validateDevice(fault)
 	within(fault, "threads", c.Threads, 0, 256)
 	within(fault, "context", c.Context, 0, 1<<24)
 	within(fault, "max-batch", c.MaxBatch, 1, 4096)
-	within(fault, "max-batch-tokens", c.MaxBatchTokens, 0, 1<<20)
+	c.validateStepTokens(fault)
 	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
 	if c.KVMemory < 1<<20 {
 		fault("kv-memory: %v, want at least 1MiB", c.KVMemory)
@@ -96,15 +96,48 @@ func (c *Config) Validate() error {
 	if c.DrainTimeout < 0 || c.DrainDelay < 0 {
 		fault("drain-timeout, drain-delay: %v, %v, want 0 or more", c.DrainTimeout, c.DrainDelay)
 	}
-	address(fault, "listen", c.Listen)
+	addressOrSocket(fault, "listen", c.Listen)
 	if c.AdminListen != "" {
 		address(fault, "admin-listen", c.AdminListen)
 	}
 	if c.Advertise != "" {
-		address(fault, "advertise", c.Advertise)
+		addressOrSocket(fault, "advertise", c.Advertise)
 	}
 	return errors.Join(faults...)
 }
+
+// validateDevice refuses what would have no effect.
+func (c *Config) validateDevice(fault func(string, ...any)) {
+	oneOf(fault, "device", c.Device, "auto", "cpu", "cuda")
+	within(fault, "gpu", c.GPU, 0, 63)
+	if c.Device != "cpu" {
+		return
+	}
+	if c.GPU != 0 {
+		fault("gpu: %d has no effect with device cpu, want device cuda or auto", c.GPU)
+	}
+	if c.CUDALib != "" {
+		fault("cuda-library: %q has no effect with device cpu, want device cuda or auto", c.CUDALib)
+	}
+}
+
+// PromptTokens are those that a step has room for beside a token of every running request: one KV block.
+const PromptTokens = 16
+
+// validateStepTokens: with less, fewer requests would run at once than max-batch says.
+func (c *Config) validateStepTokens(fault func(string, ...any)) {
+	within(fault, "max-batch-tokens", c.MaxBatchTokens, 0, 1<<20)
+	if least := c.MaxBatch + PromptTokens; c.MaxBatchTokens > 0 && c.MaxBatchTokens < least {
+		fault("max-batch-tokens: %d, want at least %d: a token for each of max-batch %d, and %d of a prompt",
+			c.MaxBatchTokens, least, c.MaxBatch, PromptTokens)
+	}
+}
+
+// maxSocketPath is the longest path of a Unix socket, in bytes: sun_path, less its end.
+const maxSocketPath = 107
+
+// SocketPath is the path of a "unix:///path" address; ok is false for any other.
+func SocketPath(address string) (path string, ok bool) { return strings.CutPrefix(address, "unix://") }
 
 // StepThreads is how many CPU threads a step uses.
 func (c *Config) StepThreads() int {
@@ -141,5 +174,18 @@ func within(fault func(string, ...any), key string, value, least, most int) {
 func address(fault func(string, ...any), key, value string) {
 	if _, _, err := net.SplitHostPort(value); err != nil {
 		fault("%s: %q, want HOST:PORT", key, value)
+	}
+}
+
+func addressOrSocket(fault func(string, ...any), key, value string) {
+	path, ok := SocketPath(value)
+	if !ok {
+		if _, _, err := net.SplitHostPort(value); err != nil {
+			fault("%s: %q, want HOST:PORT or unix:///PATH", key, value)
+		}
+		return
+	}
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || len(path) > maxSocketPath || strings.ContainsRune(path, 0) {
+		fault("%s: %q, want unix:// and a clean absolute path of at most %d bytes", key, value, maxSocketPath)
 	}
 }

@@ -80,6 +80,11 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 		{"bad duration", []string{"--model=a=b", "--drain-timeout=5"}, "", []string{"drain-timeout"}},
 		{"model without path", []string{"--model=a"}, "", []string{"NAME=PATH"}},
 		{"model twice", []string{"--model=a=b", "--model=a=c"}, "", []string{"given twice"}},
+		{"two documents", []string{"--model=a=b"}, "threads: 1\n---\nmodle: 3\n", []string{"something follows"}},
+		{"list for a value", []string{"--model=a=b"}, "listen: [a, b]\n", []string{"listen: a list, want one value"}},
+		{"card on the CPU", []string{"--model=a=b", "--device=cpu", "--gpu=3", "--cuda-library=x"}, "", []string{"gpu: 3 has no effect", "cuda-library:"}},
+		{"step too small", []string{"--model=a=b", "--max-batch-tokens=79"}, "", []string{"max-batch-tokens: 79, want at least 80"}},
+		{"relative socket", []string{"--model=a=b", "--listen=unix://x.sock"}, "", []string{"unix://x.sock"}},
 		{"model name climbs", []string{"--model=../a=b"}, "", []string{`name "../a"`}},
 	}
 	for _, test := range tests {
@@ -101,6 +106,25 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 	}
 	if _, err := Load([]string{"--config", filepath.Join(t.TempDir(), "none")}, "v", new(bytes.Buffer)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestVariablesThatAreNoSettings(t *testing.T) {
+	t.Setenv("INFERNO_VERSION", "1.2")
+	t.Setenv("INFERNO_MAX_BACH", "3")
+	t.Setenv("INFERNO_SMOLLM2", "/a/model") // the tests' own
+	_, err := Load([]string{"--model=a=b"}, "v", new(bytes.Buffer))
+	if err == nil || !strings.Contains(err.Error(), "INFERNO_VERSION") || !strings.Contains(err.Error(), "INFERNO_MAX_BACH") ||
+		strings.Contains(err.Error(), "SMOLLM2") {
+		t.Errorf("%v, want the two unknown variables named", err)
+	}
+}
+
+func TestAVariableHoldsSeveralModels(t *testing.T) {
+	t.Setenv("INFERNO_MODEL", "a=/x;b=/y,z")
+	c, err := Load([]string{"--listen=unix:///run/inferno.sock"}, "v", new(bytes.Buffer))
+	if err != nil || len(c.Models) != 2 || c.Models[1] != (Model{"b", "/y,z"}) {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

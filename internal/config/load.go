@@ -1,10 +1,13 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -45,7 +48,7 @@ type settings Config
 func parse(args []string, version string, stdout io.Writer, f *file) (*Config, error) {
 	var cli struct {
 		settings
-		Version kong.VersionFlag `help:"Print the version and exit."`
+		Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 	}
 	exited := false
 	options := []kong.Option{
@@ -67,11 +70,32 @@ func parse(args []string, version string, stdout io.Writer, f *file) (*Config, e
 	if exited {
 		return nil, ErrExit
 	}
-	if err != nil {
+	if err = errors.Join(err, unknownVariables(parser.Model)); err != nil {
 		return nil, err
 	}
 	c := Config(cli.settings)
 	return &c, nil
+}
+
+// companions are variables of the project's own scripts and tests, which may be set where a server is started.
+var companions = []string{
+	"INFERNO_SMOLLM2", "INFERNO_FIXTURES", "INFERNO_CACHE", "INFERNO_CUDA", "INFERNO_CUDA_LIBRARY", "INFERNO_SERVER_PID",
+}
+
+// unknownVariables refuses a variable that looks like a setting and is none: it would be misspelt, and have no effect.
+func unknownVariables(app *kong.Application) error {
+	known := slices.Clone(companions)
+	for _, flag := range app.Flags {
+		known = append(known, flag.Envs...)
+	}
+	var faults []error
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "INFERNO_") && !slices.Contains(known, name) {
+			faults = append(faults, fmt.Errorf("environment: unknown variable %s", name))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // file is a configuration file as a kong.Resolver. Kong would let a file override the environment, ignore unknown keys, and take the
@@ -95,8 +119,12 @@ func readFile(name string) (*file, error) {
 		return nil, fmt.Errorf("configuration file %s: larger than %d bytes", name, maxFile)
 	}
 	settings := map[string]any{}
-	if err := yaml.Unmarshal(text, &settings); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&settings); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("configuration file %s: %w", name, err)
+	}
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("configuration file %s: something follows its first document, want one only", name)
 	}
 	return &file{name: name, settings: settings}, nil
 }
@@ -137,16 +165,19 @@ func (f *file) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, err
 	case map[string]any, nil:
 		return nil, fmt.Errorf("configuration file %s: %s: want a value, not %T", f.name, flag.Name, v)
 	case []any:
+		if !flag.IsSlice() {
+			return nil, fmt.Errorf("configuration file %s: %s: a list, want one value", f.name, flag.Name)
+		}
 		return v, nil
 	}
 	return fmt.Sprint(value), nil
 }
 
-// modelList lets a file spell models as a mapping of names to paths.
+// modelList lets a file spell models as a mapping of names to paths; they load by name.
 func modelList(models map[string]any) []any {
 	list := make([]any, 0, len(models))
-	for name, path := range models {
-		list = append(list, name+"="+strings.TrimSpace(fmt.Sprint(path)))
+	for _, name := range slices.Sorted(maps.Keys(models)) {
+		list = append(list, name+"="+strings.TrimSpace(fmt.Sprint(models[name])))
 	}
 	return list
 }

@@ -2,6 +2,7 @@ package discovery_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -85,6 +86,72 @@ func TestMemoryAlertReachesTheRegistry(t *testing.T) {
 		}
 		if list, err := registry.List(context.Background()); err != nil || len(list) != 0 {
 			t.Errorf("after the end the registry holds %+v (%v)", list, err)
+		}
+	})
+}
+
+// flaky is a registry that fails as often as it is told to.
+type flaky struct {
+	*static.Registry
+	failures atomic.Int64
+}
+
+func (f *flaky) Register(ctx context.Context, i discovery.Instance) (discovery.Registration, error) {
+	if f.failures.Add(-1) >= 0 {
+		return nil, errors.New("registry is away")
+	}
+	return f.Registry.Register(ctx, i)
+}
+
+func TestRegistryFollowsLoadAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		registry := &flaky{Registry: static.New()}
+		registry.failures.Store(5)
+		var load atomic.Int64
+		var changes atomic.Int64
+		announcer := discovery.NewAnnouncer(discovery.AnnouncerOptions{
+			Provider: registry, Bus: event.New(), Log: slog.New(slog.DiscardHandler),
+			Health:  func() health.Report { return health.Report{State: health.Serving} },
+			Changed: func() { changes.Add(1) },
+			Describe: func() discovery.Instance {
+				return discovery.Instance{ID: "a", Load: discovery.Load{Running: int(load.Load())}}
+			},
+		})
+		done := make(chan error, 1)
+		go func() { done <- announcer.Run(ctx) }()
+		synctest.Wait()
+		if state, reason := announcer.Health(ctx); state != health.Degraded || reason != "registry is away" {
+			t.Errorf("while the registry is away: %v %q", state, reason)
+		}
+		time.Sleep(10 * time.Second) // five failures, each tried again within a second and a quarter
+		list, err := registry.List(ctx)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("after its return the registry holds %v (%v)", list, err)
+		}
+		if state, reason := announcer.Health(ctx); state != health.Serving || reason != "" || changes.Load() != 2 {
+			t.Errorf("after its return: %v %q, %d changes told, want 2", state, reason, changes.Load())
+		}
+		events, err := registry.Watch(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-events
+		load.Store(3)
+		time.Sleep(2 * time.Second)
+		if e := <-events; e.Put == nil || e.Put.Load.Running != 3 {
+			t.Errorf("%+v, want the load within two seconds", e)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		select {
+		case e := <-events:
+			t.Errorf("told %+v without a change", e)
+		default:
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -28,7 +28,7 @@ const (
 	DefaultStepTarget = 250 * time.Millisecond
 )
 
-// minBatchTokens is the smallest token budget that Warmup chooses.
+// minBatchTokens is the smallest token budget that is chosen for a step.
 const minBatchTokens = 32
 
 // Options describe an engine. Model, Device, Memory, Limits and NumBlocks are required.
@@ -70,6 +70,7 @@ type Engine struct {
 	runner    *runner
 	measure   bool // the token budget follows the device
 	maxTokens int  // most that it may be
+	maxBatch  int  // sequences that it always has room for, and a block's worth of tokens beside them
 	turn      turn
 
 	born     time.Time // zero of the counters' times
@@ -124,7 +125,7 @@ func New(o Options) (*Engine, error) {
 	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
-		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens,
+		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens, maxBatch: o.MaxBatch,
 		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context),
 		born:      time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*sequence{}},

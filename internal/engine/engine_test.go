@@ -677,7 +677,7 @@ func TestWarmupChoosesTheTokenBudget(t *testing.T) {
 		low, high   int           // of the budget
 	}{
 		{"slow CPU", 10 * time.Millisecond, 4 * time.Millisecond, 48, 60},
-		{"hopeless", time.Second, time.Second, minBatchTokens, minBatchTokens}, // never less
+		{"hopeless", time.Second, time.Second, 36, 36}, // never less: a row for each of 32 sequences, and a block of 4
 		{"CPU", 5 * time.Millisecond, 500 * time.Microsecond, 400, 490},
 		{"large fixed part", 20 * time.Millisecond, 230 * time.Microsecond, 400, 1000},
 		{"GPU", 2 * time.Millisecond, 10 * time.Microsecond, 1024, 1024}, // the limit

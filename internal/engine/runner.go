@@ -112,16 +112,18 @@ func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, vocabulary,
 	return b, nil
 }
 
+// newKV lays the cache out by block: all layers' keys and values of a block lie together. So memory that no sequence has come to is never
+// touched, and a block is one piece to whoever moves it.
 func newKV(a memory.Allocator, l model.KVLayout, numBlocks, blockSize int) (model.KV, error) {
 	kv := model.KV{BlockSize: blockSize, K: make([]device.Tensor, l.Layers), V: make([]device.Tensor, l.Layers)}
 	cols := device.KVShape{Heads: l.Heads, HeadDim: l.HeadDim, BlockSize: blockSize}.Elements()
+	all, err := memory.NewTensor(a, memory.KV, l.DType, numBlocks, 2*l.Layers*cols)
+	if err != nil {
+		return kv, err
+	}
 	for i := range l.Layers {
-		for _, t := range []*device.Tensor{&kv.K[i], &kv.V[i]} {
-			var err error
-			if *t, err = memory.NewTensor(a, memory.KV, l.DType, numBlocks, cols); err != nil {
-				return kv, err
-			}
-		}
+		kv.K[i] = all.Columns(2*i*cols, (2*i+1)*cols)
+		kv.V[i] = all.Columns((2*i+1)*cols, (2*i+2)*cols)
 	}
 	return kv, nil
 }

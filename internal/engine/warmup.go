@@ -36,7 +36,7 @@ func (e *Engine) Warmup(ctx context.Context) error {
 		n = min(2*n, most)
 	}
 	if e.measure {
-		e.scheduler.setMaxTokens(budget(n, took, e.stepTarget, limit))
+		e.scheduler.setMaxTokens(e.budget(n, took))
 	}
 	e.counters.maxTokens.Store(int64(e.scheduler.maxTokens))
 	e.log.Info("engine warm", "trial_tokens", n, "trial", took, "max_batch_tokens", e.scheduler.maxTokens,
@@ -44,14 +44,14 @@ func (e *Engine) Warmup(ctx context.Context) error {
 	return nil
 }
 
-// budget is how many tokens fit into target, when n took that long: cautious, as the fixed part of a step counts as if each token had
-// its share of it.
-func budget(n int, took, target time.Duration, limit int) int {
-	tokens := int(min(float64(n)*float64(target)/float64(max(took, 1)), float64(limit)))
-	if tokens < limit {
-		tokens = max(tokens/firstTrial*firstTrial, minBatchTokens)
+// budget is how many tokens fit into the target, when n took that long: cautious, as the fixed part of a step counts as if each token
+// had its share of it. It never leaves a sequence that may run without its row, nor prompts without a block's worth.
+func (e *Engine) budget(n int, took time.Duration) int {
+	tokens := int(min(float64(n)*float64(e.stepTarget)/float64(max(took, 1)), float64(e.maxTokens)))
+	if tokens < e.maxTokens {
+		tokens = max(tokens/firstTrial*firstTrial, minBatchTokens, e.maxBatch+e.scheduler.blocks.blockSize)
 	}
-	return min(tokens, limit)
+	return min(tokens, e.maxTokens)
 }
 
 // trial computes a prompt of n tokens and samples one.
@@ -78,7 +78,7 @@ func (e *Engine) trial(ctx context.Context, n int) (time.Duration, error) {
 const tuneShare = 0.25
 
 // tune follows the device as it is: a neighbour on the machine, long contexts or a warm chip change what a token costs, and Warmup may
-// have seen a bad moment. Steps of less than half the budget say nothing of full ones. What runs keeps its place in every step.
+// have seen a bad moment. Steps of less than half the budget say nothing of full ones.
 func (e *Engine) tune(tokens int, took time.Duration) {
 	s := e.scheduler
 	if tokens < max(firstTrial, s.maxTokens/2) {
@@ -89,8 +89,7 @@ func (e *Engine) tune(tokens int, took time.Duration) {
 		e.turn.tokenCost = cost
 	}
 	e.turn.tokenCost += tuneShare * (cost - e.turn.tokenCost)
-	n := budget(1, time.Duration(e.turn.tokenCost), e.stepTarget, e.maxTokens)
-	n = min(max(n, len(s.running)+s.blocks.blockSize), 2*s.maxTokens, e.maxTokens)
+	n := min(e.budget(1, time.Duration(e.turn.tokenCost)), 2*s.maxTokens)
 	if 8*max(n-s.maxTokens, s.maxTokens-n) <= s.maxTokens {
 		return // no news
 	}

@@ -21,6 +21,8 @@ const errorDomain = "inferno"
 // Ways in which this package ends a call.
 var (
 	errStopping   = errors.New("the server is stopping")
+	errPanic      = errors.New("panic in a call")
+	errCut        = errors.New("the server stopped before the request had ended")
 	errSlowReader = errors.New("the client stopped reading")
 )
 
@@ -35,8 +37,8 @@ func (e *statusError) Unwrap() error              { return e.cause }
 func (e *statusError) GRPCStatus() *status.Status { return e.status }
 
 // toStatus is the one place where errors become gRPC statuses. What is a status already stays as it is; what nobody foresaw becomes
-// INTERNAL, without its text.
-func toStatus(err error) error {
+// INTERNAL, without its text. The request's id, where there is one, goes to the client too: it may have been made here.
+func toStatus(err error, requestID string) error {
 	if err == nil {
 		return nil
 	}
@@ -44,7 +46,27 @@ func toStatus(err error) error {
 	if errors.As(err, &already) {
 		return err
 	}
-	return &statusError{status: statusOf(err), cause: err}
+	return &statusError{status: failureOf(err).status(requestID), cause: err}
+}
+
+// failure is what a client is told of an error.
+type failure struct {
+	code    codes.Code
+	reason  string // for programs
+	text    string // for people
+	details []protoadapt.MessageV1
+}
+
+func (f failure) status(requestID string) *status.Status {
+	info := &errdetails.ErrorInfo{Reason: f.reason, Domain: errorDomain}
+	if requestID != "" {
+		info.Metadata = map[string]string{"request_id": clip(requestID)}
+	}
+	s, err := status.New(f.code, f.text).WithDetails(append([]protoadapt.MessageV1{info}, f.details...)...)
+	if err != nil {
+		panic(fmt.Sprintf("server: details of a %v status: %v", f.code, err)) // only for code OK, or a message that cannot be encoded
+	}
+	return s
 }
 
 // Delays that RetryInfo names. Elsewhere in the fleet a call may succeed at once; here, after a restart.
@@ -53,51 +75,48 @@ const (
 	retryRestarted = time.Second
 )
 
-func statusOf(err error) *status.Status {
+func failureOf(err error) failure {
 	var invalid *invalidError
 	var limit *engine.LimitError
 	var full *engine.QueueFullError
 	switch {
 	case errors.As(err, &invalid):
-		return newStatus(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
+		return newFailure(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
 	case errors.As(err, &limit):
 		invalid = &invalidError{violations: []violation{{apiField(limit.Field), fmt.Sprintf("is %v, want %s", limit.Value, limit.Limit)}}}
-		return newStatus(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
+		return newFailure(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
 	case errors.Is(err, ErrUnknownModel):
-		return newStatus(codes.NotFound, "UNKNOWN_MODEL", err.Error())
+		return newFailure(codes.NotFound, "UNKNOWN_MODEL", err.Error())
 	case errors.Is(err, ErrModelNotReady):
-		return newStatus(codes.Unavailable, "MODEL_NOT_READY", err.Error(), retryIn(retryRestarted))
+		return newFailure(codes.Unavailable, "MODEL_NOT_READY", err.Error(), retryIn(retryRestarted))
 	case errors.Is(err, engine.ErrDuplicateID):
-		return newStatus(codes.AlreadyExists, "DUPLICATE_REQUEST_ID", "request_id: a request with this id is live")
+		return newFailure(codes.AlreadyExists, "DUPLICATE_REQUEST_ID", "request_id: a request with this id is live")
 	case errors.As(err, &full):
-		return newStatus(codes.ResourceExhausted, "QUEUE_FULL", full.Error(), retryIn(full.RetryAfter))
+		return newFailure(codes.ResourceExhausted, "QUEUE_FULL", full.Error(), retryIn(full.RetryAfter))
 	case errors.Is(err, engine.ErrQueueFull):
-		return newStatus(codes.ResourceExhausted, "QUEUE_FULL", "queue full", retryIn(retryRestarted))
+		return newFailure(codes.ResourceExhausted, "QUEUE_FULL", "queue full", retryIn(retryRestarted))
 	case errors.Is(err, engine.ErrDraining), errors.Is(err, errStopping):
-		return newStatus(codes.Unavailable, "DRAINING", "the server is stopping and takes no new work", retryIn(retryElsewhere))
+		return newFailure(codes.Unavailable, "DRAINING", "the server is stopping and takes no new work", retryIn(retryElsewhere))
+	case errors.Is(err, errCut):
+		return newFailure(codes.Unavailable, "STOPPED", err.Error(), retryIn(retryElsewhere))
 	case errors.Is(err, engine.ErrDeviceLost):
-		return newStatus(codes.Unavailable, "DEVICE_LOST", "the model lost its device; this instance has to be replaced", retryIn(retryRestarted))
+		return newFailure(codes.Unavailable, "DEVICE_LOST", "the model lost its device; this instance has to be replaced", retryIn(retryRestarted))
 	case errors.Is(err, engine.ErrNotFinite):
-		return newStatus(codes.DataLoss, "LOGITS_NOT_FINITE", "the model computed a value that is no number for this request")
+		return newFailure(codes.DataLoss, "LOGITS_NOT_FINITE", "the model computed a value that is no number for this request")
 	case errors.Is(err, engine.ErrAborted):
-		return newStatus(codes.Canceled, "ABORTED", "the request was aborted")
+		return newFailure(codes.Canceled, "ABORTED", "the request was aborted")
 	case errors.Is(err, errSlowReader):
-		return newStatus(codes.Canceled, "SLOW_READER", err.Error())
+		return newFailure(codes.Canceled, "SLOW_READER", err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
-		return newStatus(codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed")
+		return newFailure(codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed")
 	case errors.Is(err, context.Canceled):
-		return newStatus(codes.Canceled, "CANCELLED", "the client cancelled the call")
+		return newFailure(codes.Canceled, "CANCELLED", "the client cancelled the call")
 	}
-	return newStatus(codes.Internal, "INTERNAL", "internal error")
+	return newFailure(codes.Internal, "INTERNAL", "internal error")
 }
 
-func newStatus(code codes.Code, reason, text string, details ...protoadapt.MessageV1) *status.Status {
-	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}
-	s, err := status.New(code, text).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
-	if err != nil {
-		panic(fmt.Sprintf("server: details of a %v status: %v", code, err)) // only for code OK, or a message that cannot be encoded
-	}
-	return s
+func newFailure(code codes.Code, reason, text string, details ...protoadapt.MessageV1) failure {
+	return failure{code: code, reason: reason, text: text, details: details}
 }
 
 func retryIn(delay time.Duration) *errdetails.RetryInfo {

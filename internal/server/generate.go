@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/inferno-serve/inferno/internal/engine"
@@ -113,15 +114,25 @@ type output struct {
 
 // open checks req and gives it to the engine. The caller closes the output.
 func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*output, error) {
-	note(ctx, slog.String("request_id", clip(req.GetRequestId())), slog.String("model", clip(req.GetModel())))
+	if req.GetRequestId() == "" { // now, so that the log names refused requests too
+		req.RequestId = uuid.NewString()
+	}
+	nameRequest(ctx, req.GetRequestId())
+	note(ctx, slog.String("model", clip(req.GetModel())))
 	if s.live.isClosed() { // before the work of tokenizing
 		return nil, errStopping
 	}
-	g, err := s.prepare(req, time.Now())
+	arrived := time.Now()
+	release, err := s.takeEncoder(ctx, len(req.GetText()))
 	if err != nil {
 		return nil, err
 	}
-	note(ctx, slog.String("request_id", g.request.ID), slog.Int("prompt_tokens", len(g.request.Prompt)))
+	g, err := s.prepare(req, arrived)
+	release()
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, slog.Int("prompt_tokens", len(g.request.Prompt)))
 	out := &output{generation: g, live: &s.live}
 	if out.ctx, out.cancel, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err
@@ -194,7 +205,7 @@ func (o *output) ends(id int32) bool {
 func (o *output) why(err error) error {
 	switch {
 	case errors.Is(err, engine.ErrAborted) && o.live.isClosed():
-		return errStopping // the engine was closed, and nobody asked to abort this request
+		return errCut // the engine was closed, and nobody asked to abort this request
 	case errors.Is(err, engine.ErrDeviceLost), errors.Is(err, engine.ErrNotFinite):
 		return err
 	}

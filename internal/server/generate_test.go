@@ -619,11 +619,10 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 		}
 	}
 	for request, at := range map[string]string{
-		`model:"m"`:                      "input",
-		`text:"x"`:                       "model",
-		`model:"ids" text:"x"`:           "text",
-		`model:"m" text:"x" pieces:true`: "pieces",
-		`model:"m" chat{}`:               "chat",
+		`model:"m"`:            "input",
+		`text:"x"`:             "model",
+		`model:"ids" text:"x"`: "text",
+		`model:"m" chat{}`:     "chat",
 		`model:"m" text:"x" prompt_options{truncation_side:TRUNCATION_SIDE_LEFT}`: "prompt_options.truncation_side",
 	} {
 		_, err := f.api.Tokenize(t.Context(), parse(t, request, &infernov1.TokenizeRequest{}))

@@ -27,7 +27,7 @@ func newMetrics() *grpcprom.ServerMetrics {
 func interceptors(metrics *grpcprom.ServerMetrics, log *slog.Logger) []grpc.ServerOption {
 	recovered := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		log.ErrorContext(ctx, "panic in a call", "panic", p, "stack", string(debug.Stack()))
-		return status.Error(codes.Internal, "internal error")
+		return errPanic
 	})
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(
@@ -41,11 +41,11 @@ func interceptors(metrics *grpcprom.ServerMetrics, log *slog.Logger) []grpc.Serv
 
 func unaryStatus(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	response, err := handler(ctx, req)
-	return response, toStatus(err)
+	return response, toStatus(err, requestID(ctx))
 }
 
 func streamStatus(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return toStatus(handler(server, stream))
+	return toStatus(handler(server, stream), requestID(stream.Context()))
 }
 
 func logUnary(log *slog.Logger) grpc.UnaryServerInterceptor {
@@ -77,8 +77,9 @@ func (s streamWithContext) Context() context.Context { return s.ctx }
 // facts are what the log line of a call tells beside method, code and time: ids and counts, never contents. They belong to the call's
 // goroutine.
 type facts struct {
-	begin time.Time
-	attrs []slog.Attr
+	begin     time.Time
+	requestID string // of a generation; "" in other calls
+	attrs     []slog.Attr
 }
 
 type factsKey struct{}
@@ -97,6 +98,21 @@ func note(ctx context.Context, attrs ...slog.Attr) {
 			f.attrs[i] = a
 		}
 	}
+}
+
+// nameRequest tells the call that ctx belongs to which request it is.
+func nameRequest(ctx context.Context, id string) {
+	if f, ok := ctx.Value(factsKey{}).(*facts); ok {
+		f.requestID = id
+	}
+	note(ctx, slog.String("request_id", clip(id)))
+}
+
+func requestID(ctx context.Context) string {
+	if f, ok := ctx.Value(factsKey{}).(*facts); ok {
+		return f.requestID
+	}
+	return ""
 }
 
 func (f *facts) log(ctx context.Context, log *slog.Logger, method string, err error) {

@@ -14,6 +14,11 @@ type liveRequests struct {
 	mu      sync.Mutex
 	cancels map[string]context.CancelCauseFunc
 	closed  bool
+	idle    chan struct{} // closed once there are none and will be none
+}
+
+func newLiveRequests() liveRequests {
+	return liveRequests{cancels: map[string]context.CancelCauseFunc{}, idle: make(chan struct{})}
 }
 
 // begin registers a request and returns the context of its work, with what ends it. Each begin without an error has an end.
@@ -37,6 +42,9 @@ func (l *liveRequests) end(id string) {
 	defer l.mu.Unlock()
 	l.cancels[id](context.Canceled)
 	delete(l.cancels, id)
+	if l.closed && len(l.cancels) == 0 {
+		close(l.idle)
+	}
 }
 
 // cancel ends the requests of these ids with cause, and returns which were live, in order.
@@ -67,11 +75,14 @@ func (l *liveRequests) cancelAll(cause error) []string {
 	return found
 }
 
-// close refuses all further requests; those at hand go on.
+// close refuses all further requests; those at hand go on. Called once.
 func (l *liveRequests) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+	if len(l.cancels) == 0 {
+		close(l.idle)
+	}
 }
 
 func (l *liveRequests) isClosed() bool {

@@ -1,10 +1,9 @@
 package server
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
@@ -60,9 +59,6 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 			Stop:     stoppingOf(req.GetStopping(), model.EndTokens),
 		},
 	}
-	if g.request.ID == "" {
-		g.request.ID = uuid.NewString()
-	}
 	g.effective = effectiveOf(g.request, model.Info.MaxContext)
 	return g
 }
@@ -82,7 +78,7 @@ func (f *faults) prompt(req *infernov1.GenerateRequest, model *Model) []int32 {
 		if len(f.found) > 0 { // tokenizing would be work for nothing
 			return nil
 		}
-		ids := f.encode("text", input.Text, req.GetPromptOptions(), model)
+		ids := f.encode("text", input.Text, req.GetPromptOptions(), model, context)
 		if len(f.found) == 0 {
 			f.room("text", len(ids), req.GetStopping(), context)
 		}
@@ -91,18 +87,23 @@ func (f *faults) prompt(req *infernov1.GenerateRequest, model *Model) []int32 {
 	return nil
 }
 
-// encode tokenizes a text as the options say.
-func (f *faults) encode(field, text string, o *infernov1.PromptOptions, model *Model) []int32 {
+// encode tokenizes a text as the options say, of which no more than `most` tokens are wanted; 0 means any number. It stops working as
+// soon as there are more.
+func (f *faults) encode(field, text string, o *infernov1.PromptOptions, model *Model, most int) []int32 {
 	if model.Tokenizer == nil {
 		f.add(field, "is set, but model %s has no tokenizer: want token_ids", quote(model.Info.Name))
 		return nil
 	}
-	options := tokenizer.EncodeOptions{AddSpecial: true, ParseSpecial: true}
+	options := tokenizer.EncodeOptions{AddSpecial: true, ParseSpecial: true, MaxTokens: most}
 	if o != nil {
 		options.AddSpecial = orElse(o.AddSpecialTokens, true)
 		options.ParseSpecial = orElse(o.ParseSpecial, true)
 	}
 	ids, err := model.Tokenizer.Encode(text, options)
+	if errors.Is(err, tokenizer.ErrTooManyTokens) {
+		f.add(field, "has more than %d tokens, want fewer than the context of %d", most, most)
+		return nil
+	}
 	if err != nil {
 		f.add(field, "%v", err)
 		return nil

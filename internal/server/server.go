@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -42,8 +43,8 @@ const (
 	// defaultSendTimeout is how long a client may leave a message unread before its request ends.
 	defaultSendTimeout = 30 * time.Second
 
-	// abortTime is how long calls that Stop aborted may take to tell their clients why.
-	abortTime = time.Second
+	// lastWords is how long calls may take to tell their clients how they ended, once Stop waits for no generation any more.
+	lastWords = time.Second
 )
 
 // Options are what a server is given. Models, Health and Instances must be set.
@@ -66,10 +67,11 @@ type Server struct {
 	log         *slog.Logger
 	sendTimeout time.Duration
 
-	grpc    *grpc.Server
-	live    liveRequests
-	drain   sync.Once
-	drained chan struct{} // closed by Drain
+	grpc     *grpc.Server
+	live     liveRequests
+	encoders chan struct{} // a slot for each call that may tokenize a long text at once
+	drain    sync.Once
+	drained  chan struct{} // closed by Drain
 }
 
 // New makes a server that does not listen yet.
@@ -85,8 +87,9 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		models: o.Models, health: o.Health, instances: o.Instances, log: o.Log, sendTimeout: o.SendTimeout,
-		live:    liveRequests{cancels: map[string]context.CancelCauseFunc{}},
-		drained: make(chan struct{}),
+		live:     newLiveRequests(),
+		drained:  make(chan struct{}),
+		encoders: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	metrics := newMetrics()
 	if o.Registerer != nil {
@@ -139,10 +142,18 @@ func (s *Server) Drain() {
 	})
 }
 
-// Stop drains, and waits for the calls that run. When ctx ends first, generations end with UNAVAILABLE, and calls that do not end
-// even then lose their connection. It returns when no handler runs any more; a handler that waits for an engine ends with its context.
-func (s *Server) Stop(ctx context.Context) {
+// Stop drains, and waits for the generations that run; until they have ended, probes are answered still. When ctx ends first, they end
+// with UNAVAILABLE, and Stop returns how many it cut off so. A call that does not end even then loses its connection. Stop returns when
+// no handler runs any more; a handler that waits for an engine ends with its context.
+func (s *Server) Stop(ctx context.Context) (cut int) {
 	s.Drain()
+	select {
+	case <-s.live.idle:
+	case <-ctx.Done():
+		if cut = len(s.live.cancelAll(errCut)); cut > 0 {
+			s.log.Warn("requests cut off at stop", "requests", cut)
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -150,16 +161,9 @@ func (s *Server) Stop(ctx context.Context) {
 	}()
 	select {
 	case <-done:
-		return
-	case <-ctx.Done():
-	}
-	if ids := s.live.cancelAll(errStopping); len(ids) > 0 {
-		s.log.Warn("requests aborted at stop", "requests", len(ids))
-	}
-	select {
-	case <-done:
-	case <-time.After(abortTime):
+	case <-time.After(lastWords):
 		s.grpc.Stop()
 		<-done
 	}
+	return cut
 }

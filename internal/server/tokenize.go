@@ -11,7 +11,7 @@ import (
 )
 
 // Tokenize turns text into token ids.
-func (s inferenceService) Tokenize(_ context.Context, req *infernov1.TokenizeRequest) (*infernov1.TokenizeResponse, error) {
+func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeRequest) (*infernov1.TokenizeResponse, error) {
 	var f faults
 	f.unsupported("", req.ProtoReflect())
 	if req.GetInput() == nil {
@@ -23,12 +23,41 @@ func (s inferenceService) Tokenize(_ context.Context, req *infernov1.TokenizeReq
 	}
 	var ids []int32
 	if text, ok := req.GetInput().(*infernov1.TokenizeRequest_Text); ok {
-		ids = f.encode("text", text.Text, req.GetPromptOptions(), model)
+		release, err := s.takeEncoder(ctx, len(text.Text))
+		if err != nil {
+			return nil, err
+		}
+		ids = f.encode("text", text.Text, req.GetPromptOptions(), model, 0)
+		release()
 	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	return &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext)}, nil
+	answer := &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext)}
+	if req.GetPieces() {
+		for _, id := range ids {
+			piece, _ := model.Tokenizer.TokenBytes(id) // every id that Encode makes has one
+			answer.Pieces = append(answer.Pieces, []byte(piece))
+		}
+	}
+	return answer, nil
+}
+
+// longText is a text, in bytes, whose tokenizing takes more than a moment and some tens of its size in memory: only so many calls do
+// that at once as there are cores, the others wait with their contexts.
+const longText = 16 << 10
+
+// takeEncoder waits for leave to tokenize a text of so many bytes, which the caller gives back.
+func (s *Server) takeEncoder(ctx context.Context, bytes int) (release func(), err error) {
+	if bytes <= longText {
+		return func() {}, nil
+	}
+	select {
+	case s.encoders <- struct{}{}:
+		return func() { <-s.encoders }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Detokenize turns token ids into text.

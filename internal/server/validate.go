@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -51,6 +52,7 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.TokenizeRequest.model":                 true,
 	"inferno.v1.TokenizeRequest.text":                  true,
 	"inferno.v1.TokenizeRequest.prompt_options":        true,
+	"inferno.v1.TokenizeRequest.pieces":                true,
 	"inferno.v1.AbortRequest.request_ids":              true,
 	"inferno.v1.AbortRequest.all":                      true,
 	"inferno.v1.DetokenizeRequest.model":               true,
@@ -96,8 +98,12 @@ func (f *faults) err() error {
 	return &invalidError{violations: f.found}
 }
 
-// unsupported adds every field of m, and of the messages in it, that is set and whose feature this server does not have.
+// unsupported adds every field of m, and of the messages in it, that is set and whose feature this server does not have: those of a newer
+// API, which it knows by number only, among them.
 func (f *faults) unsupported(parent string, m protoreflect.Message) {
+	if number, _, n := protowire.ConsumeTag(m.GetUnknown()); n > 0 {
+		f.add(fmt.Sprintf("%s%d", parent, number), "is a field number that this server does not know")
+	}
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		name := parent + string(field.Name())
 		switch {

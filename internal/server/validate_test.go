@@ -1,15 +1,19 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -222,7 +226,6 @@ var refused = []protoreflect.FullName{
 	"inferno.v1.OutputOptions.flush_interval",
 	"inferno.v1.OutputOptions.prompt_progress",
 	"inferno.v1.TokenizeRequest.chat",
-	"inferno.v1.TokenizeRequest.pieces",
 }
 
 func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
@@ -377,6 +380,9 @@ func FuzzPrepare(f *testing.F) {
 		if proto.Unmarshal(data, req) != nil {
 			return
 		}
+		if req.RequestId == "" {
+			req.RequestId = "made"
+		}
 		g, err := s.prepare(req, startOfTests)
 		if err != nil {
 			return
@@ -395,4 +401,49 @@ func FuzzPrepare(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A field of a newer API must not vanish without a word.
+func TestUnknownFieldsAreRefused(t *testing.T) {
+	f := start(t, newScript())
+	unknown := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
+	for field, edit := range map[string]func(*infernov1.GenerateRequest){
+		"99":          func(r *infernov1.GenerateRequest) { r.ProtoReflect().SetUnknown(unknown) },
+		"sampling.99": func(r *infernov1.GenerateRequest) { r.GetSampling().ProtoReflect().SetUnknown(unknown) },
+	} {
+		request := textRequest("hi")
+		request.Sampling = &infernov1.SamplingParameters{}
+		edit(request)
+		_, err := f.api.Generate(t.Context(), request)
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), field+": is a field number that this server does not know") {
+			t.Errorf("unknown field %s: %v", field, err)
+		}
+	}
+}
+
+// Tokenizing ends as soon as a text is known not to fit, and only so many long ones are tokenized at once.
+func TestLongTextsAreBounded(t *testing.T) {
+	f := start(t, newScript())
+	_, err := f.api.Generate(t.Context(), textRequest(strings.Repeat("x", 3<<20)))
+	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); !strings.Contains(found["text"], "more than") {
+		t.Errorf("faults %q, want one that says of how many tokens", found)
+	}
+	for range cap(f.encoders) { // as many calls as may be are at it
+		f.encoders <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	long := &infernov1.TokenizeRequest{Model: "m", Input: &infernov1.TokenizeRequest_Text{Text: strings.Repeat("x", longText+1)}}
+	if _, err := f.api.Tokenize(ctx, long); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("a long text beside %d others: %v, want it to wait", cap(f.encoders), err)
+	}
+	short := &infernov1.TokenizeRequest{Model: "m", Input: &infernov1.TokenizeRequest_Text{Text: "hi"}, Pieces: true}
+	if answer, err := f.api.Tokenize(t.Context(), short); err != nil || len(answer.GetPieces()) != len(answer.GetTokenIds()) ||
+		string(answer.GetPieces()[len(answer.GetPieces())-1]) != "i" {
+		t.Errorf("a short text beside them: %v %v", answer, err)
+	}
+	<-f.encoders
+	if _, err := f.api.Tokenize(t.Context(), long); err != nil {
+		t.Errorf("a long text in its turn: %v", err)
+	}
 }

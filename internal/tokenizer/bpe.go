@@ -31,18 +31,32 @@ const (
 	wholeNo
 )
 
-// scratch is the memory of one Encode call, reused between calls.
+// scratch is the state and the memory of one Encode call; the memory is reused between calls.
 type scratch struct {
-	ids   []int32    // symbols of the piece in hand
+	most     int  // length of the result from which on it is of no use; 0 for none
+	exceeded bool // the result is longer than that, or would be
+
+	ids   []int32    // symbols of the piece in hand; of a long one, noToken once it was joined to its left neighbour
 	pairs []merge    // [len(ids)−1] the merge of each symbol with its right neighbour
-	links []link     // the same symbols as a list, for long pieces
+	links []link     // [len(ids)] the same symbols as a doubly linked list, for long pieces
 	queue candidates // possible merges, for long pieces
 }
 
-// link is a symbol of a long piece in a doubly linked list.
-type link struct {
-	id         int32 // noToken once it was joined to its left neighbour
-	prev, next int32 // −1 at the ends
+// link leads to the neighbours of a symbol; −1 at the ends.
+type link struct{ prev, next int32 }
+
+// limit begins a call whose result starts at from and has a use with up to tokens further ids only; 0 for any number.
+func (w *scratch) limit(from, tokens int) {
+	w.most, w.exceeded = 0, false
+	if tokens > 0 {
+		w.most = from + tokens
+	}
+}
+
+// exceeds notes that the result gets to at least n ids, and reports whether that, or what was noted before, is too much.
+func (w *scratch) exceeds(n int) bool {
+	w.exceeded = w.exceeded || w.most > 0 && n > w.most
+	return w.exceeded
 }
 
 // shortPiece is the largest number of symbols for which scanning every pair is faster than a heap.
@@ -90,7 +104,7 @@ func (m *bpe) appendMerged(dst []int32, piece string, w *scratch) []int32 {
 }
 
 func (m *bpe) splitBytes(piece string, w *scratch) {
-	w.ids = w.ids[:0]
+	w.ids = slices.Grow(w.ids[:0], len(piece))
 	inUnknown := false
 	for i := range len(piece) {
 		id := m.symbols[piece[i]]
@@ -104,7 +118,7 @@ func (m *bpe) splitBytes(piece string, w *scratch) {
 }
 
 func (m *bpe) splitRunes(piece string, w *scratch) {
-	w.ids = w.ids[:0]
+	w.ids = slices.Grow(w.ids[:0], utf8.RuneCountInString(piece))
 	inUnknown := false
 	for i := 0; i < len(piece); {
 		r, n := utf8.DecodeRuneInString(piece[i:])
@@ -194,29 +208,32 @@ func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
 	for i := range len(w.links) - 1 {
 		m.pushMerge(w, int32(i))
 	}
+	n := len(w.ids)
 	for len(w.queue) > 0 {
 		c := w.queue.pop()
-		left := &w.links[c.at()]
-		if left.id == noToken || left.next < 0 {
+		at := c.at()
+		left := &w.links[at]
+		if w.ids[at] == noToken || left.next < 0 {
 			continue
 		}
-		right := &w.links[left.next]
-		found := m.merges.get(left.id, right.id)
+		found := m.merges.get(w.ids[at], w.ids[left.next])
 		if found.rank != c.rank() { // the pair changed since
 			continue
 		}
-		left.id, left.next = found.id, right.next
-		right.id = noToken
+		w.ids[at], w.ids[left.next] = found.id, noToken
+		left.next = w.links[left.next].next
+		n--
 		if left.next >= 0 {
-			w.links[left.next].prev = c.at()
-			m.pushMerge(w, c.at())
+			w.links[left.next].prev = at
+			m.pushMerge(w, at)
 		}
 		if left.prev >= 0 {
 			m.pushMerge(w, left.prev)
 		}
 	}
+	dst = slices.Grow(dst, n)
 	for i := int32(0); i >= 0; i = w.links[i].next {
-		dst = append(dst, w.links[i].id)
+		dst = append(dst, w.ids[i])
 	}
 	return dst
 }
@@ -225,16 +242,15 @@ func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
 func (w *scratch) link() {
 	n := len(w.ids)
 	w.links, w.queue = slices.Grow(w.links[:0], n), slices.Grow(w.queue[:0], n)
-	for i, id := range w.ids {
-		w.links = append(w.links, link{id: id, prev: int32(i) - 1, next: int32(i) + 1})
+	for i := range int32(n) {
+		w.links = append(w.links, link{prev: i - 1, next: i + 1})
 	}
 	w.links[n-1].next = -1
 }
 
 // pushMerge queues the merge of the symbol at index at with its right neighbour, if there is one.
 func (m *bpe) pushMerge(w *scratch, at int32) {
-	left := w.links[at]
-	if found := m.merges.get(left.id, w.links[left.next].id); found.rank != noRank {
+	if found := m.merges.get(w.ids[at], w.ids[w.links[at].next]); found.rank != noRank {
 		w.queue.push(newCandidate(found.rank, at))
 	}
 }

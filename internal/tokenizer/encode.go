@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"errors"
 	"fmt"
 	"unicode/utf8"
 )
@@ -13,12 +14,18 @@ type EncodeOptions struct {
 	// ParseSpecial makes control tokens of their names in the text. Without it they are plain text, which is the
 	// safe reading of text that a user wrote. Added tokens that are not special are found either way.
 	ParseSpecial bool
+	// MaxTokens ends the work with ErrTooManyTokens as soon as the text is known to have more, those that AddSpecial adds
+	// included. 0 means that any number will do.
+	MaxTokens int
 }
 
-// maxTextBytes bounds a text: indices within it are 32 bits wide, and a normalizer may make it maxGrowth times longer.
-const maxTextBytes = 1 << 24
+// ErrTooManyTokens means that a text has more tokens than EncodeOptions.MaxTokens.
+var ErrTooManyTokens = errors.New("too many tokens")
 
-// maxPooledBytes is the longest text whose scratch memory, some 30 bytes for each of its bytes, is kept for reuse.
+// maxTextBytes bounds a text: indices within it are 32 bits wide, and a normalizer may make it maxGrowth times longer.
+const maxTextBytes = 16 << 20
+
+// maxPooledBytes is the longest text whose scratch memory, some 20 bytes for each of its bytes, is kept for reuse.
 const maxPooledBytes = 1 << 18
 
 // Encode returns the tokens of a text. It fails if the text is not valid UTF-8 or is longer than 16 MiB.
@@ -41,12 +48,17 @@ func (t *Tokenizer) AppendEncode(dst []int32, text string, o EncodeOptions) ([]i
 	if len(text) <= maxPooledBytes {
 		defer t.scratch.Put(w)
 	}
+	from := len(dst)
+	w.limit(from, o.MaxTokens)
 	if o.AddSpecial {
 		dst = append(dst, t.prefix...)
 	}
 	dst = t.appendText(dst, text, o.ParseSpecial, w)
 	if o.AddSpecial {
 		dst = append(dst, t.suffix...)
+	}
+	if w.exceeds(len(dst)) {
+		return dst[:from], fmt.Errorf("encode: %w: more than %d", ErrTooManyTokens, o.MaxTokens)
 	}
 	return dst, nil
 }
@@ -58,6 +70,9 @@ func (t *Tokenizer) appendText(dst []int32, text string, parseSpecial bool, w *s
 		m, ok := find.next()
 		if !ok {
 			return t.appendSegment(dst, text[from:], from == 0, parseSpecial, w)
+		}
+		if w.exceeds(len(dst)) {
+			return dst
 		}
 		dst = t.appendSegment(dst, text[from:m.start], from == 0, parseSpecial, w)
 		dst = append(dst, m.id)
@@ -77,6 +92,9 @@ func (t *Tokenizer) appendSegment(dst []int32, text string, first, parseSpecial 
 		if !ok {
 			return t.appendPlain(dst, text[from:], first && from == 0, w)
 		}
+		if w.exceeds(len(dst)) {
+			return dst
+		}
 		dst = t.appendPlain(dst, text[from:m.start], first && from == 0, w)
 		dst = append(dst, m.id)
 		from = m.end
@@ -93,9 +111,12 @@ func (t *Tokenizer) appendPlain(dst []int32, text string, first bool, w *scratch
 // appendPieces cuts a text by the first splitter, each piece by the next one, and gives the last pieces to the model.
 func (t *Tokenizer) appendPieces(dst []int32, text string, split []splitter, w *scratch) []int32 {
 	if len(split) == 0 {
+		if w.exceeds(len(dst) + t.atLeast(len(text))) {
+			return dst
+		}
 		return t.model.appendEncode(dst, text, w)
 	}
-	for text != "" {
+	for text != "" && !w.exceeded {
 		n := split[0](text)
 		dst = t.appendPieces(dst, text[:n], split[1:], w)
 		text = text[n:]

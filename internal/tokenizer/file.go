@@ -240,6 +240,7 @@ func parse(data []byte, config specialConfig) (*Tokenizer, error) {
 		return nil, err
 	}
 	p.install(t, added)
+	t.measure()
 	return t, t.useSpecials(f.postProcessor, config)
 }
 

@@ -52,6 +52,7 @@ func FromGGUF(md Metadata) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer of GGUF file: %w", err)
 	}
+	t.measure()
 	return t, nil
 }
 

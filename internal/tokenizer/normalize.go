@@ -47,6 +47,25 @@ func checkGrowth(steps []rewrite) error {
 	return nil
 }
 
+// nfcShrinkage bounds how many times shorter form C makes a text: U+1FBE U+0308 U+0301, seven bytes, become ΐ, two.
+const nfcShrinkage = 4
+
+// shrinkage bounds how many times shorter a normalizer may make a text; 0 where it may make nothing of any text.
+func shrinkage(steps []rewrite) int {
+	n := 1
+	for _, s := range steps {
+		switch {
+		case s.kind == composeNFC:
+			n *= nfcShrinkage
+		case s.kind == replaceAll && s.to == "":
+			return 0
+		case s.kind == replaceAll:
+			n *= max(1, (len(s.from)+len(s.to)-1)/len(s.to))
+		}
+	}
+	return n
+}
+
 // applyRewrites returns the rewritten segment; first tells that the segment starts the text.
 func applyRewrites(steps []rewrite, text string, first bool) string {
 	for _, s := range steps {

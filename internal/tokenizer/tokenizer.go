@@ -32,6 +32,9 @@ type Tokenizer struct {
 	bos, eos       int32   // noToken where there is none
 	ends           []int32
 
+	maxTokenPiece int // bytes of a piece that one token stands for at most; 0 for no bound
+	maxTokenText  int // the same of the text before it is normalized
+
 	scratch sync.Pool // of *scratch
 }
 
@@ -54,6 +57,14 @@ func (t *Tokenizer) Token(id int32) (string, bool) {
 		return "", false
 	}
 	return t.pieces[id], true
+}
+
+// TokenBytes returns the bytes that a token stands for in a text: " the", "\n", "<s>". They may be a part of a character.
+func (t *Tokenizer) TokenBytes(id int32) (string, bool) {
+	if !t.has(id) {
+		return "", false
+	}
+	return t.texts[id], true
 }
 
 // ID returns the id of a piece as the tokenizer's file writes it.

@@ -32,7 +32,7 @@ static cpu_isa best_isa(uint32_t flags) {
 #if defined(__x86_64__)
   if (flags & INFERNO_NO_AVX2) return CPU_PORTABLE;
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return CPU_PORTABLE;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return CPU_PORTABLE;
   if (flags & INFERNO_NO_AVX512) return CPU_AVX2;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
       !__builtin_cpu_supports("avx512dq")) {

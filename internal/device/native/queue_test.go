@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/inferno-serve/inferno/internal/device"
-	"github.com/inferno-serve/inferno/internal/device/devicetest"
 	"github.com/inferno-serve/inferno/internal/device/native"
 )
 
@@ -209,22 +208,6 @@ func TestInfo(t *testing.T) {
 	}
 	if got := openCPU(t, native.CPUOptions{NoAVX2: true}).Info().Features; got != "portable" {
 		t.Errorf("features without AVX2: got %q, want portable", got)
-	}
-}
-
-// More workers than the machine has cores, too: they take turns, and the bits are the same.
-func TestThreadsDoNotChangeBits(t *testing.T) {
-	for name, o := range kernelSets() {
-		t.Run(name, func(t *testing.T) {
-			o.Threads = 1
-			want := devicetest.Bits(t, openCPU(t, o), devicetest.Options{})
-			for _, threads := range []int{2, 3, 9} {
-				o.Threads = threads
-				if got := devicetest.Bits(t, openCPU(t, o), devicetest.Options{}); !slices.Equal(got, want) {
-					t.Errorf("%d threads write other bytes than 1", threads)
-				}
-			}
-		})
 	}
 }
 

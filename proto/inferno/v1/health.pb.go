@@ -331,7 +331,7 @@ func (x *HealthReport) GetComponents() []*ComponentHealth {
 // The state of one component.
 type ComponentHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "engine/NAME", "model/NAME", "memory", "registration", "gpu", "server".
+	// "model/NAME", "memory" (of the device), "registration" (in the registry); more may come.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its state.
 	State HealthState `protobuf:"varint,2,opt,name=state,proto3,enum=inferno.v1.HealthState" json:"state,omitempty"`

@@ -1,0 +1,101 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// smolLM2 is the path of the default model, which `make test` fetches.
+func smolLM2(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("INFERNO_SMOLLM2")
+	if path == "" {
+		t.Skip("INFERNO_SMOLLM2 is not set to the path of SmolLM2-135M-Instruct.Q4_1.gguf: `make test` sets it")
+	}
+	return path
+}
+
+// The first thing that a stranger tries.
+func TestDefaultModelAnswersGrpcurl(t *testing.T) {
+	p := startServer(t, "--model", "smollm2="+smolLM2(t))
+	p.waitServing()
+	request := `{"model":"smollm2","text":"The capital of France is","sampling":{"temperature":0},"stopping":{"max_tokens":8}}`
+	code, out := runTool(t, "grpcurl", "-plaintext", "-d", request, p.grpc, "inferno.v1.InferenceService/Generate")
+	var answer struct {
+		Completions []struct{ Text string }
+		Usage       struct{ PromptTokens, CompletionTokens int }
+	}
+	if err := json.Unmarshal([]byte(out), &answer); code != 0 || err != nil || len(answer.Completions) != 1 {
+		t.Fatalf("grpcurl exits %d (%v):\n%s", code, err, out)
+	}
+	if !strings.HasPrefix(answer.Completions[0].Text, " Paris") || answer.Usage.PromptTokens != 5 {
+		t.Errorf("grpcurl answered %s", out)
+	}
+}
+
+// Requests of mixed lengths and parameters get the same tokens alone and together, with KV blocks for a fraction of them.
+func TestCompanyChangesNoToken(t *testing.T) {
+	alone := startServer(t, "--model", "smollm2="+smolLM2(t))
+	alone.waitServing()
+	requests := make([]*infernov1.GenerateRequest, 32)
+	want := make([][]uint32, len(requests))
+	client := infernov1.NewInferenceServiceClient(alone.dial())
+	for i := range requests {
+		requests[i] = mixedRequest(i)
+		answer, err := client.Generate(t.Context(), requests[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[i] = answer.GetCompletions()[0].GetTokenIds()
+	}
+	if slices.Equal(want[1], want[3]) {
+		t.Error("two seeds gave the same tokens: this tests less than it should")
+	}
+
+	together := startServer(t, "--model", "smollm2="+smolLM2(t), "--kv-memory=12MiB", "--context=512")
+	together.waitServing()
+	client = infernov1.NewInferenceServiceClient(together.dial())
+	var calls sync.WaitGroup
+	for i, r := range requests {
+		calls.Go(func() {
+			answer, err := client.Generate(t.Context(), r)
+			if err != nil {
+				t.Errorf("request %d: %v", i, err)
+				return
+			}
+			if got := answer.GetCompletions()[0].GetTokenIds(); !slices.Equal(got, want[i]) {
+				t.Errorf("request %d: tokens %v, alone %v", i, got, want[i])
+			}
+		})
+	}
+	calls.Wait()
+	metrics := together.metrics()
+	if !strings.Contains(metrics, `inferno_kv_blocks_used{model="smollm2"} 0`+"\n") {
+		t.Errorf("blocks are still in use:\n%s", metrics)
+	}
+	if strings.Contains(metrics, `inferno_preemptions_total{model="smollm2"} 0`+"\n") {
+		t.Error("nothing was preempted: this tests less than it should")
+	}
+}
+
+// mixedRequest is greedy for even i and seeded for odd ones; prompts differ in length.
+func mixedRequest(i int) *infernov1.GenerateRequest {
+	maxTokens, ignore, temperature, seed, topP := uint32(24+5*(i%7)), true, float32(0), uint64(i), float32(0.95)
+	if i%2 == 1 {
+		temperature = 0.9
+	}
+	prompt := fmt.Sprintf("Story number %d. ", i) + strings.Repeat("Once upon a time there was a river. ", i%9)
+	return &infernov1.GenerateRequest{
+		Model:    "smollm2",
+		Input:    &infernov1.GenerateRequest_Text{Text: prompt},
+		Sampling: &infernov1.SamplingParameters{Temperature: &temperature, Seed: &seed, TopP: &topP},
+		Stopping: &infernov1.StoppingParameters{MaxTokens: &maxTokens, IgnoreEos: &ignore},
+	}
+}
