@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 3
+#define INFERNO_ABI_VERSION 2
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -95,7 +95,6 @@ typedef struct {
   int32_t exact;       // 1: quantised weights multiply activations as they are; 0: rounded to 8 bits
   int32_t activations; // type that a model computes in, and
   int32_t cache;       // that it caches keys and values in, unless all of its weights are F32: then both are F32
-  int32_t asynchronous; // 1: launch returns before its work is done, and a captured graph is launched faster than its ops
 } inferno_info;
 
 // Copies all rows of a weight from host memory, rows as the file holds them, into w's packed form.
@@ -240,15 +239,6 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_rope_store_kv_args;
 
-// tokens[i] = ids[from[i]] where from[i] names one of the r ids, which the step before has sampled; the other tokens stay.
-typedef struct {
-  uint32_t size;
-  uint32_t reserved;
-  inferno_tensor tokens; // I32 [n]
-  inferno_tensor ids;    // I32 [r]
-  inferno_tensor from;   // I32 [n]
-} inferno_feed_args;
-
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -260,7 +250,7 @@ typedef struct {
   int32_t (*alloc)(inferno_device *dev, int64_t bytes, void **data); // aligned to 256 bytes, contents undefined
   void (*free)(inferno_device *dev, void *data);
   void (*upload)(inferno_device *dev, void *dst, const void *src, int64_t bytes);   // src may be reused on return
-  void (*download)(inferno_device *dev, void *dst, const void *src, int64_t bytes); // dst is valid after sync, or a passed mark
+  void (*download)(inferno_device *dev, void *dst, const void *src, int64_t bytes); // dst is valid after sync
   void (*fill)(inferno_device *dev, void *dst, int32_t byte, int64_t bytes);
   int64_t (*pack_bytes)(inferno_device *dev, int32_t dtype, int64_t rows, int64_t cols);
   int32_t (*pack)(inferno_device *dev, const inferno_pack_args *args); // complete on return
@@ -285,13 +275,6 @@ typedef struct {
 
   // Optional fused ops; NULL allowed.
   void (*rope_store_kv)(inferno_device *dev, const inferno_rope_store_kv_args *args);
-
-  // Mandatory again. A mark stands behind all that was called so far, and starts it. passed says whether that work has ended: 1, and what was
-  // downloaded before the mark is valid; 0: not yet; −1 after a failure, which sync describes. Unless the work has ended it first sleeps for
-  // `nanoseconds`, as exactly as the host can.
-  int64_t (*mark)(inferno_device *dev);
-  int32_t (*passed)(inferno_device *dev, int64_t mark, int64_t nanoseconds);
-  void (*feed)(inferno_device *dev, const inferno_feed_args *args);
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -145,9 +145,9 @@ template <typename HEADS, int N> struct merge_tree {
 
 template <int K> struct decode_shape {
   static constexpr int STAGES = K == 128 ? 2 : 3, TILE = CHUNK * K; // elements
-  static constexpr int KEY_STEPS = K / 16;                         // matrix products that score 16 keys
-  static constexpr int VALUE_TILES = K / 16 / WARPS;               // of 16 columns, a warp
-  static constexpr int PITCH = K + 4;                              // floats of a head of a unit's result
+  static constexpr int KEY_STEPS = K / 16;                          // matrix products that score 16 keys
+  static constexpr int VALUE_TILES = K / 16 / WARPS;                // of 16 columns, a warp
+  static constexpr int PITCH = K + 4;                               // floats of a head of a unit's result
   static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) + 2 * TILE_HEADS * SCORE_PITCH * sizeof(float);
 };
 
@@ -298,7 +298,7 @@ template <int K> __global__ void __launch_bounds__(THREADS, K == 128 ? 3 : 4) at
   using shape = decode_shape<K>;
   constexpr int STAGES = shape::STAGES, N = 4 * shape::VALUE_TILES;
   extern __shared__ __align__(128) unsigned char shared[];
-  bf16 *stages = (bf16 *)shared;                           // [STAGES][keys, values][CHUNK · K]
+  bf16 *stages = (bf16 *)shared;                                // [STAGES][keys, values][CHUNK · K]
   float *scores = (float *)(stages + STAGES * 2 * shape::TILE); // [2][TILE_HEADS][SCORE_PITCH]
   allow_dependents();
   int kv_head = blockIdx.y / d.tiles, tile = blockIdx.y % d.tiles, group = d.a.heads / d.a.kv_heads;

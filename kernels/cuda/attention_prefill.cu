@@ -42,8 +42,8 @@ template <int K> __device__ __forceinline__ void add_values(float (&o)[K / 2], c
     for (int j = 0; j < K; j += 16) {
       uint32_t b[4];
       load_matrices_transposed(b, values + tile_at<KEYS>(16 * step + lane % 16, j / 8 + lane / 16));
-      mma_bf16(*(float(*)[4])(o + j / 2), a, b[0], b[1]);
-      mma_bf16(*(float(*)[4])(o + j / 2 + 4), a, b[2], b[3]);
+      mma_bf16(*(float (*)[4])(o + j / 2), a, b[0], b[1]);
+      mma_bf16(*(float (*)[4])(o + j / 2 + 4), a, b[2], b[3]);
     }
   }
 }

@@ -16,7 +16,8 @@ template <int ROWS> static inline unsigned num_tiles(const inferno_attention_arg
 }
 
 // Tile `index`; all THREADS threads of the block take part.
-template <int ROWS, int THREADS> __device__ __forceinline__ query_tile tile_of(const attention_view<bf16> &a, prefill_sequences which, int index) {
+template <int ROWS, int THREADS>
+__device__ __forceinline__ query_tile tile_of(const attention_view<bf16> &a, prefill_sequences which, int index) {
   int before = 0; // sequences that begin at or before the tile
   for (int i = 0; i < a.sequences; i += THREADS) {
     int sequence = i + threadIdx.x;

@@ -60,7 +60,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 // Two neighbouring elements as a word; `wide`: p lies at a multiple of 4 bytes.
 __device__ __forceinline__ uint32_t load_pair(const bf16 *p, bool wide) {
   if (wide) return *(const uint32_t *)p;
-  return *(const uint16_t *)p | (uint32_t) * (const uint16_t *)(p + 1) << 16;
+  return *(const uint16_t *)p | (uint32_t)*(const uint16_t *)(p + 1) << 16;
 }
 
 __device__ __forceinline__ void store_pair(bf16 *p, float low, float high, bool wide) {
@@ -71,8 +71,8 @@ __device__ __forceinline__ void store_pair(bf16 *p, float low, float high, bool 
 // The keys or values of one KV head of a sequence. Blocks of the cache hold a multiple of 8 tokens, so that each eight of a tile lie
 // together.
 template <int K> struct paged_head {
-  const int32_t *table; // [blocks of the sequence]
-  int64_t stride;       // elements between blocks of the cache
+  const int32_t *table;    // [blocks of the sequence]
+  int64_t stride;          // elements between blocks of the cache
   int32_t block_size, end; // tokens from `end` on are zeros, and their blocks are not looked up
 
   __device__ paged_head(const attention_view<bf16> &a, int sequence, int end)

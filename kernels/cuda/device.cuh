@@ -13,11 +13,11 @@
 
 #include "../inferno.h"
 
-struct staging;     // pinned memory of upload and download: staging.cu
-struct pack_lanes;  // streams and buffers of the loads: pack.cu
-struct cuda_blocks; // all that alloc gave: table.cu
+struct staging;            // pinned memory of upload and download: staging.cu
+struct pack_lanes;         // streams and buffers of the loads: pack.cu
+struct cuda_blocks;        // all that alloc gave: table.cu
 struct attention_partials; // results of rows that several blocks share: attention_decode.cu
-struct sample_space; // what the blocks of a row of logits share: sample.cu
+struct sample_space;       // what the blocks of a row of logits share: sample.cu
 
 struct inferno_device {
   int ordinal;
@@ -71,8 +71,6 @@ void staging_close(inferno_device *dev);
 void cuda_upload(inferno_device *dev, void *dst, const void *src, int64_t bytes);
 void cuda_download(inferno_device *dev, void *dst, const void *src, int64_t bytes);
 cudaError_t staging_flush(inferno_device *dev);
-int64_t cuda_mark(inferno_device *dev);
-int32_t cuda_passed(inferno_device *dev, int64_t mark, int64_t nanoseconds);
 
 // pack.cu
 bool pack_open(inferno_device *dev);
@@ -91,7 +89,6 @@ void cuda_rms_norm(inferno_device *dev, const inferno_rms_norm_args *args);
 void cuda_swiglu(inferno_device *dev, const inferno_swiglu_args *args);
 void cuda_add(inferno_device *dev, const inferno_add_args *args);
 void cuda_gather_rows(inferno_device *dev, const inferno_gather_rows_args *args);
-void cuda_feed(inferno_device *dev, const inferno_feed_args *args);
 void cuda_embed(inferno_device *dev, const inferno_embed_args *args);           // embed.cu
 void cuda_rope_table(inferno_device *dev, const inferno_rope_table_args *args); // rope.cu
 void cuda_rope(inferno_device *dev, const inferno_rope_args *args);

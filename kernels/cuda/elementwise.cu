@@ -1,4 +1,4 @@
-// elementwise.cu: fill, feed, and rms_norm, swiglu, add, gather_rows on BF16 or F32, arithmetic in float32. Bound by memory (a step's rows lie in
+// elementwise.cu: fill, rms_norm, swiglu, add, gather_rows on BF16 or F32, arithmetic in float32. Bound by memory (a step's rows lie in
 // L2) or, for few rows, by the latency of a launch.
 //
 // A thread takes groups of 8 columns, so that rows at multiples of 16 bytes move 16 bytes at a time; sums run in the same order whether
@@ -153,20 +153,4 @@ void cuda_gather_rows(inferno_device *dev, const inferno_gather_rows_args *a) {
   if (a->x.dtype == INFERNO_BF16) return go(bf16());
   if (a->x.dtype == INFERNO_F32) return go(0.0f);
   cuda_fail(dev, INFERNO_BAD_ARGUMENT, "gather_rows: activations are BF16 or F32 on CUDA");
-}
-
-__global__ void __launch_bounds__(THREADS) feed_kernel(int32_t *tokens, const int32_t *ids, const int32_t *from, int64_t n, int64_t num_ids) {
-  allow_dependents();
-  dependency_wait();
-  int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-  if (i >= n) return;
-  int32_t at = from[i];
-  if (at >= 0 && at < num_ids) tokens[i] = ids[at];
-}
-
-// tokens[i] = ids[from[i]] where there is such an id.
-void cuda_feed(inferno_device *dev, const inferno_feed_args *a) {
-  int64_t n = a->tokens.rows * a->tokens.cols;
-  cuda_launch(dev, "feed", feed_kernel, dim3((unsigned)div_up(n, THREADS)), THREADS, 0, (int32_t *)a->tokens.data,
-              (const int32_t *)a->ids.data, (const int32_t *)a->from.data, n, a->ids.rows * a->ids.cols);
 }

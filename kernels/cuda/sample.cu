@@ -261,7 +261,8 @@ void sample_close(inferno_device *dev) {
 
 void cuda_sample(inferno_device *dev, const inferno_sample_args *a) {
   int64_t v = a->logits.cols, rows = a->logits.rows, bytes = div_up(v, 32) * 4;
-  if (bytes > dev->sampling->max_ban_bytes) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more ids than a bit set on the card holds");
+  if (bytes > dev->sampling->max_ban_bytes)
+    return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more ids than a bit set on the card holds");
   if (rows > 65535) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more than 65535 rows on CUDA");
   int64_t parts = dev->properties.multiProcessorCount / rows; // a block an SM
   parts = parts < MAX_PARTS ? parts : (int64_t)MAX_PARTS;

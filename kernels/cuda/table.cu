@@ -155,7 +155,7 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   cuda_use(dev);
   inferno_info i = {};
   i.size = sizeof i;
-  i.capture = i.asynchronous = 1;
+  i.capture = 1;
   i.exact = 1;
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
@@ -275,17 +275,6 @@ static int32_t device_sync(inferno_device *dev, char *reason, size_t reason_byte
   return refuse(dev->status, reason, reason_bytes, dev->reason);
 }
 
-static int64_t device_mark(inferno_device *dev) {
-  if (dev->status || refused_in_capture(dev, "mark inside a capture")) return 0;
-  cuda_use(dev);
-  return cuda_mark(dev);
-}
-
-static int32_t device_passed(inferno_device *dev, int64_t mark, int64_t nanoseconds) {
-  cuda_use(dev);
-  return cuda_passed(dev, mark, nanoseconds);
-}
-
 // The table ---------------------------------------------------------------------------------------------------------------------------
 
 // An entry of an op: on the device's card, unless the device has failed.
@@ -308,7 +297,6 @@ ENTRY(add)
 ENTRY(gather_rows)
 ENTRY(sample)
 ENTRY(rope_store_kv)
-ENTRY(feed)
 
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
@@ -336,8 +324,7 @@ static const inferno_table table = {
     op_store_kv,         op_attention,
     op_swiglu,           op_add,
     op_gather_rows,      op_sample,
-    op_rope_store_kv,    device_mark,
-    device_passed,       op_feed,
+    op_rope_store_kv,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

@@ -3,6 +3,7 @@ package llama_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -153,4 +154,13 @@ func TestSmolLM2CUDA(t *testing.T) {
 			smolNLL(t, r, ckpt, c.limits)
 		})
 	}
+}
+
+func largest(logits [][]float32) (most float64) {
+	for _, row := range logits {
+		for _, v := range row {
+			most = max(most, math.Abs(float64(v)))
+		}
+	}
+	return most
 }
