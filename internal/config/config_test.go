@@ -113,9 +113,12 @@ func TestVariablesThatAreNoSettings(t *testing.T) {
 	t.Setenv("INFERNO_VERSION", "1.2")
 	t.Setenv("INFERNO_MAX_BACH", "3")
 	t.Setenv("INFERNO_SMOLLM2", "/a/model") // the tests' own
+	for _, service := range []string{"INFERNO_SERVICE_HOST", "INFERNO_PORT", "INFERNO_PORT_50051_TCP_ADDR", "INFERNO_CHAT_SERVICE_PORT_GRPC"} {
+		t.Setenv(service, "tcp://10.0.0.1:50051")
+	}
 	_, err := Load([]string{"--model=a=b"}, "v", new(bytes.Buffer))
 	if err == nil || !strings.Contains(err.Error(), "INFERNO_VERSION") || !strings.Contains(err.Error(), "INFERNO_MAX_BACH") ||
-		strings.Contains(err.Error(), "SMOLLM2") {
+		strings.Contains(err.Error(), "SMOLLM2") || strings.Contains(err.Error(), "_PORT") || strings.Contains(err.Error(), "_HOST") {
 		t.Errorf("%v, want the two unknown variables named", err)
 	}
 }

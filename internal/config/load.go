@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -82,6 +83,9 @@ var companions = []string{
 	"INFERNO_SMOLLM2", "INFERNO_FIXTURES", "INFERNO_CACHE", "INFERNO_CUDA", "INFERNO_CUDA_LIBRARY", "INFERNO_SERVER_PID",
 }
 
+// serviceVariable is what Kubernetes puts into a pod beside a Service whose name begins with inferno.
+var serviceVariable = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?$`)
+
 // unknownVariables refuses a variable that looks like a setting and is none: it would be misspelt, and have no effect.
 func unknownVariables(app *kong.Application) error {
 	known := slices.Clone(companions)
@@ -91,7 +95,7 @@ func unknownVariables(app *kong.Application) error {
 	var faults []error
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, "INFERNO_") && !slices.Contains(known, name) {
+		if strings.HasPrefix(name, "INFERNO_") && !slices.Contains(known, name) && !serviceVariable.MatchString(name) {
 			faults = append(faults, fmt.Errorf("environment: unknown variable %s", name))
 		}
 	}
