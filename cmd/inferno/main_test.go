@@ -106,14 +106,21 @@ func TestBadLinesAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ command, stdin, says string }{
-		{"tokenize", "{\"text\":\"a\"}\n\nnot json\n", "line 3: invalid character"},
-		{"tokenize", `{"txt":"a"}`, `line 1: json: unknown field "txt"`},
+		{"tokenize", "{\"text\":\"a\"}\n\noops\n", "line 3: offset 0: 'o' where a value should be"},
+		{"tokenize", "{\"text\":\"a\"}\n{\"text\":\"a\\ud83d\"}\n", `line 2: text: offset 10: \ud83d is half of a surrogate pair`},
+		{"tokenize", "{\"text\":\"a\xff\"}", "line 1: offset 10: invalid UTF-8"},
+		{"tokenize", `{"text":"a","text":"b"}`, `line 1: offset 18: duplicate key "text"`},
+		{"tokenize", `{"Text":"a"}`, `line 1: Text: unknown key, want "text"`},
+		{"tokenize", `{"txt":"a"}`, `line 1: txt: unknown key, want "text"`},
 		{"tokenize", `{}`, `line 1: "text" is missing`},
-		{"tokenize", `{"text":null}`, `line 1: "text" is missing`},
-		{"tokenize", `{"text":"a"} {"text":"b"}`, "line 1: more than one JSON value"},
-		{"detokenize", `{"token_ids":[-1]}`, "line 1: json: cannot unmarshal number -1"},
+		{"tokenize", `{"text":null}`, `line 1: text: offset 8: null, want a string`},
+		{"tokenize", `"a"`, `line 1: offset 0: a string, want an object`},
+		{"tokenize", `{"text":"a"} {"text":"b"}`, "line 1: offset 13: text after the value"},
+		{"detokenize", `{"token_ids":[-1]}`, "line 1: token_ids: [0]: is -1, want 0 to 4294967295"},
+		{"detokenize", `{"token_ids":[0,4294967296]}`, "line 1: token_ids: [1]: is 4294967296, want 0 to 4294967295"},
+		{"detokenize", `{"token_ids":[1.5]}`, "line 1: token_ids: [0]: 1.5 is not an integer"},
 		{"detokenize", `{"token_ids":[99]}`, "line 1: token_ids[0] is 99, want 0 to 98"},
-		{"detokenize", `{"text":"a"}`, `line 1: json: unknown field "text"`},
+		{"detokenize", `{"text":"a"}`, `line 1: text: unknown key, want "token_ids"`},
 		{"detokenize", `{}`, `line 1: "token_ids" is missing`},
 	} {
 		code, _, stderr := tool(t.Context(), c.stdin, c.command, "--tokenizer="+dir+"/hf")

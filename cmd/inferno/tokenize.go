@@ -4,14 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/inferno-serve/inferno/client"
 	"github.com/inferno-serve/inferno/internal/model/gguf"
+	"github.com/inferno-serve/inferno/internal/model/strictjson"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
@@ -56,13 +57,8 @@ func (t *tokenizeCommand) Run(ctx context.Context, c *console) error {
 	if len(t.Text) > 0 {
 		return nil
 	}
-	return eachLine(c, func(in struct {
-		Text *string `json:"text"`
-	}) (any, error) {
-		if in.Text == nil {
-			return nil, errors.New(`"text" is missing`)
-		}
-		ids, err := encode(*in.Text)
+	return eachLine(c, "text", (*strictjson.Reader).String, func(text string) (any, error) {
+		ids, err := encode(text)
 		return line{append([]uint32{}, ids...)}, err
 	})
 }
@@ -96,13 +92,8 @@ func (d *detokenizeCommand) Run(ctx context.Context, c *console) error {
 		_, err = fmt.Fprintln(c.out, c.safe(text))
 		return err
 	}
-	return eachLine(c, func(in struct {
-		TokenIDs *[]uint32 `json:"token_ids"`
-	}) (any, error) {
-		if in.TokenIDs == nil {
-			return nil, errors.New(`"token_ids" is missing`)
-		}
-		text, err := codec.decode(ctx, *in.TokenIDs, d.SkipSpecial)
+	return eachLine(c, "token_ids", readIDs, func(ids []uint32) (any, error) {
+		text, err := codec.decode(ctx, ids, d.SkipSpecial)
 		return line{text}, err
 	})
 }
@@ -110,8 +101,8 @@ func (d *detokenizeCommand) Run(ctx context.Context, c *console) error {
 // maxLineBytes bounds a line of standard input: the longest text of a tokenizer, with every byte escaped.
 const maxLineBytes = 6 * 16 << 20
 
-// eachLine answers each JSON object of standard input, a line each, with one of the same kind.
-func eachLine[T any](c *console, answer func(T) (any, error)) error {
+// eachLine answers each JSON object of standard input, a line each, whose only member is key.
+func eachLine[T any](c *console, key string, read func(*strictjson.Reader) (T, error), answer func(T) (any, error)) error {
 	lines := bufio.NewScanner(c.in)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLineBytes)
 	out := bufio.NewWriter(c.out)
@@ -120,8 +111,7 @@ func eachLine[T any](c *console, answer func(T) (any, error)) error {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		var in T
-		err := unmarshalStrict(lines.Bytes(), &in)
+		in, err := readMember(lines.Bytes(), key, read)
 		var reply any
 		if err == nil {
 			reply, err = answer(in)
@@ -139,17 +129,41 @@ func eachLine[T any](c *console, answer func(T) (any, error)) error {
 	return out.Flush()
 }
 
-// unmarshalStrict reads one JSON object that has no fields but v's.
-func unmarshalStrict(data []byte, v any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil {
+// readMember reads a JSON object that has one member. Nothing of it is mended: half a surrogate pair would be another text.
+func readMember[T any](data []byte, key string, read func(*strictjson.Reader) (T, error)) (value T, err error) {
+	r, err := strictjson.NewReader(data)
+	if err != nil {
+		return value, err
+	}
+	found := false
+	err = r.Object(func(name string) (err error) {
+		if name != key {
+			return fmt.Errorf("unknown key, want %q", key)
+		}
+		found = true
+		value, err = read(r)
 		return err
+	})
+	if err == nil {
+		err = r.End()
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one JSON value")
+	if err == nil && !found {
+		err = fmt.Errorf("%q is missing", key)
 	}
-	return nil
+	return value, err
+}
+
+func readIDs(r *strictjson.Reader) ([]uint32, error) {
+	var ids []uint32
+	err := r.Array(func(int) error {
+		id, err := r.Int()
+		if err == nil && (id < 0 || id > math.MaxUint32) {
+			err = fmt.Errorf("is %d, want 0 to %d", id, uint32(math.MaxUint32))
+		}
+		ids = append(ids, uint32(id))
+		return err
+	})
+	return ids, err
 }
 
 // codec turns text into token ids and back.

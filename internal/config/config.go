@@ -17,7 +17,7 @@ import (
 type Config struct {
 	File string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these settings, keys as the flags are named."`
 
-	Models  []Model `name:"model" sep:";" placeholder:"NAME=PATH" help:"Model to serve: a Hugging Face directory or a GGUF file. Repeatable, or several separated by semicolons."`
+	Models  []Model `name:"model" sep:"none" placeholder:"NAME=PATH" help:"Model to serve: a Hugging Face directory or a GGUF file. Repeatable; the variable holds several, separated by semicolons or newlines."`
 	Device  string  `default:"auto" help:"Where models run: auto, cpu or cuda. Auto takes a CUDA card where one is usable."`
 	GPU     int     `name:"gpu" default:"0" help:"Which CUDA card."`
 	CUDALib string  `name:"cuda-library" placeholder:"FILE" help:"Path of libinferno_cuda.so; found beside the program or in ../lib/inferno when not given."`
@@ -50,13 +50,9 @@ type Model struct {
 	Path string // a Hugging Face directory or a GGUF file
 }
 
-// UnmarshalText reads NAME=PATH.
+// UnmarshalText reads NAME=PATH. What is missing is left empty, for Validate to report beside the other faults.
 func (m *Model) UnmarshalText(text []byte) error {
-	name, path, found := strings.Cut(string(text), "=")
-	if !found || name == "" || path == "" {
-		return fmt.Errorf("%q: want NAME=PATH", text)
-	}
-	*m = Model{Name: name, Path: path}
+	m.Name, m.Path, _ = strings.Cut(string(text), "=")
 	return nil
 }
 
@@ -73,6 +69,10 @@ func (c *Config) Validate() error {
 	}
 	seen := map[string]bool{}
 	for _, m := range c.Models {
+		if m.Name == "" || m.Path == "" {
+			fault("model: %q without %s, want NAME=PATH", m.Name+m.Path, missingPart(m))
+			continue
+		}
 		if !validName(m.Name) {
 			fault("model: name %q: want 1 to %d characters of A-Z a-z 0-9 . _ : / -", m.Name, MaxModelName)
 		}
@@ -188,4 +188,11 @@ func addressOrSocket(fault func(string, ...any), key, value string) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || len(path) > maxSocketPath || strings.ContainsRune(path, 0) {
 		fault("%s: %q, want unix:// and a clean absolute path of at most %d bytes", key, value, maxSocketPath)
 	}
+}
+
+func missingPart(m Model) string {
+	if m.Name == "" {
+		return "a name"
+	}
+	return "a path"
 }

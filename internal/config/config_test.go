@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,21 +41,22 @@ func TestPrecedenceIsFlagEnvironmentFileDefault(t *testing.T) {
 }
 
 func TestModelsAreAListOrAMapping(t *testing.T) {
-	for _, text := range []string{"model: {a: /x, b: '/y,z'}", `{"model": ["a=/x", "b=/y,z"]}`} {
+	for _, text := range []string{
+		"model: {b: '/y,z;', a: /x, c: 7}", `{"model": ["b=/y,z;", "a=/x", "c=7"]}`, "p: &p {b: '/y,z;', a: /x, c: 7}\nmodel: *p",
+	} {
 		c, err := Load([]string{"--config", write(t, text)}, "v", new(bytes.Buffer))
-		if err != nil {
-			t.Fatalf("%s: %v", text, err)
+		if strings.HasPrefix(text, "p:") {
+			if err == nil || strings.Count(err.Error(), "\n") != 0 || !strings.Contains(err.Error(), `line 1: unknown key "p"`) {
+				t.Errorf("%s: %v, want the anchor's key alone refused", text, err)
+			}
+			continue
 		}
-		paths := map[string]string{}
-		for _, m := range c.Models {
-			paths[m.Name] = m.Path
-		}
-		if len(c.Models) != 2 || paths["a"] != "/x" || paths["b"] != "/y,z" {
-			t.Errorf("%s: %v", text, c.Models)
+		if want := []Model{{"b", "/y,z;"}, {"a", "/x"}, {"c", "7"}}; err != nil || !slices.Equal(c.Models, want) {
+			t.Errorf("%s: %+v %v, want %v in the file's order", text, c, err, want)
 		}
 	}
-	c, err := Load([]string{"--model", "a=/x", "--model", "b=/y=1,2", "--no-reflection"}, "v", new(bytes.Buffer))
-	if err != nil || len(c.Models) != 2 || c.Models[1] != (Model{"b", "/y=1,2"}) || c.Reflection {
+	c, err := Load([]string{"--model", "a=/x", "--model", "b=/y=1,2;c=/z", "--no-reflection"}, "v", new(bytes.Buffer))
+	if err != nil || len(c.Models) != 2 || c.Models[1] != (Model{"b", "/y=1,2;c=/z"}) || c.Reflection {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
@@ -71,16 +73,25 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 			[]string{`device: "tpu"`, "max-batch: 0, want 1 to 4096", `dtype: "f8"`, `listen: "here"`, "model: none"}},
 		{"unknown flag", []string{"--modle=a=b"}, "", []string{"--modle"}},
 		{"unknown keys", []string{"--model=a=b"}, "modle: x\nthread: 1\n", []string{`unknown key "modle"`, `unknown key "thread"`}},
-		{"key twice", []string{"--model=a=b"}, "threads: 1\nthreads: 2\n", []string{"threads"}},
+		{"key twice", []string{"--model=a=b"}, "threads: 1\nthreads: 2\n", []string{`line 2: key "threads" is given twice`}},
 		{"wrong type", []string{"--model=a=b"}, "threads: many\n", []string{"threads", "many"}},
-		{"nested", []string{"--model=a=b"}, "threads: {a: 1}\n", []string{"threads", "want a value"}},
+		{"nested", []string{"--model=a=b"}, "threads: {a: 1}\n", []string{"line 1: threads: a mapping, want one value"}},
+		{"empty", []string{"--model=a=b"}, "\nthreads:\n", []string{"line 2: threads: nothing, want one value"}},
+		{"list within models", nil, "model: [a=b, [c=d]]\n", []string{"model: a list, want one value"}},
+		{"list as a path", nil, "model: {a: [b]}\n", []string{"model: a: a list, want one value"}},
+		{"number as a model", nil, "model: [1]\n", []string{`model: "1" without a path, want NAME=PATH`}},
+		{"list at the top", []string{"--model=a=b"}, "- threads\n", []string{"a list, want a mapping of settings to values"}},
+		{"list as a key", []string{"--model=a=b"}, "[threads]: 1\n", []string{"line 1: a list as a key"}},
 		{"not yaml", []string{"--model=a=b"}, "a: [", []string{"configuration file"}},
 		{"bad size", []string{"--model=a=b", "--kv-memory=1XB"}, "", []string{"1XB", "64MiB"}},
 		{"tiny size", []string{"--model=a=b", "--kv-memory=1KiB"}, "", []string{"kv-memory: 1KiB, want at least 1MiB"}},
 		{"bad duration", []string{"--model=a=b", "--drain-timeout=5"}, "", []string{"drain-timeout"}},
 		{"model without path", []string{"--model=a"}, "", []string{"NAME=PATH"}},
 		{"model twice", []string{"--model=a=b", "--model=a=c"}, "", []string{"given twice"}},
-		{"two documents", []string{"--model=a=b"}, "threads: 1\n---\nmodle: 3\n", []string{"something follows"}},
+		{"two documents", []string{"--model=a=b"}, "threads: 1\n---\nmodle: 3\n", []string{"a second document"}},
+		{"broken second document", []string{"--model=a=b"}, "threads: 1\n---\na: [\n", []string{"configuration file"}},
+		{"too large", []string{"--model=a=b"}, "threads: 1\n#" + strings.Repeat("x", maxFile), []string{"larger than 1048576 bytes"}},
+		{"file and flags at once", []string{"--device=tpu"}, "threads: -1\n", []string{"model: none", `device: "tpu"`, "threads: -1"}},
 		{"list for a value", []string{"--model=a=b"}, "listen: [a, b]\n", []string{"listen: a list, want one value"}},
 		{"card on the CPU", []string{"--model=a=b", "--device=cpu", "--gpu=3", "--cuda-library=x"}, "", []string{"gpu: 3 has no effect", "cuda-library:"}},
 		{"step too small", []string{"--model=a=b", "--max-batch-tokens=79"}, "", []string{"max-batch-tokens: 79, want at least 80"}},
@@ -102,6 +113,11 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 					t.Errorf("error %q lacks %q", err, want)
 				}
 			}
+			for _, leak := range []string{"interface {}", "json:", "Go value", "%!"} {
+				if strings.Contains(err.Error(), leak) {
+					t.Errorf("error %q speaks Go", err)
+				}
+			}
 		})
 	}
 	if _, err := Load([]string{"--config", filepath.Join(t.TempDir(), "none")}, "v", new(bytes.Buffer)); !errors.Is(err, os.ErrNotExist) {
@@ -111,23 +127,50 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 
 func TestVariablesThatAreNoSettings(t *testing.T) {
 	t.Setenv("INFERNO_VERSION", "1.2")
+	t.Setenv("INFERNO_HELP", "1")
 	t.Setenv("INFERNO_MAX_BACH", "3")
+	t.Setenv("INFERNO_GRPC_PORT", "8080")
 	t.Setenv("INFERNO_SMOLLM2", "/a/model") // the tests' own
 	for _, service := range []string{"INFERNO_SERVICE_HOST", "INFERNO_PORT", "INFERNO_PORT_50051_TCP_ADDR", "INFERNO_CHAT_SERVICE_PORT_GRPC"} {
 		t.Setenv(service, "tcp://10.0.0.1:50051")
 	}
-	_, err := Load([]string{"--model=a=b"}, "v", new(bytes.Buffer))
-	if err == nil || !strings.Contains(err.Error(), "INFERNO_VERSION") || !strings.Contains(err.Error(), "INFERNO_MAX_BACH") ||
-		strings.Contains(err.Error(), "SMOLLM2") || strings.Contains(err.Error(), "_PORT") || strings.Contains(err.Error(), "_HOST") {
-		t.Errorf("%v, want the two unknown variables named", err)
+	_, err := Load([]string{"--model=a=b", "--threads=-1"}, "v", new(bytes.Buffer))
+	if err == nil || errors.Is(err, ErrExit) {
+		t.Fatal(err)
+	}
+	faults := strings.Split(err.Error(), "\n")
+	slices.Sort(faults)
+	want := []string{
+		"environment: unknown variable INFERNO_GRPC_PORT", "environment: unknown variable INFERNO_HELP",
+		"environment: unknown variable INFERNO_MAX_BACH", "environment: unknown variable INFERNO_VERSION", "threads: -1, want 0 to 256",
+	}
+	if !slices.Equal(faults, want) {
+		t.Errorf("got %q, want %q", faults, want)
+	}
+	if _, err := Load([]string{"--version"}, "v", new(bytes.Buffer)); !errors.Is(err, ErrExit) {
+		t.Errorf("--version: %v, whatever the environment", err)
 	}
 }
 
 func TestAVariableHoldsSeveralModels(t *testing.T) {
-	t.Setenv("INFERNO_MODEL", "a=/x;b=/y,z")
-	c, err := Load([]string{"--listen=unix:///run/inferno.sock"}, "v", new(bytes.Buffer))
-	if err != nil || len(c.Models) != 2 || c.Models[1] != (Model{"b", "/y,z"}) {
-		t.Errorf("%+v, %v", c, err)
+	name := write(t, "model: {c: /file}\nlisten: unix:///run/inferno.sock\n")
+	want := []Model{{"a", "/x"}, {"b", "/y,z"}}
+	for _, value := range []string{"a=/x;b=/y,z", "a=/x\nb=/y,z\n", " a=/x ;\n; b=/y,z"} {
+		t.Setenv("INFERNO_MODEL", value)
+		for _, args := range [][]string{{"--listen=unix:///run/inferno.sock"}, {"--config", name}} {
+			if c, err := Load(args, "v", new(bytes.Buffer)); err != nil || !slices.Equal(c.Models, want) {
+				t.Errorf("%q with %v: %+v, %v", value, args, c, err)
+			}
+		}
+		if c, err := Load([]string{"--model=d=/flag"}, "v", new(bytes.Buffer)); err != nil || !slices.Equal(c.Models, []Model{{"d", "/flag"}}) {
+			t.Errorf("%q beside a flag: %+v, %v", value, c, err)
+		}
+	}
+	for value, fault := range map[string]string{"": "model: none given", "a=/x;b;=c": `model: "b" without a path, want NAME=PATH` + "\nmodel: \"c\" without a name"} {
+		t.Setenv("INFERNO_MODEL", value)
+		if _, err := Load(nil, "v", new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), fault) {
+			t.Errorf("%q: %v, want %s", value, err, fault)
+		}
 	}
 }
 

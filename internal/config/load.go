@@ -1,187 +1,93 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"os"
-	"regexp"
-	"slices"
-	"strings"
 
 	"github.com/alecthomas/kong"
-	"go.yaml.in/yaml/v3"
 )
 
 // ErrExit means that the arguments asked for something that has been done (--help, --version): the program ends with success.
 var ErrExit = errors.New("done")
 
-// maxFile bounds a configuration file, in bytes.
-const maxFile = 1 << 20
-
 // Load reads flags, then what they leave open from the environment, the configuration file and the defaults, and validates the whole.
-// The error lists every fault; it is ErrExit after --help or --version, whose text goes to stdout.
+// The error lists every fault, but of several values that cannot be read it names the first; it is ErrExit after --help or --version,
+// whose text goes to stdout.
 func Load(args []string, version string, stdout io.Writer) (*Config, error) {
-	early, err := parse(args, version, stdout, nil)
-	if err != nil {
+	c, unknown, err := parse(args, version, stdout, nil)
+	if errors.Is(err, ErrExit) {
 		return nil, err
 	}
-	if early.File == "" {
-		return early, early.Validate()
+	if err == nil && c.File != "" {
+		var f *file
+		if f, err = readFile(c.File); err == nil {
+			c, _, err = parse(args, version, stdout, f)
+		}
 	}
-	f, err := readFile(early.File)
-	if err != nil {
+	if err == nil {
+		err = c.Validate()
+	}
+	if err = errors.Join(unknown, err); err != nil {
 		return nil, err
 	}
-	c, err := parse(args, version, stdout, f)
-	if err != nil {
-		return nil, err
-	}
-	return c, c.Validate()
+	return c, nil
 }
 
 // settings is Config without its Validate, which kong would call before the file is read.
 type settings Config
 
-// parse fills a Config. f, which may be nil, ranks below flags and environment.
-func parse(args []string, version string, stdout io.Writer, f *file) (*Config, error) {
+// parse fills a Config. f, which may be nil, ranks below flags and environment. unknown names the variables that are no settings.
+func parse(args []string, version string, stdout io.Writer, f *file) (c *Config, unknown, err error) {
 	var cli struct {
 		settings
 		Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 	}
 	exited := false
-	options := []kong.Option{
+	parser, err := kong.New(&cli,
 		kong.Name("inferno-server"),
 		kong.Description("Serves Llama-family models over gRPC."),
 		kong.Vars{"version": version},
 		kong.DefaultEnvars("INFERNO"),
 		kong.Writers(stdout, stdout),
 		kong.Exit(func(int) { exited = true }),
-	}
-	if f != nil {
-		options = append(options, kong.Resolvers(f))
-	}
-	parser, err := kong.New(&cli, options...)
+		kong.Resolvers(resolver{f}),
+	)
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}
 	_, err = parser.Parse(args)
 	if exited {
-		return nil, ErrExit
+		return nil, nil, ErrExit
 	}
-	if err = errors.Join(err, unknownVariables(parser.Model)); err != nil {
-		return nil, err
-	}
-	c := Config(cli.settings)
-	return &c, nil
+	loaded := Config(cli.settings)
+	return &loaded, unknownVariables(parser.Model), err
 }
 
-// companions are variables of the project's own scripts and tests, which may be set where a server is started.
-var companions = []string{
-	"INFERNO_SMOLLM2", "INFERNO_FIXTURES", "INFERNO_CACHE", "INFERNO_CUDA", "INFERNO_CUDA_LIBRARY", "INFERNO_SERVER_PID",
+// resolver gives flags the values that the command line leaves open. Kong alone would let a file override the environment, ignore keys
+// that it does not know, and take a variable for one model.
+type resolver struct {
+	file *file // nil: none
 }
 
-// serviceVariable is what Kubernetes puts into a pod beside a Service whose name begins with inferno.
-var serviceVariable = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?$`)
-
-// unknownVariables refuses a variable that looks like a setting and is none: it would be misspelt, and have no effect.
-func unknownVariables(app *kong.Application) error {
-	known := slices.Clone(companions)
-	for _, flag := range app.Flags {
-		known = append(known, flag.Envs...)
+// Validate refuses keys of the file that are no settings.
+func (r resolver) Validate(app *kong.Application) error {
+	if r.file == nil {
+		return nil
 	}
-	var faults []error
-	for _, entry := range os.Environ() {
-		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, "INFERNO_") && !slices.Contains(known, name) && !serviceVariable.MatchString(name) {
-			faults = append(faults, fmt.Errorf("environment: unknown variable %s", name))
+	return r.file.unknownKeys(app.Flags)
+}
+
+// Resolve returns nil where kong reads the flag's variable itself, or nobody has a value.
+func (r resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if value, set := lookUp(flag.Envs); set {
+		if flag.Name == "model" {
+			return splitModels(value), nil
 		}
-	}
-	return errors.Join(faults...)
-}
-
-// file is a configuration file as a kong.Resolver. Kong would let a file override the environment, ignore unknown keys, and take the
-// last of two equal ones; this does none of that.
-type file struct {
-	name     string
-	settings map[string]any
-}
-
-func readFile(name string) (*file, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("configuration file %s: larger than %d bytes", name, maxFile)
-	}
-	settings := map[string]any{}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	if err := decoder.Decode(&settings); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("configuration file %s: %w", name, err)
-	}
-	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("configuration file %s: something follows its first document, want one only", name)
-	}
-	return &file{name: name, settings: settings}, nil
-}
-
-// Validate refuses keys that are no settings.
-func (f *file) Validate(app *kong.Application) error {
-	known := map[string]bool{}
-	for _, flag := range app.Flags {
-		known[flag.Name] = true
-	}
-	for _, name := range []string{"help", "version", "config"} {
-		delete(known, name)
-	}
-	var faults []error
-	for key := range f.settings {
-		if !known[key] {
-			faults = append(faults, fmt.Errorf("configuration file %s: unknown key %q", f.name, key))
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// Resolve gives a flag its value from the file, unless the environment has one.
-func (f *file) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	for _, name := range flag.Envs {
-		if _, set := os.LookupEnv(name); set {
-			return nil, nil
-		}
-	}
-	value, set := f.settings[flag.Name]
-	if !set {
 		return nil, nil
 	}
-	if models, ok := value.(map[string]any); ok && flag.Name == "model" {
-		return modelList(models), nil
+	if r.file == nil {
+		return nil, nil
 	}
-	switch v := value.(type) {
-	case map[string]any, nil:
-		return nil, fmt.Errorf("configuration file %s: %s: want a value, not %T", f.name, flag.Name, v)
-	case []any:
-		if !flag.IsSlice() {
-			return nil, fmt.Errorf("configuration file %s: %s: a list, want one value", f.name, flag.Name)
-		}
-		return v, nil
-	}
-	return fmt.Sprint(value), nil
-}
-
-// modelList lets a file spell models as a mapping of names to paths; they load by name.
-func modelList(models map[string]any) []any {
-	list := make([]any, 0, len(models))
-	for _, name := range slices.Sorted(maps.Keys(models)) {
-		list = append(list, name+"="+strings.TrimSpace(fmt.Sprint(models[name])))
-	}
-	return list
+	return r.file.value(flag.Name)
 }

@@ -97,7 +97,7 @@ var table = []row{
 	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"proto/inferno/v1"}},
 	{
 		folder: "cmd/inferno",
-		may:    []string{"client", "internal/model/gguf", "internal/tokenizer", "proto/inferno/v1"},
+		may:    []string{"client", "internal/model/gguf", "internal/model/strictjson", "internal/tokenizer", "proto/inferno/v1"},
 		tests:  []string{"internal/..."}, // a server to talk to
 	},
 }

@@ -49,7 +49,7 @@ func BenchmarkPrepare(b *testing.B) {
 	req.Sampling = &infernov1.SamplingParameters{Temperature: new(float32(0.7)), TopP: new(float32(0.9)), Seed: new(uint64(1))}
 	req.Stopping = &infernov1.StoppingParameters{MaxTokens: new(uint32(4))}
 	for b.Loop() {
-		if _, err := s.prepare(req, startOfTests); err != nil {
+		if _, err := s.prepare(b.Context(), req, startOfTests); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -122,13 +122,7 @@ func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*out
 	if s.live.isClosed() { // before the work of tokenizing
 		return nil, errStopping
 	}
-	arrived := time.Now()
-	release, err := s.takeEncoder(ctx, len(req.GetText()))
-	if err != nil {
-		return nil, err
-	}
-	g, err := s.prepare(req, arrived)
-	release()
+	g, err := s.prepare(ctx, req, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -203,14 +197,14 @@ func (o *output) ends(id int32) bool {
 
 // why tells apart the ways in which a call ends from outside: the engine, and gRPC, only see that its context did.
 func (o *output) why(err error) error {
-	switch {
-	case errors.Is(err, engine.ErrAborted) && o.live.isClosed():
-		return errCut // the engine was closed, and nobody asked to abort this request
-	case errors.Is(err, engine.ErrDeviceLost), errors.Is(err, engine.ErrNotFinite):
+	if errors.Is(err, engine.ErrDeviceLost) || errors.Is(err, engine.ErrNotFinite) {
 		return err
 	}
 	if cause := context.Cause(o.ctx); cause != nil {
 		return cause
+	}
+	if errors.Is(err, engine.ErrAborted) && o.live.isClosed() {
+		return errCut // the engine was closed, and nobody asked to abort this request
 	}
 	return err
 }

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -603,6 +605,73 @@ func TestOneLogLineACall(t *testing.T) {
 	}
 }
 
+// TestRefusedRequestsHaveAnID: the client's own or one that was made, the same in the error and in the log.
+func TestRefusedRequestsHaveAnID(t *testing.T) {
+	g := newScript()
+	f := start(t, g)
+	for _, c := range []struct {
+		name, request string
+		refuse        error
+	}{
+		{"made", `model:"m"`, nil},
+		{"its own", `model:"x" text:"hi" request_id:"r-1"`, nil},
+		{"not a valid one", `model:"m" text:"hi" request_id:"a b"`, nil},
+		{"by the engine", `model:"m" text:"hi"`, &engine.QueueFullError{Limit: 1}},
+	} {
+		g.refuse = c.refuse
+		req := parse(t, c.request, &infernov1.GenerateRequest{})
+		_, unary := f.api.Generate(t.Context(), req)
+		stream, err := f.api.GenerateStream(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, streamed := readAll(stream)
+		for _, err := range []error{unary, streamed} {
+			id := requestIDOf(status.Convert(err))
+			if id == "" || req.GetRequestId() != "" && id != req.GetRequestId() {
+				t.Errorf("%s: the error %v has request_id %q", c.name, err, id)
+			}
+		}
+	}
+	f.Stop(t.Context()) // the lines are written once the handlers have ended
+	if found := f.log.with(`request_id=""`); len(found) > 0 {
+		t.Errorf("calls without an id in the log: %q", found)
+	}
+	if found := f.log.with("request_id=r-1", "code=NotFound"); len(found) != 2 {
+		t.Errorf("%d lines of request r-1, want 2", len(found))
+	}
+}
+
+func requestIDOf(s *status.Status) string {
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.GetMetadata()["request_id"]
+		}
+	}
+	return ""
+}
+
+// TestAbortWhileTheServerStopsIsAnAbort: the engine may tell of it before the call's context does.
+func TestAbortWhileTheServerStopsIsAnAbort(t *testing.T) {
+	g := newScript()
+	f := start(t, g)
+	req := textRequest("hi")
+	req.RequestId = "r"
+	stream, err := f.api.GenerateStream(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := <-g.requests
+	<-request.waiting
+	f.Drain()
+	request.ended = engine.ErrAborted
+	if _, err := f.api.Abort(t.Context(), &infernov1.AbortRequest{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	wantStatus(t, err, codes.Canceled, "ABORTED")
+}
+
 func TestTokenizeAndDetokenize(t *testing.T) {
 	f := start(t, newScript())
 	for _, c := range []struct{ request, want string }{
@@ -610,6 +679,7 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 		{`model:"m" text:"<s>" prompt_options{add_special_tokens:false}`, `token_ids:[256] max_context:32`},
 		{`model:"m" text:"<s>" prompt_options{add_special_tokens:false parse_special:false}`, `token_ids:[60,115,62] max_context:32`},
 		{`model:"m" text:""`, `token_ids:[256] max_context:32`},
+		{`model:"m" text:"h\303\251" pieces:true`, `token_ids:[256,104,195,169] pieces:["<s>","h","\303","\251"] max_context:32`},
 	} {
 		got, err := f.api.Tokenize(t.Context(), parse(t, c.request, &infernov1.TokenizeRequest{}))
 		if err != nil {
@@ -657,6 +727,28 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 	}
 	_, err := f.api.Tokenize(t.Context(), parse(t, `model:"x" text:"x"`, &infernov1.TokenizeRequest{}))
 	wantStatus(t, err, codes.NotFound, "UNKNOWN_MODEL")
+}
+
+func TestTokenizeBoundsItsPieces(t *testing.T) {
+	f := start(t, newScript())
+	text := &infernov1.TokenizeRequest_Text{Text: strings.Repeat("x", maxPieces)}
+	_, err := f.api.Tokenize(t.Context(), &infernov1.TokenizeRequest{Model: "m", Input: text, Pieces: true}) // and <s>
+	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); !strings.Contains(found["text"], "want at most 262144") {
+		t.Errorf("faults %q, want one at text", found)
+	}
+	none := &infernov1.PromptOptions{AddSpecialTokens: new(false)}
+	got, err := f.api.Tokenize(t.Context(), &infernov1.TokenizeRequest{Model: "m", Input: text, PromptOptions: none, Pieces: true})
+	if err != nil || len(got.GetPieces()) != maxPieces {
+		t.Errorf("%d pieces, %v, want %d", len(got.GetPieces()), err, maxPieces)
+	}
+	model, err := f.models.Get("m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found faults
+	if found.pieces(slices.Repeat([]int32{longID}, maxPieceBytes/len(longToken)+1), model); found.err() == nil {
+		t.Errorf("more than %d bytes of pieces are taken", maxPieceBytes)
+	}
 }
 
 // TestDetokenizeBoundsItsText: a request of half a megabyte stands for more text than an answer may hold.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -155,6 +156,7 @@ type scripted struct {
 	ctx     context.Context
 	parts   chan part
 	waiting chan struct{} // told when Next waits
+	ended   error         // what Next says when its context has ended; nil: the context's error
 	sent    int
 }
 
@@ -179,7 +181,7 @@ func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
 	case p := <-s.parts:
 		return s.take(p)
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return nil, nil, cmp.Or(s.ended, ctx.Err())
 	}
 }
 

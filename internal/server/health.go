@@ -21,6 +21,9 @@ type healthService struct {
 
 // Check tells the state now.
 func (s healthService) Check(_ context.Context, req *infernov1.CheckRequest) (*infernov1.CheckResponse, error) {
+	if err := onlySupported(req); err != nil {
+		return nil, err
+	}
 	report, err := chosen(s.report(), req.GetComponents())
 	if err != nil {
 		return nil, err
@@ -30,6 +33,9 @@ func (s healthService) Check(_ context.Context, req *infernov1.CheckRequest) (*i
 
 // Watch tells the state now and after every change, until the server drains.
 func (s healthService) Watch(req *infernov1.WatchRequest, stream infernov1.HealthService_WatchServer) error {
+	if err := onlySupported(req); err != nil {
+		return err
+	}
 	return s.watchHealth(stream.Context(), func(r health.Report) error {
 		report, err := chosen(r, req.GetComponents())
 		if err != nil {
@@ -56,16 +62,17 @@ func (s *Server) watchHealth(ctx context.Context, send func(health.Report) error
 			if !open {
 				return context.Cause(ctx)
 			}
-			if err := send(r); err != nil {
+			if err := send(s.asDraining(r)); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// report is the checker's, but that a server that drains serves no more, whatever its parts could do.
-func (s *Server) report() health.Report {
-	r := s.health.Report()
+func (s *Server) report() health.Report { return s.asDraining(s.health.Report()) }
+
+// asDraining is the checker's report, but that a server that drains serves no more, whatever its parts could do.
+func (s *Server) asDraining(r health.Report) health.Report {
 	if s.live.isClosed() {
 		r.State = health.Draining
 	}

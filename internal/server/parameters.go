@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
@@ -19,9 +20,9 @@ type generation struct {
 	skipSpecial bool
 }
 
-// prepare checks every field of req and turns it into plain Go. The error is an *invalidError with all faults, or says why there is no
-// such model.
-func (s *Server) prepare(req *infernov1.GenerateRequest, arrived time.Time) (*generation, error) {
+// prepare checks every field of req and turns it into plain Go. The error is an *invalidError with all faults, says why there is no such
+// model, or is that of ctx.
+func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, arrived time.Time) (*generation, error) {
 	var f faults
 	f.generate(req)
 	model, err := s.lookup(req.GetModel())
@@ -35,7 +36,10 @@ func (s *Server) prepare(req *infernov1.GenerateRequest, arrived time.Time) (*ge
 	if req.GetOutput().GetText() && model.Tokenizer == nil {
 		f.add("output.text", "is true, but model %s has no tokenizer: want false, or unset", quote(model.Info.Name))
 	}
-	prompt := f.prompt(req, model)
+	prompt, err := s.prompt(ctx, &f, req, model)
+	if err != nil {
+		return nil, err
+	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -63,8 +67,8 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 	return g
 }
 
-// prompt returns the prompt's token ids, unless there is a fault.
-func (f *faults) prompt(req *infernov1.GenerateRequest, model *Model) []int32 {
+// prompt returns the prompt's token ids, unless there is a fault. The error is that of ctx.
+func (s *Server) prompt(ctx context.Context, f *faults, req *infernov1.GenerateRequest, model *Model) ([]int32, error) {
 	context := model.Info.MaxContext
 	switch input := req.GetInput().(type) {
 	case *infernov1.GenerateRequest_TokenIds:
@@ -73,26 +77,41 @@ func (f *faults) prompt(req *infernov1.GenerateRequest, model *Model) []int32 {
 		if len(ids) > 0 {
 			f.room("token_ids.ids", len(ids), req.GetStopping(), context)
 		}
-		return toInt32(ids)
+		return toInt32(ids), nil
 	case *infernov1.GenerateRequest_Text:
+		f.textRoom("text", input.Text, model)
 		if len(f.found) > 0 { // tokenizing would be work for nothing
-			return nil
+			return nil, nil
 		}
-		ids := f.encode("text", input.Text, req.GetPromptOptions(), model, context)
-		if len(f.found) == 0 {
+		ids, err := s.encode(ctx, f, "text", input.Text, req.GetPromptOptions(), model, context-1)
+		if len(f.found) == 0 && err == nil {
 			f.room("text", len(ids), req.GetStopping(), context)
 		}
-		return ids
+		return ids, err
 	}
-	return nil
+	return nil, nil
 }
 
+// longText is a text, in bytes, whose tokenizing takes more than a moment and some tens of its size in memory: only so many calls do
+// that at once as there are cores, the others wait with their contexts.
+const longText = 16 << 10
+
 // encode tokenizes a text as the options say, of which no more than `most` tokens are wanted; 0 means any number. It stops working as
-// soon as there are more.
-func (f *faults) encode(field, text string, o *infernov1.PromptOptions, model *Model, most int) []int32 {
+// soon as there are more. The error is that of ctx, which ended before a long text had its turn; all others are faults.
+func (s *Server) encode(
+	ctx context.Context, f *faults, field, text string, o *infernov1.PromptOptions, model *Model, most int,
+) ([]int32, error) {
 	if model.Tokenizer == nil {
 		f.add(field, "is set, but model %s has no tokenizer: want token_ids", quote(model.Info.Name))
-		return nil
+		return nil, nil
+	}
+	if len(text) > longText {
+		select {
+		case s.encoders <- struct{}{}:
+			defer func() { <-s.encoders }()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 	options := tokenizer.EncodeOptions{AddSpecial: true, ParseSpecial: true, MaxTokens: most}
 	if o != nil {
@@ -100,18 +119,15 @@ func (f *faults) encode(field, text string, o *infernov1.PromptOptions, model *M
 		options.ParseSpecial = orElse(o.ParseSpecial, true)
 	}
 	ids, err := model.Tokenizer.Encode(text, options)
-	if errors.Is(err, tokenizer.ErrTooManyTokens) {
-		f.add(field, "has more than %d tokens, want fewer than the context of %d", most, most)
-		return nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, tokenizer.ErrTooManyTokens):
+		f.add(field, "has more than %d tokens, want at most %d", most, most)
+	case err != nil:
 		f.add(field, "%v", err)
-		return nil
-	}
-	if len(ids) == 0 && text != "" {
+	case len(ids) == 0 && text != "":
 		f.add(field, "has no tokens, want at least 1")
 	}
-	return ids
+	return ids, nil
 }
 
 // samplingOf merges the request's parameters, the model's defaults and those of the API, in this order of precedence.

@@ -21,7 +21,10 @@ type registryService struct {
 }
 
 // ListModels tells what this server holds.
-func (s registryService) ListModels(context.Context, *infernov1.ListModelsRequest) (*infernov1.ListModelsResponse, error) {
+func (s registryService) ListModels(_ context.Context, req *infernov1.ListModelsRequest) (*infernov1.ListModelsResponse, error) {
+	if err := onlySupported(req); err != nil {
+		return nil, err
+	}
 	out := &infernov1.ListModelsResponse{}
 	for _, m := range s.models.List() {
 		out.Models = append(out.Models, modelProto(m))
@@ -32,6 +35,7 @@ func (s registryService) ListModels(context.Context, *infernov1.ListModelsReques
 // GetModel tells of one model, whatever its state.
 func (s registryService) GetModel(_ context.Context, req *infernov1.GetModelRequest) (*infernov1.GetModelResponse, error) {
 	var f faults
+	f.unsupported("", req.ProtoReflect())
 	f.modelName("name", req.GetName())
 	if err := f.err(); err != nil {
 		return nil, err
@@ -58,6 +62,9 @@ func (s registryService) UnloadModel(context.Context, *infernov1.UnloadModelRequ
 func (s registryService) ListInstances(
 	ctx context.Context, req *infernov1.ListInstancesRequest,
 ) (*infernov1.ListInstancesResponse, error) {
+	if err := onlySupported(req); err != nil {
+		return nil, err
+	}
 	all, err := s.instances.List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
@@ -69,6 +76,9 @@ func (s registryService) ListInstances(
 func (s registryService) WatchInstances(
 	req *infernov1.WatchInstancesRequest, stream infernov1.RegistryService_WatchInstancesServer,
 ) error {
+	if err := onlySupported(req); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	events, err := s.instances.Watch(ctx)

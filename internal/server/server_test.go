@@ -67,6 +67,15 @@ func TestDrainAndStop(t *testing.T) {
 	if err != nil || answer.GetStatus() != healthgrpc.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("health on a new connection while the server stops: %v, %v", answer, err)
 	}
+	for range 20 { // a new watch too, whatever the components say
+		watch, err := healthgrpc.NewHealthClient(probe).Watch(t.Context(), &healthgrpc.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := watch.Recv(); err != nil || answer.GetStatus() != healthgrpc.HealthCheckResponse_NOT_SERVING {
+			t.Fatalf("a new watch while the server stops: %v, %v", answer, err)
+		}
+	}
 	request.parts <- part{ids: byteIDs("y"), finish: finished(engine.MaxTokens, 'y')}
 	all, err := readAll(stream)
 	if err != nil || len(all) != 1 || all[0].GetFinish() == nil {

@@ -21,43 +21,41 @@ func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeR
 	if err != nil {
 		return nil, err
 	}
+	most := 0
+	if req.GetPieces() {
+		most = maxPieces
+	}
 	var ids []int32
-	if text, ok := req.GetInput().(*infernov1.TokenizeRequest_Text); ok {
-		release, err := s.takeEncoder(ctx, len(text.Text))
-		if err != nil {
+	if text, ok := req.GetInput().(*infernov1.TokenizeRequest_Text); ok && len(f.found) == 0 {
+		if ids, err = s.encode(ctx, &f, "text", text.Text, req.GetPromptOptions(), model, most); err != nil {
 			return nil, err
 		}
-		ids = f.encode("text", text.Text, req.GetPromptOptions(), model, 0)
-		release()
+	}
+	answer := &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext)}
+	if req.GetPieces() {
+		answer.Pieces = f.pieces(ids, model)
 	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	answer := &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext)}
-	if req.GetPieces() {
-		for _, id := range ids {
-			piece, _ := model.Tokenizer.TokenBytes(id) // every id that Encode makes has one
-			answer.Pieces = append(answer.Pieces, []byte(piece))
-		}
-	}
 	return answer, nil
 }
 
-// longText is a text, in bytes, whose tokenizing takes more than a moment and some tens of its size in memory: only so many calls do
-// that at once as there are cores, the others wait with their contexts.
-const longText = 16 << 10
+// maxPieceBytes bounds the pieces of an answer, which has to fit a message: a token may stand for less text than it has itself.
+const maxPieceBytes = maxSendBytes / 2
 
-// takeEncoder waits for leave to tokenize a text of so many bytes, which the caller gives back.
-func (s *Server) takeEncoder(ctx context.Context, bytes int) (release func(), err error) {
-	if bytes <= longText {
-		return func() {}, nil
+// pieces are the bytes of each token.
+func (f *faults) pieces(ids []int32, model *Model) [][]byte {
+	pieces, size := make([][]byte, len(ids)), 0
+	for i, id := range ids {
+		piece, _ := model.Tokenizer.TokenBytes(id) // every id that Encode makes has one
+		if size += len(piece); size > maxPieceBytes {
+			f.add("pieces", "have more than %d bytes, want a shorter text", maxPieceBytes)
+			return nil
+		}
+		pieces[i] = []byte(piece)
 	}
-	select {
-	case s.encoders <- struct{}{}:
-		return func() { <-s.encoders }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return pieces
 }
 
 // Detokenize turns token ids into text.

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -22,6 +23,7 @@ const (
 	minTemperature   = 1e-6 // of those above 0: logits divided by less may leave float32
 	maxStopTokens    = 16
 	maxAbortRequests = 1024
+	maxPieces        = 1 << 18
 )
 
 // supported are the fields of requests whose features this server has. Any other field that is set is refused by name.
@@ -58,6 +60,11 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.DetokenizeRequest.model":               true,
 	"inferno.v1.DetokenizeRequest.token_ids":           true,
 	"inferno.v1.DetokenizeRequest.skip_special_tokens": true,
+	"inferno.v1.CheckRequest.components":               true,
+	"inferno.v1.WatchRequest.components":               true,
+	"inferno.v1.GetModelRequest.name":                  true,
+	"inferno.v1.ListInstancesRequest.model":            true,
+	"inferno.v1.WatchInstancesRequest.model":           true,
 }
 
 // violation is one fault of a request: "sampling.temperature", "is 101, want 0 to 100".
@@ -114,6 +121,13 @@ func (f *faults) unsupported(parent string, m protoreflect.Message) {
 		}
 		return true
 	})
+}
+
+// onlySupported is the check of a request of which nothing else can be wrong.
+func onlySupported(req proto.Message) error {
+	var f faults
+	f.unsupported("", req.ProtoReflect())
+	return f.err()
 }
 
 // generate checks what can be known of a request without its model.
@@ -219,6 +233,18 @@ func (f *faults) ids(field string, ids []uint32, vocabulary int) {
 			f.add(fmt.Sprintf("%s[%d]", field, i), "is %d, want 0 to %d", id, vocabulary-1)
 			return
 		}
+	}
+}
+
+// textRoom refuses a text whose tokens cannot fit the model's context, judged by its length: before the work of tokenizing it.
+func (f *faults) textRoom(field, text string, model *Model) {
+	if model.Tokenizer == nil {
+		return // another fault
+	}
+	context := model.Info.MaxContext
+	if least := model.Tokenizer.MinTokens(text); least > context-1 {
+		f.add(field, "has %d bytes, and so at least %d tokens, want at most %d (the context of %d, less one to generate)",
+			len(text), least, context-1, context)
 	}
 }
 

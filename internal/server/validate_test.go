@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -10,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/inferno-serve/inferno/internal/engine"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -42,7 +45,8 @@ func TestRequestsAreChecked(t *testing.T) {
 
 		{"no input", `model:"m"`, "input", "none is set"},
 		{"empty text", `model:"m" text:""`, "text", "is empty"},
-		{"text too long", `model:"m" text:"` + strings.Repeat("a", 31) + `"`, "text", "has 32 tokens, want at most 31"},
+		{"text too long", `model:"m" text:"` + strings.Repeat("a", 31) + `"`, "text", "has more than 31 tokens, want at most 31"},
+		{"text far too long", `model:"m" text:"` + strings.Repeat("a", 2047) + `"`, "text", "has 2047 bytes, and so at least 32 tokens, want at most 31"},
 		{"longest text", `model:"m" text:"` + strings.Repeat("a", 30) + `"`, "", ""},
 		{"text without BOS", `model:"m" text:"` + strings.Repeat("a", 31) + `" prompt_options{add_special_tokens:false}`, "", ""},
 		{"only spaces", `model:"m" text:"   "`, "", ""},
@@ -232,6 +236,8 @@ func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
 	decided := map[protoreflect.FullName]bool{}
 	for _, message := range []proto.Message{
 		&infernov1.GenerateRequest{}, &infernov1.TokenizeRequest{}, &infernov1.DetokenizeRequest{}, &infernov1.AbortRequest{},
+		&infernov1.CheckRequest{}, &infernov1.WatchRequest{}, &infernov1.GetModelRequest{}, &infernov1.ListInstancesRequest{},
+		&infernov1.WatchInstancesRequest{},
 	} {
 		root := message.ProtoReflect().Type()
 		visit(t, root, nil, func(path []protoreflect.FieldDescriptor) {
@@ -383,7 +389,7 @@ func FuzzPrepare(f *testing.F) {
 		if req.RequestId == "" {
 			req.RequestId = "made"
 		}
-		g, err := s.prepare(req, startOfTests)
+		g, err := s.prepare(t.Context(), req, startOfTests)
 		if err != nil {
 			return
 		}
@@ -421,16 +427,64 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	}
 }
 
-// Tokenizing ends as soon as a text is known not to fit, and only so many long ones are tokenized at once.
+// TestEveryCallRefusesUnknownFields: none of the methods that there are, or come, may forget it.
+func TestEveryCallRefusesUnknownFields(t *testing.T) {
+	f := start(t, newScript())
+	unknown := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
+	calls := 0
+	for _, file := range []protoreflect.FileDescriptor{
+		infernov1.File_inferno_v1_inference_proto, infernov1.File_inferno_v1_health_proto, infernov1.File_inferno_v1_registry_proto,
+	} {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				calls++
+				method := methods.Get(j)
+				want := codes.InvalidArgument
+				if name := method.Name(); name == "LoadModel" || name == "UnloadModel" {
+					want = codes.Unimplemented
+				}
+				request := dynamicpb.NewMessage(method.Input())
+				request.SetUnknown(unknown)
+				if err := f.call(method, request); status.Code(err) != want || want == codes.InvalidArgument && faultsOf(status.Convert(err))["99"] == "" {
+					t.Errorf("%s: %v, want %v for field 99", method.FullName(), err, want)
+				}
+			}
+		}
+	}
+	if calls < 13 {
+		t.Errorf("%d calls, want those of all services", calls)
+	}
+}
+
+// call sends a request and waits for what comes first, an answer or an error.
+func (f *fixture) call(method protoreflect.MethodDescriptor, request proto.Message) error {
+	ctx, cancel := context.WithCancel(f.t.Context())
+	defer cancel()
+	stream, err := f.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(stream.SendMsg(request), stream.CloseSend()); err != nil {
+		return err
+	}
+	return stream.RecvMsg(dynamicpb.NewMessage(method.Output()))
+}
+
+// Only so many long texts are tokenized at once, and one that cannot fit, or whose request is refused anyway, does not wait for that.
 func TestLongTextsAreBounded(t *testing.T) {
 	f := start(t, newScript())
-	_, err := f.api.Generate(t.Context(), textRequest(strings.Repeat("x", 3<<20)))
-	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); !strings.Contains(found["text"], "more than") {
-		t.Errorf("faults %q, want one that says of how many tokens", found)
-	}
 	for range cap(f.encoders) { // as many calls as may be are at it
 		f.encoders <- struct{}{}
 	}
+	_, err := f.api.Generate(t.Context(), textRequest(strings.Repeat("x", 3<<20)))
+	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); !strings.Contains(found["text"], "has 3145728 bytes, and so at least 47663 tokens, want at most 31") {
+		t.Errorf("faults %q, want one that tells how long the text is and may be", found)
+	}
+	refused := &infernov1.TokenizeRequest{Model: "m", Input: &infernov1.TokenizeRequest_Text{Text: strings.Repeat("x", longText+1)}}
+	refused.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))
+	_, err = f.api.Tokenize(t.Context(), refused)
+	wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	long := &infernov1.TokenizeRequest{Model: "m", Input: &infernov1.TokenizeRequest_Text{Text: strings.Repeat("x", longText+1)}}

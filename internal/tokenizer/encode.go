@@ -111,7 +111,7 @@ func (t *Tokenizer) appendPlain(dst []int32, text string, first bool, w *scratch
 // appendPieces cuts a text by the first splitter, each piece by the next one, and gives the last pieces to the model.
 func (t *Tokenizer) appendPieces(dst []int32, text string, split []splitter, w *scratch) []int32 {
 	if len(split) == 0 {
-		if w.exceeds(len(dst) + t.atLeast(len(text))) {
+		if w.most > 0 && w.exceeds(len(dst)+t.atLeast(text, t.maxTokenPiece)) {
 			return dst
 		}
 		return t.model.appendEncode(dst, text, w)

@@ -29,7 +29,14 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ids, err := tok.Encode("Hello  wörld\n123 <s> 日本", EncodeOptions{AddSpecial: true, ParseSpecial: true})
+		const sample = "Hello  wörld\n123 <s> 日本"
+		for _, parse := range []bool{true, false} {
+			ids, err := tok.Encode(sample, EncodeOptions{ParseSpecial: parse})
+			if least := tok.MinTokens(sample); err != nil || least > len(ids) {
+				t.Fatalf("%d tokens, %v; at least %d it is said", len(ids), err, least)
+			}
+		}
+		ids, err := tok.Encode(sample, EncodeOptions{AddSpecial: true, ParseSpecial: true})
 		if err != nil {
 			t.Fatal(err)
 		}

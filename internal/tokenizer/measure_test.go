@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// measured are tokenizers with a bound: each text has at least as many tokens as the bound says.
+// measured are tokenizers that know of a long text that it has many tokens.
 func measured(tb testing.TB) map[string]*Tokenizer {
 	return map[string]*Tokenizer{
 		"byte level": load(tb, "bytelevel.json"),
@@ -20,29 +20,36 @@ func measured(tb testing.TB) map[string]*Tokenizer {
 			f["normalizer"] = object{"type": "Replace", "pattern": object{"String": "hello"}, "content": "e"}
 		}),
 		"runes": loadEdited(tb, "sentencepiece.json", func(f object) { f["added_tokens"] = nil }),
+		"dropped": loadEdited(tb, "bytelevel.json", func(f object) {
+			delete(f["model"].(object)["vocab"].(object), "Ą") // the byte 4
+		}),
+		"fused": loadEdited(tb, "bytelevel.json", func(f object) {
+			delete(f["model"].(object)["vocab"].(object), "Ą")
+			f["model"].(object)["unk_token"], f["model"].(object)["fuse_unk"] = "a", true
+		}),
+		"dropped runes": loadEdited(tb, "sentencepiece.json", func(f object) {
+			f["added_tokens"], f["normalizer"] = nil, nil
+			delete(f["model"].(object)["vocab"].(object), "<0x04>")
+		}),
 	}
 }
 
-func TestNoTokenStandsForMoreThanItsBound(t *testing.T) {
+func TestNoTextHasFewerTokensThanItsBound(t *testing.T) {
 	for name, tok := range measured(t) {
-		most := tok.MaxTokenBytes()
-		if most == 0 {
-			t.Fatalf("%s: no bound", name)
+		if least := tok.MinTokens(strings.Repeat("x", 4<<10)); least < 10 {
+			t.Errorf("%s: 4096 letters have at least %d tokens, want more", name, least)
 		}
 		rapid.Check(t, func(t *rapid.T) {
-			text := rapid.StringOfN(rapid.RuneFrom([]rune("hello the  a\u212a\u212b\u2126\u0301\u0313\u0345日")), 0, 200, -1).Draw(t, "text")
-			text += strings.Repeat(rapid.SampledFrom([]string{" ", "hello", "a", "\u212a"}).Draw(t, "run"), 300)
+			text := rapid.StringOfN(rapid.RuneFrom([]rune("hello the  a\x04\u212a\u212b\u2126\u0301\u0313\u0345日")), 0, 200, -1).Draw(t, "text")
+			text += strings.Repeat(rapid.SampledFrom([]string{" ", "hello", "a", "\x04", "\u212a"}).Draw(t, "run"), 300)
 			ids, err := tok.Encode(text, EncodeOptions{ParseSpecial: true})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(text) > len(ids)*most {
-				t.Fatalf("%s: %q has %d bytes and %d tokens, of at most %d bytes each", name, text, len(text), len(ids), most)
+			if least := tok.MinTokens(text); least > len(ids) {
+				t.Fatalf("%s: %q has %d tokens, and at least %d it is said", name, text, len(ids), least)
 			}
 		})
-	}
-	if most := load(t, "bytelevel.json").MaxTokenBytes(); most > 64 {
-		t.Errorf("a token of the byte-level tokenizer may stand for %d bytes; its longest has 9", most)
 	}
 }
 
@@ -59,20 +66,17 @@ func TestSomeTokensHaveNoBound(t *testing.T) {
 		{"what is taken out", "bytelevel.json", func(f object) {
 			f["normalizer"] = object{"type": "Replace", "pattern": object{"String": "a"}, "content": ""}
 		}},
-		{"what has no token", "sentencepiece.json", func(f object) {
+		{"what is normalized and may have no token then", "sentencepiece.json", func(f object) {
 			f["added_tokens"] = nil
 			delete(f["model"].(object)["vocab"].(object), "<0x00>")
-			f["model"].(object)["unk_token"] = nil
-		}},
-		{"runs of unknown runes", "sentencepiece.json", func(f object) {
-			f["added_tokens"] = nil
-			delete(f["model"].(object)["vocab"].(object), "<0x00>")
-			f["model"].(object)["unk_token"], f["model"].(object)["fuse_unk"] = "a", true
 		}},
 	} {
-		if most := loadEdited(t, c.file, c.edit).MaxTokenBytes(); most != 0 {
-			t.Errorf("%s: a token stands for at most %d bytes, want no bound", c.name, most)
+		if least := loadEdited(t, c.file, c.edit).MinTokens(strings.Repeat("x", 4<<10)); least != 0 {
+			t.Errorf("%s: 4096 letters have at least %d tokens, want no bound", c.name, least)
 		}
+	}
+	if least := measured(t)["dropped"].MinTokens(strings.Repeat("\x04", 4<<10)); least != 0 {
+		t.Errorf("4096 characters that have no token have at least %d", least)
 	}
 }
 
@@ -137,20 +141,23 @@ func allocated(do func()) int {
 
 // TestLongTextsCostLittle: what memory a text of the largest request costs that has far too many tokens, and one that may have them.
 func TestLongTextsCostLittle(t *testing.T) {
-	tok := load(t, "bytelevel.json")
 	const size = 4 << 20
-	for _, text := range []string{
-		strings.Repeat(" ", size), strings.Repeat("x", size), strings.Repeat("ab cd ", size/6), strings.Repeat("</s>", size/4),
-	} {
-		used := allocated(func() {
-			if _, err := tok.Encode(text, EncodeOptions{ParseSpecial: true, MaxTokens: 1000}); !errors.Is(err, ErrTooManyTokens) {
-				t.Errorf("%.8q…: %v", text, err)
+	for _, name := range []string{"byte level", "dropped"} {
+		tok := measured(t)[name]
+		for _, text := range []string{
+			strings.Repeat(" ", size), strings.Repeat("x", size), strings.Repeat("ab cd ", size/6), strings.Repeat("</s>", size/4),
+		} {
+			used := allocated(func() {
+				if _, err := tok.Encode(text, EncodeOptions{ParseSpecial: true, MaxTokens: 1000}); !errors.Is(err, ErrTooManyTokens) {
+					t.Errorf("%s: %.8q…: %v", name, text, err)
+				}
+			})
+			if used > 64<<10 {
+				t.Errorf("%s: %.8q…: %d bytes to find out that it is too long", name, text, used)
 			}
-		})
-		if used > 64<<10 {
-			t.Errorf("%.8q…: %d bytes to find out that it is too long", text, used)
 		}
 	}
+	tok := load(t, "bytelevel.json")
 	used := allocated(func() {
 		if _, err := tok.Encode(strings.Repeat(" ", size), EncodeOptions{}); err != nil {
 			t.Error(err)

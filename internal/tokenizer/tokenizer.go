@@ -32,8 +32,9 @@ type Tokenizer struct {
 	bos, eos       int32   // noToken where there is none
 	ends           []int32
 
-	maxTokenPiece int // bytes of a piece that one token stands for at most; 0 for no bound
-	maxTokenText  int // the same of the text before it is normalized
+	maxTokenPiece int  // bytes of a piece that one token stands for at most
+	maxTokenText  int  // the same of the text before it is normalized; 0 for no bound
+	skips         bool // some symbols have no token, nor an unknown token each
 
 	scratch sync.Pool // of *scratch
 }
