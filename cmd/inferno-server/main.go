@@ -70,10 +70,10 @@ func run() int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, device.ErrLost): // while it started too: another start may go well
+		return report(exitDevice, err)
 	case errors.Is(err, backend.ErrStart):
 		return report(exitUsage, err)
-	case errors.Is(err, device.ErrLost):
-		return report(exitDevice, err)
 	}
 	return report(exitFailed, err)
 }
