@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 2
+#define INFERNO_ABI_VERSION 3
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -55,6 +55,7 @@ enum {
                          // weights (CPU), or to BF16 (CUDA)
   INFERNO_NO_AVX512 = 2, // CPU: leave AVX-512 unused, so that one machine can test the other kernels
   INFERNO_NO_AVX2 = 4,   // CPU: leave AVX2 unused too
+  INFERNO_PROFILE = 8,   // CUDA: each op runs and is timed by itself, for `profile`; nothing can be captured
 };
 
 typedef struct inferno_device inferno_device;
@@ -239,6 +240,16 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_rope_store_kv_args;
 
+// The calls of an op with one shape.
+typedef struct {
+  char op[24];    // as the table calls it
+  char shape[40]; // of what differs beside the rows, for a person; may be empty
+  int64_t rows;   // n of each call
+  int64_t count;  // calls
+  int64_t bytes;  // that must be read or written, of all calls; 0 where it is not told
+  double seconds; // of all calls, each by itself: more than they take in a step, where one starts while the other ends
+} inferno_profile_row;
+
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -275,6 +286,10 @@ typedef struct {
 
   // Optional fused ops; NULL allowed.
   void (*rope_store_kv)(inferno_device *dev, const inferno_rope_store_kv_args *args);
+
+  // Optional: copies at most `capacity` rows of what a device opened with INFERNO_PROFILE has timed since it was last asked, and returns
+  // how many.
+  int32_t (*profile)(inferno_device *dev, inferno_profile_row *rows, int32_t capacity);
 } inferno_table;
 
 // What a device library exports, and all that it exports.
