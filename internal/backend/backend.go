@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -47,6 +48,7 @@ type Options struct {
 	Cut           <-chan struct{} // closed to cut a drain short; nil: never
 	StuckStep     time.Duration   // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
 	Observer      engine.Observer // hears of the steps of all models, as the metrics do; nil: nobody else
+	Terminal      io.Writer       // where a person watches a load; nil: nowhere
 }
 
 // backend is one running server.
@@ -192,8 +194,8 @@ func (b *backend) load(ctx, life context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
-	for _, r := range b.replicas {
-		if err := r.start(ctx, b); err != nil {
+	for i, r := range b.replicas {
+		if err := r.start(ctx, b, len(b.replicas)-1-i); err != nil {
 			r.fail(err)
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)

@@ -122,6 +122,8 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
   if (cudaMemGetInfo(&available, &total) == cudaSuccess) i.total_bytes = (int64_t)total, i.free_bytes = (int64_t)available;
+  cudaDriverGetVersion(&i.driver);
+  cudaRuntimeGetVersion(&i.runtime);
   snprintf(i.name, sizeof i.name, "%.95s", dev->properties.name);
   snprintf(i.features, sizeof i.features, "sm_%d", dev->binary);
   memcpy(info, &i, info->size < sizeof i ? info->size : sizeof i);
@@ -273,6 +275,21 @@ static int32_t device_pack(inferno_device *dev, const inferno_pack_args *args) {
   return cuda_pack(dev, args);
 }
 
+static int32_t device_alloc_host(inferno_device *dev, int64_t bytes, void **data) {
+  cuda_use(dev);
+  return cuda_alloc_host(dev, bytes, data);
+}
+
+static void device_free_host(inferno_device *dev, void *data) {
+  cuda_use(dev);
+  cuda_free_host(dev, data);
+}
+
+static int32_t device_random(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale) {
+  cuda_use(dev);
+  return cuda_random(dev, w, seed, scale);
+}
+
 static const inferno_table table = {
     INFERNO_ABI_VERSION, sizeof(inferno_table),
     device_open,         device_close,
@@ -288,7 +305,9 @@ static const inferno_table table = {
     op_store_kv,         op_attention,
     op_swiglu,           op_add,
     op_gather_rows,      op_sample,
-    op_rope_store_kv,    profile_take,
+    op_rope_store_kv,    device_alloc_host,
+    device_free_host,    device_random,
+    profile_take,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

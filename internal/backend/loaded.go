@@ -26,7 +26,7 @@ func Load(ctx context.Context, o Options) (*Loaded, error) {
 		return nil, err
 	}
 	r := b.replicas[0]
-	if err := r.start(ctx, b); err != nil {
+	if err := r.start(ctx, b, 0); err != nil {
 		r.close(b.log)
 		return nil, err
 	}
