@@ -44,6 +44,8 @@ func run(args []string) int {
 		command = args[0]
 	}
 	switch command {
+	case "bench":
+		return bench(args[1:])
 	case "doctor":
 		return doctor(args[1:])
 	case "serve":

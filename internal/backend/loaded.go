@@ -5,6 +5,7 @@ import (
 
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/server"
 )
 
@@ -13,6 +14,7 @@ type Loaded struct {
 	Engine *engine.Engine
 	Device device.Device // the engine's loop drives it until Close
 	Info   server.ModelInfo
+	Config *model.Config
 	Life   context.Context // ends when the model is lost, with the reason
 
 	backend *backend
@@ -30,7 +32,7 @@ func Load(ctx context.Context, o Options) (*Loaded, error) {
 		r.close(b.log)
 		return nil, err
 	}
-	return &Loaded{Engine: r.engine, Device: r.device, Info: r.info(), Life: r.life, backend: b, replica: r}, nil
+	return &Loaded{Engine: r.engine, Device: r.device, Info: r.info(), Config: r.config, Life: r.life, backend: b, replica: r}, nil
 }
 
 // Close ends the engine and gives the device back.

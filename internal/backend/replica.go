@@ -77,6 +77,7 @@ type replica struct {
 	pool       *memory.Pool
 	engine     *engine.Engine
 	watchdog   *watchdog
+	config     *model.Config  // of the checkpoint; set once the model is up
 	engineDone chan struct{}  // closed when the engine's Run has returned
 	watchers   sync.WaitGroup // the idle probes and the watchdog
 
@@ -257,6 +258,7 @@ func (r *replica) keepProbing(ctx context.Context, changed func()) {
 func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokenizer.Tokenizer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.config = c.Config
 	r.model.Engine = server.FromEngine(r.engine)
 	r.model.Tokenizer = tokens
 	r.model.EndTokens = endTokens(c, tokens)
