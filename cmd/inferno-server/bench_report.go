@@ -34,7 +34,7 @@ type profileOfBatch struct {
 
 func (r *benchReport) describe(l *backend.Loaded) {
 	r.Device, r.Model, r.WeightType = l.Info.Device, l.Info.Name, l.Info.WeightType
-	r.Parameters, r.WeightBytes = int64(l.Info.Parameters), l.Info.WeightBytes
+	r.Parameters, r.WeightBytes = l.Info.Parameters, l.Info.WeightBytes
 }
 
 // measure does one round before each that counts, so that nothing happens in it for the first time.

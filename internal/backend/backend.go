@@ -200,7 +200,7 @@ func (b *backend) load(ctx, life context.Context) error {
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)
 		}
-		defer context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) })()
+		context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) }) // the models after it need not come up then
 		b.checker.Ask(ctx)
 	}
 	return nil

@@ -28,7 +28,7 @@ const (
 )
 
 // closeTimeout is what a device may take to give back what it holds. One that is lost may never answer.
-const closeTimeout = 2 * time.Second
+const closeTimeout = 1500 * time.Millisecond
 
 // replicas are the models of this server, by the order of the configuration; what the services know of them (server.Models).
 type replicas []*replica
