@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,14 +19,11 @@ import (
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
-// faultyServer is a server on a card whose library goes wrong when it is told to. INFERNO_CUDA_FAULTS_LIBRARY names that library, which
-// `make cuda-faults` builds; without it, or without a card, the test is skipped.
-type faultyServer struct {
-	*process
-	file string // what it says goes wrong
-}
+// Servers on devices that go wrong: a card with the library of `make cuda-faults`, and, where there is none, the CPU's sources behind a
+// table that does the like. Either does once what it finds in a file, and removes that.
 
-func startFaulty(t *testing.T) faultyServer {
+// faultyCUDA is the library that INFERNO_CUDA_FAULTS_LIBRARY names; without it, or without a card, the test is skipped.
+func faultyCUDA(t *testing.T) string {
 	t.Helper()
 	library := os.Getenv("INFERNO_CUDA_FAULTS_LIBRARY")
 	if library == "" {
@@ -41,9 +39,81 @@ func startFaulty(t *testing.T) faultyServer {
 	if err := dev.Close(); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "fault")
-	s := faultyServer{file: file}
-	s.process = startProcess(t, []string{"INFERNO_CUDA_FAULT=" + file}, "--device=cuda", "--cuda-library="+library, "--model=tiny="+tiny,
+	return library
+}
+
+// faultyC is what of a device goes wrong in the CPU's library, in the words of kernels/cuda/fault.cu.
+const faultyC = `
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "inferno.h"
+const inferno_table *cpu_device_table(void);
+static int32_t faulty_sync(inferno_device *dev, char *reason, size_t bytes) {
+  static int lost;
+  char word[16] = "", *path = getenv("INFERNO_CUDA_FAULT");
+  FILE *f = path ? fopen(path, "r") : NULL;
+  if (f) {
+    if (fscanf(f, "%15s", word) != 1) word[0] = 0;
+    fclose(f);
+    unlink(path);
+  }
+  while (!strcmp(word, "spin")) sleep(1);
+  if (!strcmp(word, "write")) lost = 1;
+  if (!lost) return cpu_device_table()->sync(dev, reason, bytes);
+  snprintf(reason, bytes, "an illegal memory access was encountered");
+  return INFERNO_DEVICE_LOST;
+}
+__attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) {
+  static inferno_table t;
+  t = *cpu_device_table();
+  t.sync = faulty_sync;
+  return &t;
+}
+`
+
+func faultyCPU(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("no gcc to build a device library with")
+	}
+	sources, err := filepath.Glob("../../kernels/cpu/*.c")
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("no sources of the CPU device: %v", err)
+	}
+	folder := t.TempDir()
+	library, source := filepath.Join(folder, "faulty.so"), filepath.Join(folder, "faulty.c")
+	if err := os.WriteFile(source, []byte(faultyC), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gcc := func(args ...string) {
+		t.Helper()
+		args = append([]string{"-std=c11", "-D_GNU_SOURCE", "-Wno-psabi", "-fPIC", "-fvisibility=hidden", "-pthread", "-I../../kernels"}, args...)
+		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+			t.Fatalf("gcc %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	link := []string{"-shared", "-o", library, source}
+	for _, source := range sources {
+		object := filepath.Join(folder, filepath.Base(source)+".o")
+		gcc("-O0", "-Dinferno_device_table=cpu_device_table", "-c", source, "-o", object)
+		link = append(link, object)
+	}
+	gcc(append(link, "-lm")...)
+	return library
+}
+
+// faultyServer is a server on such a device.
+type faultyServer struct {
+	*process
+	file string // what it says goes wrong
+}
+
+func startFaulty(t *testing.T, library string) faultyServer {
+	t.Helper()
+	s := faultyServer{file: filepath.Join(t.TempDir(), "fault")}
+	s.process = startProcess(t, []string{"INFERNO_CUDA_FAULT=" + s.file}, "--device=cuda", "--cuda-library="+library, "--model=tiny="+tiny,
 		"--kv-memory=64MiB")
 	s.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	return s
@@ -100,12 +170,15 @@ func drain(stream infernov1.InferenceService_GenerateStreamClient) (err error) {
 	return err
 }
 
-// TestFaultsEndTheProcessCUDA: a kernel that writes where nobody may, and one that never ends.
-func TestFaultsEndTheProcessCUDA(t *testing.T) {
+func TestFaultsEndTheProcess(t *testing.T)     { testFaults(t, faultyCPU(t)) }
+func TestFaultsEndTheProcessCUDA(t *testing.T) { testFaults(t, faultyCUDA(t)) }
+
+// testFaults: a kernel that writes where nobody may, and one that never ends.
+func testFaults(t *testing.T, library string) {
 	for fault, reason := range map[string]string{"write": "illegal memory access", "spin": "a step has been running for"} {
 		t.Run(fault, func(t *testing.T) {
-			s := startFaulty(t)
-			s.cause(fault) // before the stream: the tiny model might be done otherwise
+			s := startFaulty(t, library)
+			s.cause(fault)
 			stream, err := infernov1.NewInferenceServiceClient(s.dial()).GenerateStream(t.Context(), generate(500))
 			if err != nil {
 				t.Fatal(err)
@@ -126,7 +199,7 @@ func TestFaultsEndTheProcessCUDA(t *testing.T) {
 
 // TestNotFiniteEndsItsOwnRequestAloneCUDA: one of two requests gets a NaN; the server and the other go on.
 func TestNotFiniteEndsItsOwnRequestAloneCUDA(t *testing.T) {
-	s := startFaulty(t)
+	s := startFaulty(t, faultyCUDA(t))
 	const rounds = 5 // in one both may be over before the fault comes
 	for round := range rounds {
 		streams := []infernov1.InferenceService_GenerateStreamClient{s.endless(), s.endless()}
