@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,11 +171,17 @@ func drain(stream infernov1.InferenceService_GenerateStreamClient) (err error) {
 	return err
 }
 
-func TestFaultsEndTheProcess(t *testing.T)     { testFaults(t, faultyCPU(t)) }
+func TestFaultsEndTheProcess(t *testing.T) {
+	library := faultyCPU(t)
+	testFaults(t, library)
+	t.Run("spin at the start", func(t *testing.T) { testSignalsEndAHangingStart(t, library) })
+}
+
 func TestFaultsEndTheProcessCUDA(t *testing.T) { testFaults(t, faultyCUDA(t)) }
 
 // testFaults: a kernel that writes where nobody may, and one that never ends.
 func testFaults(t *testing.T, library string) {
+	t.Helper()
 	for fault, reason := range map[string]string{"write": "illegal memory access", "spin": "a step has been running for"} {
 		t.Run(fault, func(t *testing.T) {
 			s := startFaulty(t, library)
@@ -194,6 +201,28 @@ func testFaults(t *testing.T, library string) {
 				t.Errorf("exit code %d, want 3 and %q in:\n%s", code, reason, said)
 			}
 		})
+	}
+}
+
+// testSignalsEndAHangingStart: nothing watches a warm-up, whose steps may be long, but two signals end it.
+func testSignalsEndAHangingStart(t *testing.T, library string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "fault")
+	if err := os.WriteFile(file, []byte("spin"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, []string{"INFERNO_CUDA_FAULT=" + file}, "--device=cuda", "--cuda-library="+library, "--model=tiny="+tiny,
+		"--kv-memory=64MiB")
+	for _, err := os.Stat(file); err == nil; _, err = os.Stat(file) { // until the device hangs
+		time.Sleep(time.Millisecond)
+	}
+	p.signal(syscall.SIGTERM)
+	for !strings.Contains(strings.Join(p.said(), "\n"), "msg=stopping ") {
+		time.Sleep(time.Millisecond) // another process's output: nothing to wait on
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 
@@ -31,6 +32,9 @@ const (
 	exitUsage  = 2 // configuration, device or model cannot be served
 	exitDevice = 3 // a device failed for good: restart the process
 )
+
+// lastPatience is how long a server has to end after a second signal.
+const lastPatience = 5 * time.Second
 
 // architectures are the models that can be served.
 var architectures = map[string]model.Builder{"llama": llama.New}
@@ -79,6 +83,9 @@ func serve(args []string) int {
 		cancel()
 		log.Warn("stopping at once", "signal", <-signals)
 		close(cut)
+		time.Sleep(lastPatience)
+		log.Error("something does not end, a device that hangs as it starts perhaps: leaving it behind")
+		os.Exit(exitFailed)
 	}()
 
 	err = backend.Run(stop, backend.Options{
