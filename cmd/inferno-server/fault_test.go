@@ -241,11 +241,11 @@ func TestNotFiniteEndsItsOwnRequestAloneCUDA(t *testing.T) {
 			}
 			ended[status.Code(err)]++
 		}
-		if ended[codes.Internal] == 1 && ended[codes.OK] == 1 {
+		if ended[codes.DataLoss] == 1 && ended[codes.OK] == 1 {
 			break
 		}
 		if ended[codes.OK] != 2 || round == rounds-1 {
-			t.Fatalf("streams ended with %v, want one INTERNAL and one OK", ended)
+			t.Fatalf("streams ended with %v, want one DATA_LOSS and one OK", ended)
 		}
 	}
 	s.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)

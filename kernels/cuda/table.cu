@@ -241,15 +241,20 @@ static int32_t device_sync(inferno_device *dev, char *reason, size_t reason_byte
 
 // The table ---------------------------------------------------------------------------------------------------------------------------
 
-// An entry of an op: on the device's card, unless the device has failed.
-#define ENTRY(op)                                                             \
-  static void op_##op(inferno_device *dev, const inferno_##op##_args *args) { \
-    if (dev->status) return;                                                  \
-    cuda_use(dev);                                                            \
-    if (dev->profiles) profile_begin(dev);                                    \
-    cuda_##op(dev, args);                                                     \
-    if (dev->profiles) profile_end(dev, #op, profile_shape(dev, args));       \
-  }
+// An op on the device's card, unless the device has failed.
+template <typename Args>
+static void run(inferno_device *dev, const char *name, void (*op)(inferno_device *, const Args *), const Args *args) {
+  if (dev->status) return;
+  cuda_use(dev);
+  if (!dev->profiles) return op(dev, args);
+  op_shape shape = profile_shape(dev, args);
+  profile_begin(dev);
+  op(dev, args);
+  profile_end(dev, name, shape);
+}
+
+#define ENTRY(op) \
+  static void op_##op(inferno_device *dev, const inferno_##op##_args *args) { run(dev, #op, cuda_##op, args); }
 
 ENTRY(embed)
 ENTRY(rms_norm)
