@@ -123,16 +123,33 @@ op_shape profile_shape(inferno_device *, const inferno_rms_norm_args *a) {
   return shaped(a->x, tensor_bytes(a->x) + tensor_bytes(a->out) + tensor_bytes(a->w));
 }
 
-op_shape profile_shape(inferno_device *dev, const inferno_matmul_args *a) {
-  op_shape s = {a->x.rows, tensor_bytes(a->x), ""};
+// What products of x read and write; a residual that is added to is read too.
+static op_shape products(inferno_device *dev, const inferno_tensor &x, const inferno_product *product, int count) {
+  op_shape s = {x.rows, tensor_bytes(x), ""};
   int64_t out = 0;
-  for (int i = 0; i < a->count; i++) {
-    const inferno_product &p = a->product[i];
+  for (int i = 0; i < count; i++) {
+    const inferno_product &p = product[i];
     out += p.w.rows;
     s.bytes += cuda_pack_bytes(dev, p.w.dtype, p.w.rows, p.w.cols) + (p.accumulate ? 2 : 1) * tensor_bytes(p.out);
   }
-  snprintf(s.text, sizeof s.text, "%lld to %lld", (long long)a->x.cols, (long long)out);
+  snprintf(s.text, sizeof s.text, "%lld to %lld", (long long)x.cols, (long long)out);
   return s;
+}
+
+op_shape profile_shape(inferno_device *dev, const inferno_matmul_args *a) { return products(dev, a->x, a->product, a->count); }
+
+op_shape profile_shape(inferno_device *dev, const inferno_norm_matmul_args *a) { return products(dev, a->x, a->product, a->count); }
+
+op_shape profile_shape(inferno_device *dev, const inferno_norm_gate_up_args *a) {
+  inferno_product gate = {}, up = {};
+  gate.w = a->gate, up.w = a->up, up.out = a->out;
+  inferno_product both[] = {gate, up};
+  return products(dev, a->x, both, 2);
+}
+
+op_shape profile_shape(inferno_device *dev, const inferno_norm_qkv_args *a) {
+  inferno_product all[] = {a->q, a->k, a->v};
+  return products(dev, a->x, all, 3);
 }
 
 op_shape profile_shape(inferno_device *, const inferno_rope_table_args *a) { return shaped(a->table, tensor_bytes(a->table)); }

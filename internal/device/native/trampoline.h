@@ -64,5 +64,8 @@ CALL_OP(add)
 CALL_OP(gather_rows)
 CALL_OP(sample)
 CALL_OP(rope_store_kv)
+CALL_OP(norm_matmul)
+CALL_OP(norm_gate_up)
+CALL_OP(norm_qkv)
 
 #endif // INFERNO_TRAMPOLINE_H
