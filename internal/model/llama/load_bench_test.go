@@ -67,7 +67,7 @@ func benchmarkLoad(b *testing.B, d device.Device, path string) {
 	}
 }
 
-// writeRandomCheckpoint makes a directory of a config and BF16 weights of any bits, unless it is there, and returns the bytes of its weights.
+// writeRandomCheckpoint makes a directory of a config and BF16 weights, unless it is there, and returns the bytes of its weights.
 func writeRandomCheckpoint(b *testing.B, config, path string) (bytes int64) {
 	b.Helper()
 	text, err := os.ReadFile(config)
@@ -134,6 +134,9 @@ func fillFile(name string, start []byte, bytes int64) error {
 		group.Go(func() error {
 			block := make([]byte, min(run, bytes-at))
 			_, _ = rand.NewChaCha8([32]byte{byte(at >> 24), byte(at >> 32)}).Read(block) // which never fails
+			for i := 1; i < len(block); i += 2 {                                         // BF16 of 2⁻⁶ to 2⁻⁵, of either sign
+				block[i], block[i-1] = block[i]&0x80|0x3c, block[i-1]|0x80
+			}
 			_, err := f.WriteAt(block, int64(len(start))+at)
 			return err
 		})
