@@ -67,11 +67,11 @@ type replica struct {
 
 	// Set by start, and not changed before close.
 	device     device.Device
+	untrack    func() // takes back what track counted
 	pool       *memory.Pool
 	engine     *engine.Engine
 	engineDone chan struct{}      // closed when the engine's Run has returned
 	stopProbes context.CancelFunc // ends the idle probes
-	untrack    func()             // takes back what track counted
 	probesDone chan struct{}
 
 	mu    sync.Mutex

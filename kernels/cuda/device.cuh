@@ -21,13 +21,14 @@ struct sample_space;       // what the blocks of a row of logits share: sample.c
 
 struct inferno_device {
   int ordinal;
-  bool exact;        // every weight is kept in float32, and activations are float32
-  bool pdl;          // the card has programmatic dependent launch
-  bool capturing;    // between capture_begin and capture_end
-  int binary;        // version of the machine code that runs here: 90
-  int64_t own_bytes; // of the card's memory, taken by open for the parts below
+  bool exact;     // every weight is kept in float32, and activations are float32
+  bool pdl;       // the card has programmatic dependent launch
+  bool capturing; // between capture_begin and capture_end
+  int binary;     // version of the machine code that runs here: 90
   cudaDeviceProp properties;
   cudaStream_t stream;
+
+  int64_t own_bytes; // of the card's memory, taken by open for the parts below
 
   int32_t status; // the first failure; sticks
   char reason[192];
