@@ -37,7 +37,7 @@ func TestCardMemoryCUDA(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, err := newBackend(Options{
-		Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Registry: static.New(), OpenDevice: openCUDA,
+		Config: c, Version: "test", Log: slog.New(slog.DiscardHandler), Registry: static.New(), OpenDevice: openCUDA,
 		Architectures: map[string]model.Builder{"llama": llama.New},
 	}, "test")
 	if err != nil {
@@ -63,5 +63,21 @@ func TestCardMemoryCUDA(t *testing.T) {
 	}
 	if s := b.tracker.Snapshot(); s.Total.Current != 0 || s.Raised {
 		t.Errorf("after the end %d bytes are counted, alert %v", s.Total.Current, s.Raised)
+	}
+}
+
+func TestFailedLoadGivesTheCardBackCUDA(t *testing.T) {
+	d, err := openCUDA()
+	if errors.Is(err, device.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	before := d.Info().FreeBytes
+	loadShortened(t, openCUDA)
+	if left := before - d.Info().FreeBytes; left > 16<<20 {
+		t.Errorf("%d MiB were not given back", left>>20)
 	}
 }

@@ -96,7 +96,7 @@ func TestModelTooLargeForTheCardIsRefusedWithSizesAndFlags(t *testing.T) {
 			"--max-batch-tokens", "--gpu",
 		}},
 		{"another process", 140 * gib, 5 * gib, 0, nil, []string{"it needs ", "has 5GiB free of 140GiB;"}},
-		{"another model", 40 * gib, 9 * gib, 30 * gib, nil, []string{"other models of this server hold 30GiB"}},
+		{"another model", 40 * gib, 9 * gib, 30 * gib, nil, []string{"this server already holds 30GiB"}},
 		{"a long context", 24 * gib, 23 * gib, 0, []string{"--context=131072"}, []string{"keys and values of 131072 tokens 16GiB"}},
 		{"memory for keys and values", 24 * gib, 23 * gib, 0, []string{"--kv-memory=20GiB"}, []string{"keys and values of 163840 tokens 20GiB", "--kv-memory"}},
 	} {
