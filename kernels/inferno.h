@@ -98,6 +98,7 @@ typedef struct {
   int32_t cache;       // that it caches keys and values in, unless all of its weights are F32: then both are F32
   int32_t driver;      // CUDA version that the driver knows, 1000·major + 10·minor; 0 on the CPU
   int32_t runtime;     // CUDA version that the library was built with
+  int64_t own_bytes;   // of that memory, what open took for the ops' own scratch
 } inferno_info;
 
 // Where a pack may begin: at a multiple of so many rows.

@@ -128,18 +128,17 @@ func measureMemory(d device.Device) (float64, error) {
 	if bytes == 0 {
 		return 0, device.ErrOutOfMemory
 	}
-	var operands [3]device.Tensor
-	for n := range operands {
-		p, err := d.Alloc(bytes)
-		if err != nil {
-			return 0, err
-		}
-		defer d.Free(p)
-		d.Fill(p, 1, bytes) // which touches the pages
-		operands[n] = device.Matrix(p, i.Activations, int(bytes/4096), 4096/i.Activations.Size())
+	p, err := d.Alloc(3 * bytes)
+	if err != nil {
+		return 0, err
+	}
+	defer d.Free(p)
+	d.Fill(p, 1, 3*bytes) // which touches the pages
+	operand := func(n int64) device.Tensor {
+		return device.Matrix(p+device.Ptr(n*bytes), i.Activations, int(bytes/4096), 4096/i.Activations.Size())
 	}
 	return median(3*bytes, func() error {
-		d.Add(operands[0], operands[1], operands[2])
+		d.Add(operand(0), operand(1), operand(2))
 		return d.Sync()
 	})
 }

@@ -42,7 +42,7 @@ type plan struct {
 // room is what a device has for a model.
 type room struct {
 	info  device.Info
-	taken int64 // bytes that this server's other models hold there
+	taken int64 // bytes that this server holds there: other models, and scratch of the ops
 	later int   // models that are still to come there
 }
 
@@ -125,7 +125,7 @@ func (p *plan) tooLarge(c *config.Config, r room) error {
 		size(p.bytes), size(weights), p.blocks*p.blockSize, size(kv), size(p.bytes-weights-kv))
 	name := deviceName(r.info)
 	if r.info.Kind == "cpu" {
-		return fmt.Errorf("%w: %s), and %s has %s, of which other models hold %s; lower --kv-memory, --context, --max-batch or "+
+		return fmt.Errorf("%w: %s), and %s has %s, of which this server already holds %s; lower --kv-memory, --context, --max-batch or "+
 			"--max-batch-tokens", errTooLarge, needs, name, size(r.info.TotalBytes), size(r.taken))
 	}
 	has := fmt.Sprintf("%s has %s free of %s", name, size(r.info.FreeBytes), size(r.info.TotalBytes))
@@ -133,7 +133,7 @@ func (p *plan) tooLarge(c *config.Config, r room) error {
 		has += fmt.Sprintf(", of which --gpu-memory-utilization %v allows %s", c.GPUUtilization, size(r.allowed(c)))
 	}
 	if r.taken > 0 {
-		has += fmt.Sprintf("; other models of this server hold %s", size(r.taken))
+		has += fmt.Sprintf("; this server already holds %s", size(r.taken))
 	}
 	return fmt.Errorf("%w: %s, and %s stay for the driver), and %s; lower --kv-memory, --context, --max-batch or --max-batch-tokens, raise "+
 		"--gpu-memory-utilization, or take another card by --gpu", errTooLarge, needs, size(cardReserve), has)

@@ -74,6 +74,7 @@ type replica struct {
 
 	// Set by start, and not changed before close.
 	device     device.Device
+	untrack    func() // takes back what track counted
 	pool       *memory.Pool
 	engine     *engine.Engine
 	watchdog   *watchdog
@@ -103,7 +104,9 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 		return err
 	}
 	defer checkpoint.Close()
-	b.track(r.device)
+	if err := r.track(b); err != nil {
+		return err
+	}
 	loader := &model.Loader{Architectures: b.o.Architectures}
 	progress := b.progress(r.name)
 	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: progress.update}
@@ -375,6 +378,9 @@ func (r *replica) release() {
 	if r.device != nil {
 		_ = r.device.Close() // there is nobody left to tell
 	}
+	if r.untrack != nil {
+		r.untrack()
+	}
 }
 
 // openTokenizer returns nil where the model has none: it serves token ids only.
@@ -429,12 +435,18 @@ func deviceName(i device.Info) string {
 	return fmt.Sprintf("%s: %s (%s)", i.Kind, i.Name, i.Features)
 }
 
-// track makes the count of the memory that the devices draw from, with the first of them.
-func (b *backend) track(d device.Device) {
+// track counts what the device took for itself; the count of all memory is made with the first device.
+func (r *replica) track(b *backend) error {
+	info := r.device.Info()
 	if b.tracker == nil {
-		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: d.Info().TotalBytes, Bus: b.bus, AlertAt: 0.95})
+		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: info.TotalBytes, Bus: b.bus, AlertAt: 0.95})
 		telemetry.NewMemory(b.metrics, b.tracker)
 	}
+	if err := b.tracker.Reserve(r.name, memory.Workspace, info.OwnBytes); err != nil {
+		return err
+	}
+	r.untrack = func() { b.tracker.Release(r.name, memory.Workspace, info.OwnBytes) }
+	return nil
 }
 
 func (b *backend) newPool(owner string, d device.Device, bytes int64) (*memory.Pool, error) {

@@ -61,6 +61,21 @@ func TestModelsAreAListOrAMapping(t *testing.T) {
 	}
 }
 
+func TestDoctorNeedsNoModel(t *testing.T) {
+	c, err := LoadDoctor([]string{"--device=cpu"}, "v", new(bytes.Buffer))
+	if err != nil || c.Device != "cpu" || c.KVMemory.String() != "auto" || c.GPUUtilization != DefaultGPUUtilization {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := LoadDoctor([]string{"--model=a", "--threads=-1"}, "v", new(bytes.Buffer)); err == nil ||
+		!strings.Contains(err.Error(), "NAME=PATH") || !strings.Contains(err.Error(), "threads: -1") {
+		t.Errorf("%v, want both faults", err)
+	}
+	var help bytes.Buffer
+	if _, err := LoadDoctor([]string{"--help"}, "v", &help); !errors.Is(err, ErrExit) || !strings.Contains(help.String(), "inferno-server doctor") {
+		t.Errorf("%v, help:\n%s", err, help.String())
+	}
+}
+
 func TestBadConfigurationNamesItsFaults(t *testing.T) {
 	tests := []struct {
 		name string

@@ -13,7 +13,7 @@ import (
 
 // companions are variables of the project's own scripts and tests, which may be set where a server is started.
 var companions = []string{
-	"INFERNO_SMOLLM2", "INFERNO_FIXTURES", "INFERNO_CACHE", "INFERNO_CUDA", "INFERNO_CUDA_LIBRARY",
+	"INFERNO_SMOLLM2", "INFERNO_FIXTURES", "INFERNO_CACHE", "INFERNO_CUDA", "INFERNO_CUDA_LIBRARY", "INFERNO_LOAD_FOLDER",
 	"INFERNO_CUDA_FAULT", "INFERNO_CUDA_FAULTS_LIBRARY", "INFERNO_SERVER", "INFERNO_SERVER_PID",
 }
 

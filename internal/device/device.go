@@ -139,6 +139,7 @@ type Info struct {
 	Activations, Cache DType
 	TotalBytes         int64 // of the memory that Alloc draws from
 	FreeBytes          int64
+	OwnBytes           int64 // of that memory, what opening took for the ops' own scratch
 }
 
 // Tensor is a dense matrix in device memory, or a vector. Element (i, j) is at Data + (i·Stride + j)·DType.Size().

@@ -31,6 +31,7 @@ type reading struct {
 	weights *Weights
 	pieces  []piece
 	sums    []uint32 // CRC-32C of each piece
+	most    int64    // bytes of host memory that a piece takes
 
 	mu     sync.Mutex // guards loaded, and keeps calls of Progress apart
 	loaded int64
@@ -58,6 +59,9 @@ func (w *Weights) read(ctx context.Context) ([]digest, error) {
 	for _, j := range w.jobs() {
 		r.pieces = append(r.pieces, j.pieces()...)
 		r.total += j.tensor.Bytes
+	}
+	for i := range r.pieces {
+		r.most = max(r.most, r.pieces[i].hostBytes())
 	}
 	r.sums = make([]uint32, len(r.pieces))
 	err := inParallel(ctx, len(r.pieces), func(ctx context.Context, next func() (int, bool)) error {
@@ -153,12 +157,7 @@ func cuts(rows int, order []int32) (all []int) {
 }
 
 func (r *reading) do(ctx context.Context, s *staging, p *piece, sum *uint32) error {
-	bytes := p.bytes
-	convertedAt := (bytes + 63) / 64 * 64
-	if p.converts() {
-		bytes = convertedAt + int64(p.rows)*p.matrix.dtype.RowBytes(p.tensor.Shape[1])
-	}
-	buffer, err := s.take(bytes)
+	buffer, err := s.take(r.most) // at once: memory that is locked is not grown cheaply
 	if err != nil {
 		return err
 	}
@@ -170,7 +169,7 @@ func (r *reading) do(ctx context.Context, s *staging, p *piece, sum *uint32) err
 	case p.vector != nil:
 		p.vector.fill(raw)
 	case p.converts():
-		converted := buffer[convertedAt:]
+		converted := buffer[p.convertedAt():p.hostBytes()]
 		convert(converted, p.matrix.dtype, raw, p.tensor.DType)
 		err = r.pack(p, converted)
 	default:
@@ -184,6 +183,16 @@ func (r *reading) do(ctx context.Context, s *staging, p *piece, sum *uint32) err
 }
 
 func (p *piece) converts() bool { return p.matrix != nil && p.matrix.dtype != p.tensor.DType }
+
+// convertedAt is where, behind the rows as stored, converted ones go.
+func (p *piece) convertedAt() int64 { return (p.bytes + 63) / 64 * 64 }
+
+func (p *piece) hostBytes() int64 {
+	if !p.converts() {
+		return p.bytes
+	}
+	return p.convertedAt() + int64(p.rows)*p.matrix.dtype.RowBytes(p.tensor.Shape[1])
+}
 
 func readAndHash(ctx context.Context, raw []byte, t *Tensor, from int64) (sum uint32, err error) {
 	for at := 0; at < len(raw); at += chunkBytes {

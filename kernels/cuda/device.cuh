@@ -30,6 +30,8 @@ struct inferno_device {
   cudaDeviceProp properties;
   cudaStream_t stream;
 
+  int64_t own_bytes; // of the card's memory, taken by open for the parts below
+
   int32_t status; // the first failure; sticks
   char reason[192];
 

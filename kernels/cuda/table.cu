@@ -56,7 +56,12 @@ static cudaError_t open_parts(inferno_device *dev) {
   dev->blocks = (cuda_blocks *)calloc(1, sizeof *dev->blocks);
   if (!dev->blocks || (dev->profiles && !profile_open(dev))) return cudaErrorMemoryAllocation;
   pthread_mutex_init(&dev->blocks->mutex, NULL);
-  return staging_open(dev) && pack_open(dev) && sample_open(dev) && attention_open(dev) ? cudaSuccess : cudaErrorMemoryAllocation;
+  size_t before = 0, after = 0, total = 0;
+  cudaMemGetInfo(&before, &total);
+  if (!staging_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  cudaMemGetInfo(&after, &total);
+  dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
+  return cudaSuccess;
 }
 
 static int32_t device_open(const inferno_open_args *args, inferno_device **out, char *reason, size_t reason_bytes) {
@@ -122,6 +127,7 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
   if (cudaMemGetInfo(&available, &total) == cudaSuccess) i.total_bytes = (int64_t)total, i.free_bytes = (int64_t)available;
+  i.own_bytes = dev->own_bytes;
   cudaDriverGetVersion(&i.driver);
   cudaRuntimeGetVersion(&i.runtime);
   snprintf(i.name, sizeof i.name, "%.95s", dev->properties.name);

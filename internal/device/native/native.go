@@ -124,6 +124,7 @@ func (d *native) Info() device.Info {
 		Exact:      info.exact != 0,
 		TotalBytes: int64(info.total_bytes),
 		FreeBytes:  int64(info.free_bytes),
+		OwnBytes:   int64(info.own_bytes),
 		Library:    d.library,
 		Driver:     cudaVersion(int(info.driver)),
 		Runtime:    cudaVersion(int(info.runtime)),
