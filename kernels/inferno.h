@@ -55,6 +55,7 @@ enum {
                          // weights (CPU), or to BF16 (CUDA)
   INFERNO_NO_AVX512 = 2, // CPU: leave AVX-512 unused, so that one machine can test the other kernels
   INFERNO_NO_AVX2 = 4,   // CPU: leave AVX2 unused too
+  INFERNO_PROFILE = 8,   // CUDA: each op runs and is timed by itself, for `profile`; nothing can be captured
 };
 
 typedef struct inferno_device inferno_device;
@@ -285,6 +286,16 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_norm_qkv_args;
 
+// The calls of an op with one shape.
+typedef struct {
+  char op[24];    // as the table calls it
+  char shape[40]; // of what differs beside the rows, for a person; may be empty
+  int64_t rows;   // n of each call
+  int64_t count;  // calls
+  int64_t bytes;  // that must be read or written, of all calls; 0 where it is not told
+  double seconds; // of all calls, each by itself: more than they take in a step, where one starts while the other ends
+} inferno_profile_row;
+
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -333,6 +344,10 @@ typedef struct {
   // rounded to the weight's type, where s is the upper half, as a signed number, of splitmix64's output for state
   // seed + (i·cols + j + 1)·0x9e3779b97f4a7c15. Complete on return. NULL: the caller makes the rows and packs them.
   int32_t (*random)(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
+
+  // Optional: copies at most `capacity` rows of what a device opened with INFERNO_PROFILE has timed since it was last asked, and returns
+  // how many.
+  int32_t (*profile)(inferno_device *dev, inferno_profile_row *rows, int32_t capacity);
 } inferno_table;
 
 // What a device library exports, and all that it exports.

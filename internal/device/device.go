@@ -12,6 +12,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrUnavailable means that the device asked for cannot be had here: no library, driver or card. The wrapping error says which.
@@ -101,6 +102,22 @@ func RandomElement(seed uint64, i int64, scale float32) float32 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return float32(int32((z^z>>31)>>32)) * 0x1p-31 * scale
+}
+
+// Profiler is a Device that may have been opened to time each op by itself.
+type Profiler interface {
+	// Profile returns what was timed since it was last called; nothing where the device was not opened for it. Like Sync, for the goroutine
+	// that drives the device.
+	Profile() []ProfileRow
+}
+
+// ProfileRow is the calls of an op with one shape.
+type ProfileRow struct {
+	Op, Shape string
+	Rows      int // n of each call
+	Count     int
+	Bytes     int64         // that must be read or written, of all calls; 0 where it is not told
+	Took      time.Duration // all calls, each by itself
 }
 
 // Graph is a captured sequence of ops. Close frees it.

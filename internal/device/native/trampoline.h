@@ -44,6 +44,10 @@ static inline int32_t call_sync(const inferno_table *t, inferno_device *dev, cha
   return t->sync(dev, reason, reason_bytes);
 }
 
+static inline int32_t call_profile(const inferno_table *t, inferno_device *dev, inferno_profile_row *rows, int32_t capacity) {
+  return t->profile ? t->profile(dev, rows, capacity) : 0;
+}
+
 // args is the op's inferno_*_args, laid out by Go.
 #define CALL_OP(op) \
   static inline void call_##op(const inferno_table *t, inferno_device *dev, const void *args) { t->op(dev, args); }
