@@ -7,6 +7,9 @@
 //     pack_bytes and pack may also be called from other threads (loads run beside a step).
 //   - Ops enqueue and return nothing. The first failure sticks; sync reports it from then on. The caller has checked shapes and types.
 //   - Work runs in the order of its calls. `launch(dev, NULL)` starts what is pending, sync starts and waits for it.
+//   - Steps are numbered by their marks: step k is what is enqueued between the marks k − 1 and k, counted from 0. Where `overlap` is set a
+//     caller prepares step k + 1 while k runs; host memory that both sides use has as many slots as steps may be under way, and step k
+//     uses slot k mod slots, also where its ops are a graph's.
 //   - Between capture_begin and capture_end nothing is uploaded, downloaded, allocated or synchronised; ops are recorded, not run.
 //     A graph reads lengths, ids and block tables from the device memory that its tensors name, at the time of its launch.
 //   - A row's result does not depend on the other rows of the batch, on how many there are, or on timing: the order of every sum
@@ -24,7 +27,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 2
+#define INFERNO_ABI_VERSION 3
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -95,6 +98,7 @@ typedef struct {
   int32_t exact;       // 1: quantised weights multiply activations as they are; 0: rounded to 8 bits
   int32_t activations; // type that a model computes in, and
   int32_t cache;       // that it caches keys and values in, unless all of its weights are F32: then both are F32
+  int32_t overlap;     // 1: launch returns while the work runs
 } inferno_info;
 
 // Copies all rows of a weight from host memory, rows as the file holds them, into w's packed form.
@@ -239,6 +243,38 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_rope_store_kv_args;
 
+// dst[w] = src[k mod slots, :] in step k.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor dst; // I32 [w]
+  inferno_tensor src; // I32 [slots, w] of alloc_host
+} inferno_pull_args;
+
+// dst[index[i]] = values[i]; an index outside dst is skipped, and none comes twice.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor dst;           // I32 [any], contiguous
+  inferno_tensor index, values; // I32 [n]
+} inferno_scatter_args;
+
+// tokens[i] = ids[from[i]] where from[i] is an index of ids; the others stay.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor tokens, from; // I32 [n]
+  inferno_tensor ids;          // I32 [any]
+} inferno_feed_args;
+
+// Ends step k: out[k mod slots, :] = values, and then `passed` is k + 1.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor values; // I32 [r]; data NULL: none
+  inferno_tensor out;    // I32 [slots, r] of alloc_host
+} inferno_mark_args;
+
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -275,6 +311,15 @@ typedef struct {
 
   // Optional fused ops; NULL allowed.
   void (*rope_store_kv)(inferno_device *dev, const inferno_rope_store_kv_args *args);
+
+  // Steps that the host and the device work on at the same time; mandatory.
+  int32_t (*alloc_host)(inferno_device *dev, int64_t bytes, void **data); // host memory that pull and mark reach; freed by close
+  void (*pull)(inferno_device *dev, const inferno_pull_args *args);
+  void (*scatter)(inferno_device *dev, const inferno_scatter_args *args);
+  void (*feed)(inferno_device *dev, const inferno_feed_args *args);
+  void (*mark)(inferno_device *dev, const inferno_mark_args *args);
+  int64_t (*passed)(inferno_device *dev); // steps that have ended; −1 after a failure that is known. Asks no driver
+  int32_t (*poll)(inferno_device *dev);   // like sync, but waits for nothing
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -390,12 +390,7 @@ func TestLostDeviceEndsEverything(t *testing.T) {
 	for name, breakIt := range map[string]func(r *rig){
 		"error": func(r *rig) { r.device.sync = func() error { return lost } },
 		"panic": func(r *rig) { r.model.forward = func(*model.Batch) { panic(lost) } },
-		"token": func(r *rig) {
-			r.device.sync = func() error {
-				r.device.arrives = append(r.device.arrives, func() { r.runner.rows[0] = fakeVocabulary })
-				return nil
-			}
-		},
+		"token": func(r *rig) { r.device.marked = func(ids []int32) { ids[0] = fakeVocabulary } },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bus := event.New()
@@ -787,9 +782,10 @@ func BenchmarkStep(b *testing.B) {
 
 func benchmarkStep(b *testing.B, n int, reading bool) {
 	limits := model.Limits{MaxTokens: 512, MaxSeqs: n, MaxRows: n, Context: 1 << 12}
-	d := newFakeDevice(64 << 20)
+	d := newFakeDevice(96 << 20)
+	d.info = device.Info{Capture: true, Overlap: true}
 	e, err := New(Options{
-		Model: &fakeModel{device: d, empty: true}, Device: d, Memory: fakeMemory{d}, Limits: limits, NumBlocks: n << 8, MaxQueue: n,
+		Model: &fakeModel{device: d}, Device: d, Memory: fakeMemory{d}, Limits: limits, NumBlocks: n << 8, MaxQueue: n,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -809,6 +805,10 @@ func benchmarkStep(b *testing.B, n int, reading bool) {
 			e.turnOnce(b.Context())
 		}
 	}
+	if err := e.Warmup(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	d.idle = true
 	b.ReportAllocs()
 	for b.Loop() {
 		fill()

@@ -122,6 +122,9 @@ func (w *world) step(args map[string]string) string {
 	var out strings.Builder
 	preempted := w.s.preemptions
 	b := w.s.Next()
+	if b == nil {
+		return "nothing\n"
+	}
 	if n := w.s.preemptions - preempted; n > 0 {
 		fmt.Fprintf(&out, "preempted %d\n", n)
 	}
@@ -140,9 +143,6 @@ func (w *world) step(args map[string]string) string {
 			}
 		}
 		out.WriteString("\n")
-	}
-	if len(b.items) == 0 {
-		return "nothing\n"
 	}
 	w.s.Commit(b, ids)
 	for _, item := range b.items {

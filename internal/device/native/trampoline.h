@@ -37,6 +37,12 @@ static inline int32_t call_sync(const inferno_table *t, inferno_device *dev, cha
   return t->sync(dev, reason, reason_bytes);
 }
 
+static inline int32_t call_alloc_host(const inferno_table *t, inferno_device *dev, int64_t bytes, void **data) {
+  return t->alloc_host(dev, bytes, data);
+}
+static inline int64_t call_passed(const inferno_table *t, inferno_device *dev) { return t->passed(dev); }
+static inline int32_t call_poll(const inferno_table *t, inferno_device *dev) { return t->poll(dev); }
+
 // args is the op's inferno_*_args, laid out by Go.
 #define CALL_OP(op) \
   static inline void call_##op(const inferno_table *t, inferno_device *dev, const void *args) { t->op(dev, args); }
@@ -53,5 +59,9 @@ CALL_OP(add)
 CALL_OP(gather_rows)
 CALL_OP(sample)
 CALL_OP(rope_store_kv)
+CALL_OP(pull)
+CALL_OP(scatter)
+CALL_OP(feed)
+CALL_OP(mark)
 
 #endif // INFERNO_TRAMPOLINE_H
