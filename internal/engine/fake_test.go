@@ -389,8 +389,11 @@ var modes = map[string]device.Info{
 	"graphs and overlap": {Capture: true, Overlap: true},
 }
 
+// rigMaker is newRig for one of the modes.
+type rigMaker func(testing.TB, Options) *rig
+
 // inEveryMode runs a test with rigs on each kind of device.
-func inEveryMode(t *testing.T, test func(t *testing.T, newRig func(testing.TB, Options) *rig)) {
+func inEveryMode(t *testing.T, test func(t *testing.T, newRig rigMaker)) {
 	for name, info := range modes {
 		t.Run(name, func(t *testing.T) {
 			test(t, func(t testing.TB, o Options) *rig {
