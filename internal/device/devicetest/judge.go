@@ -70,6 +70,7 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	r.run("add", judgeAdd)
 	r.run("gather_rows", judgeGatherRows)
 	r.run("sample", judgeSample)
+	r.run("step", judgeStep)
 	r.run("graph", judgeGraph)
 	r.run("pack beside a step", judgeConcurrentPack)
 }
