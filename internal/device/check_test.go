@@ -84,7 +84,7 @@ func TestGoodArgumentsPass(t *testing.T) {
 		check(good())
 	}
 	for name, change := range map[string]func(*args){
-		"nothing to tell": func(a *args) { a.pos, a.told = i32(3), Matrix(at, I32, 2, 3); CheckMark(Tensor{}, Tensor{}) },
+		"nothing to tell": func(*args) { CheckMark(Tensor{}, Tensor{}) },
 		"no ban list":     func(a *args) { a.sample.Banned = Tensor{} },
 		"bf16 activations": func(a *args) {
 			a.out.DType, a.x.DType, a.gate.DType, a.upper.DType, a.a.DType, a.b.DType = BF16, BF16, BF16, BF16, BF16, BF16

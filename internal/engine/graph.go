@@ -98,13 +98,14 @@ func (r *runner) record(g *stepGraph) {
 	r.device.Feed(vector(g.tokens), vector(g.from), r.sampled)
 	width := r.state.Cols - maxBanned
 	state := r.state.Top(m)
-	r.compute(&model.Batch{
+	r.step = model.Batch{
 		Tokens: vector(g.tokens), Positions: vector(g.positions), Slots: vector(g.slots), KVLen: vector(g.kvLen),
 		QueryStart: device.Vector(r.numbers.Data, device.I32, m+1),
 		BlockTable: state.Columns(0, width),
 		LogitRows:  device.Vector(r.numbers.Data, device.I32, m),
 		Logits:     r.logits.Top(m),
-	}, device.SampleArgs{
+	}
+	r.compute(device.SampleArgs{
 		Params: device.Matrix(r.at(g.params), device.I32, m, device.SampleParamsBytes/4),
 		Banned: state.Columns(width, width+maxBanned),
 	})

@@ -30,6 +30,7 @@ type runner struct {
 	collected   int64
 	rows        [maxUnderWay]int        // ids of the steps under way
 	timings     [maxUnderWay]stepTiming // when they began
+	step        model.Batch             // that is being enqueued; here so that it is not allocated for each
 	ids         []int32                 // [r] of the step collected last
 	ran, waited time.Duration           // in calls that compute, and in waits, since the last look
 	lastEnd     time.Time               // of the last step collected
@@ -217,7 +218,7 @@ func (r *runner) enqueue(b *batch) {
 	l := layoutFor(b.tokens, fed, len(b.items), width, b.rows, bannedWidth)
 	r.write(b, &l, width, bannedWidth)
 	r.pull(0, l.bytes)
-	step := model.Batch{
+	r.step = model.Batch{
 		Tokens:     device.Vector(r.at(l.tokens), device.I32, b.tokens),
 		Positions:  device.Vector(r.at(l.positions), device.I32, b.tokens),
 		Slots:      device.Vector(r.at(l.slots), device.I32, b.tokens),
@@ -228,26 +229,26 @@ func (r *runner) enqueue(b *batch) {
 		Logits:     r.logits.Top(b.rows),
 	}
 	if fed > 0 && r.launched > r.collected { // otherwise the host has all tokens
-		r.device.Feed(device.Vector(step.Tokens.Data, device.I32, fed), device.Vector(r.at(l.from), device.I32, fed), r.sampled)
+		r.device.Feed(device.Vector(r.step.Tokens.Data, device.I32, fed), device.Vector(r.at(l.from), device.I32, fed), r.sampled)
 	}
 	args := device.SampleArgs{Params: device.Matrix(r.at(l.params), device.I32, b.rows, device.SampleParamsBytes/4)}
 	if bannedWidth > 0 {
 		args.Banned = device.Matrix(r.at(l.banned), device.I32, b.rows, bannedWidth)
 	}
-	r.compute(&step, args)
+	r.compute(args)
 	r.rows[r.launched%maxUnderWay] = b.rows
 	r.start(nil)
 }
 
-// compute enqueues the step itself.
-func (r *runner) compute(step *model.Batch, args device.SampleArgs) {
-	r.model.Forward(step, &r.kv)
-	rows := step.Logits.Rows
+// compute enqueues r.step itself.
+func (r *runner) compute(args device.SampleArgs) {
+	r.model.Forward(&r.step, &r.kv)
+	rows := r.step.Logits.Rows
 	if rows == 0 {
 		r.device.Mark(device.Tensor{}, device.Tensor{})
 		return
 	}
-	args.Logits = step.Logits
+	args.Logits = r.step.Logits
 	args.IDs = device.Vector(r.sampled.Data, device.I32, rows)
 	r.device.Sample(args)
 	r.device.Mark(args.IDs, device.Tensor{Data: r.host.sampled.Data, DType: device.I32, Rows: maxUnderWay, Cols: rows, Stride: r.sampled.Cols})
