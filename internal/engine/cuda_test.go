@@ -162,12 +162,14 @@ func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
 	const prompt, tokens, blockSize = 64, 256, 16
 	limits := model.Limits{MaxTokens: 2048, MaxSeqs: 256, MaxRows: 256, Context: 1024}
 	blocks := 256 * (prompt + tokens + blockSize) / blockSize
-	e := open(b, openCUDA(b), dir, engine.Options{Limits: limits, NumBlocks: blocks, BlockSize: blockSize, MaxBatchTokens: 2048, Eager: eager})
-	began := time.Now()
+	d := openCUDA(b)
+	e := open(b, d, dir, engine.Options{Limits: limits, NumBlocks: blocks, BlockSize: blockSize, MaxBatchTokens: 2048, Eager: eager})
+	free, began := d.Info().FreeBytes, time.Now()
 	if err := e.Warmup(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 	warm := time.Since(began)
+	b.ReportMetric(float64(free-d.Info().FreeBytes)/(1<<20), "warmup-MiB")
 	done := make(chan error, 1)
 	go func() { done <- e.Run(b.Context()) }()
 	var took, host time.Duration

@@ -11,7 +11,7 @@ func pause(d time.Duration) {
 		return
 	}
 	left := syscall.NsecToTimespec(int64(d))
-	for syscall.Nanosleep(&left, &left) == syscall.EINTR { //nolint:errorlint // a bare errno, and compared every step
+	for syscall.Nanosleep(&left, &left) == syscall.EINTR {
 	}
 }
 

@@ -81,7 +81,7 @@ func (r *runner) await(k int64) error {
 			return nil
 		}
 		if passed < 0 {
-			return r.device.Sync()
+			return errors.Join(device.ErrLost, r.device.Sync())
 		}
 		now := time.Now()
 		if now.Before(pollUntil) {

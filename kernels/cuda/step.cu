@@ -71,7 +71,8 @@ __global__ void __launch_bounds__(THREADS)
   dependency_wait();
   src += __ldcg((const long long *)count) % slots * stride;
   int64_t step = (int64_t)gridDim.x * THREADS;
-  for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) dst[i] = __ldcv(src + i); // the host's: never from a cache
+  for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step)
+    dst[i] = __ldcv(src + i); // the host's: never from a cache
 }
 
 void cuda_pull(inferno_device *dev, const inferno_pull_args *a) {
@@ -79,10 +80,11 @@ void cuda_pull(inferno_device *dev, const inferno_pull_args *a) {
   const int64_t *count = dev->steps->count;
   bool wide = (uintptr_t)a->dst.data % 16 == 0 && (uintptr_t)a->src.data % 16 == 0 && n % 4 == 0 && stride % 4 == 0;
   if (wide) {
-    cuda_launch(dev, "pull", pull_kernel<int4>, blocks_for(n / 4), THREADS, 0, (int4 *)a->dst.data, (const int4 *)a->src.data, slots, stride / 4,
-                n / 4, count);
+    cuda_launch(dev, "pull", pull_kernel<int4>, blocks_for(n / 4), THREADS, 0, (int4 *)a->dst.data, (const int4 *)a->src.data, slots,
+                stride / 4, n / 4, count);
   } else {
-    cuda_launch(dev, "pull", pull_kernel<int>, blocks_for(n), THREADS, 0, (int *)a->dst.data, (const int *)a->src.data, slots, stride, n, count);
+    cuda_launch(dev, "pull", pull_kernel<int>, blocks_for(n), THREADS, 0, (int *)a->dst.data, (const int *)a->src.data, slots, stride, n,
+                count);
   }
 }
 
@@ -99,11 +101,12 @@ __global__ void __launch_bounds__(THREADS)
 
 void cuda_scatter(inferno_device *dev, const inferno_scatter_args *a) {
   int64_t n = length(a->index);
-  cuda_launch(dev, "scatter", scatter_kernel, blocks_for(n), THREADS, 0, (int32_t *)a->dst.data, length(a->dst), (const int32_t *)a->index.data,
-              (const int32_t *)a->values.data, n);
+  cuda_launch(dev, "scatter", scatter_kernel, blocks_for(n), THREADS, 0, (int32_t *)a->dst.data, length(a->dst),
+              (const int32_t *)a->index.data, (const int32_t *)a->values.data, n);
 }
 
-__global__ void __launch_bounds__(THREADS) feed_kernel(int32_t *tokens, const int32_t *from, int64_t n, const int32_t *ids, int64_t num_ids) {
+__global__ void __launch_bounds__(THREADS)
+    feed_kernel(int32_t *tokens, const int32_t *from, int64_t n, const int32_t *ids, int64_t num_ids) {
   allow_dependents();
   dependency_wait();
   int64_t step = (int64_t)gridDim.x * THREADS;
@@ -136,6 +139,7 @@ __global__ void __launch_bounds__(THREADS)
 
 void cuda_mark(inferno_device *dev, const inferno_mark_args *a) {
   bool any = a->values.data != NULL;
-  cuda_launch(dev, "mark", mark_kernel, 1, THREADS, 0, (const int32_t *)a->values.data, any ? a->out.cols : (int64_t)0, (int32_t *)a->out.data,
-              any ? a->out.rows : (int64_t)1, any ? a->out.stride : (int64_t)0, dev->steps->count, dev->steps->passed);
+  cuda_launch(dev, "mark", mark_kernel, 1, THREADS, 0, (const int32_t *)a->values.data, any ? a->out.cols : (int64_t)0,
+              (int32_t *)a->out.data, any ? a->out.rows : (int64_t)1, any ? a->out.stride : (int64_t)0, dev->steps->count,
+              dev->steps->passed);
 }

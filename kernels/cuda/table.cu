@@ -96,7 +96,8 @@ static cudaError_t open_parts(inferno_device *dev) {
   dev->blocks = (cuda_blocks *)calloc(1, sizeof *dev->blocks);
   if (!dev->blocks) return cudaErrorMemoryAllocation;
   pthread_mutex_init(&dev->blocks->mutex, NULL);
-  return staging_open(dev) && step_open(dev) && pack_open(dev) && sample_open(dev) && attention_open(dev) ? cudaSuccess : cudaErrorMemoryAllocation;
+  bool opened = staging_open(dev) && step_open(dev) && pack_open(dev) && sample_open(dev) && attention_open(dev);
+  return opened ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 static int32_t device_open(const inferno_open_args *args, inferno_device **out, char *reason, size_t reason_bytes) {
@@ -331,24 +332,41 @@ static int32_t device_pack(inferno_device *dev, const inferno_pack_args *args) {
 }
 
 static const inferno_table table = {
-    INFERNO_ABI_VERSION, sizeof(inferno_table),
-    device_open,         device_close,
-    device_info,         device_alloc,
-    device_free,         device_upload,
-    device_download,     device_fill,
-    cuda_pack_bytes,     device_pack,
-    capture_begin,       capture_end,
-    graph_free,          device_launch,
-    device_sync,         op_embed,
-    op_rms_norm,         op_matmul,
-    op_rope_table,       op_rope,
-    op_store_kv,         op_attention,
-    op_swiglu,           op_add,
-    op_gather_rows,      op_sample,
+    INFERNO_ABI_VERSION,
+    sizeof(inferno_table),
+    device_open,
+    device_close,
+    device_info,
+    device_alloc,
+    device_free,
+    device_upload,
+    device_download,
+    device_fill,
+    cuda_pack_bytes,
+    device_pack,
+    capture_begin,
+    capture_end,
+    graph_free,
+    device_launch,
+    device_sync,
+    op_embed,
+    op_rms_norm,
+    op_matmul,
+    op_rope_table,
+    op_rope,
+    op_store_kv,
+    op_attention,
+    op_swiglu,
+    op_add,
+    op_gather_rows,
+    op_sample,
     op_rope_store_kv,
-    device_alloc_host,   op_pull,
-    op_scatter,          op_feed,
-    op_mark,             device_passed,
+    device_alloc_host,
+    op_pull,
+    op_scatter,
+    op_feed,
+    op_mark,
+    device_passed,
     device_poll,
 };
 
