@@ -309,7 +309,9 @@ func (m *fakeModel) compute(b *model.Batch, kv *model.KV) {
 		for starts[seq+1] <= row {
 			seq++
 		}
-		if slots[row] < 0 { // padding
+		if slots[row] < 0 { // padding, of which attention sees the one key that is surely there
+			block := tables[seq*b.BlockTable.Stride]
+			must(lens[seq] == 1 && block >= 0 && int(block) < kv.K[0].Rows, "padding sees %d keys from block %d on", lens[seq], block)
 			clear(logits[r*b.Logits.Stride:][:3])
 			continue
 		}
