@@ -169,7 +169,7 @@ func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
 		b.Fatal(err)
 	}
 	warm := time.Since(began)
-	b.ReportMetric(float64(free-d.Info().FreeBytes)/(1<<20), "warmup-MiB")
+	free -= d.Info().FreeBytes
 	done := make(chan error, 1)
 	go func() { done <- e.Run(b.Context()) }()
 	var took, host time.Duration
@@ -202,6 +202,7 @@ func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
 	b.ReportMetric(float64(took.Microseconds())/float64(steps), "µs/step")
 	b.ReportMetric(float64(host.Microseconds())/float64(steps), "host-µs/step")
 	b.ReportMetric(warm.Seconds()*1e3, "warmup-ms")
+	b.ReportMetric(float64(free>>20), "warmup-MiB")
 	e.Close()
 	if err := <-done; err != nil {
 		b.Error(err)

@@ -74,6 +74,7 @@ type Engine struct {
 	maxTokens int  // most that it may be
 	maxBatch  int  // sequences that it always has room for, and a block's worth of tokens beside them
 	turn      turn
+	waker     *waker
 
 	born     time.Time // zero of the counters' times
 	counters counters
@@ -131,8 +132,8 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
 		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens, maxBatch: o.MaxBatch,
-		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context),
-		born:      time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
+		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context), waker: newWaker(o.MaxBatch),
+		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*sequence{}},
 	}
 	e.counters.blocksTotal = o.NumBlocks

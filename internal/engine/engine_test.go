@@ -871,3 +871,43 @@ func aLastTokenComesWithTheFinish(t *testing.T, newRig rigMaker) {
 		}
 	}
 }
+
+func TestWakerWakesAllAndNeverWaits(t *testing.T) {
+	streams := make([]*Stream, 8)
+	add := func(w *waker, n int) {
+		for i := range n {
+			streams[i] = &Stream{wake: make(chan struct{}, 1)}
+			w.add(streams[i])
+		}
+	}
+	woken := func(n int) {
+		t.Helper()
+		for i, s := range streams[:n] {
+			select {
+			case <-s.wake:
+			case <-t.Context().Done():
+				t.Errorf("stream %d of %d was not woken", i, n)
+			}
+		}
+	}
+	w := newWaker(8)
+	w.start()
+	for i := range 100 {
+		n := 1 + i%8
+		add(w, n)
+		w.flush()
+		woken(n)
+	}
+	w.stop()
+
+	w.ended = make(chan struct{}) // as if it was running and got no core
+	add(w, 8)
+	w.flush()
+	first := slices.Clone(streams)
+	add(w, 7)
+	w.flush()
+	woken(7)
+	if s := first[7]; len(s.wake) != 0 || len(w.lists) != 1 {
+		t.Errorf("the first list: %d of its streams woken, %d lists wait", len(s.wake), len(w.lists))
+	}
+}

@@ -57,6 +57,8 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 	defer runtime.UnlockOSThread()
 	sharpenPauses()
 	e.turn.hostFrom = time.Now()
+	e.waker.start()
+	defer e.waker.stop()
 	release := context.AfterFunc(ctx, func() { e.setState(closing) })
 	defer release()
 	defer func() {
@@ -263,8 +265,10 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.turn.ended = append(e.turn.ended, seq)
 		case item.row >= 0:
 			seq.stream.publish()
+			e.waker.add(seq.stream)
 		}
 	}
+	e.waker.flush()
 }
 
 // finishStep publishes what the step was.
