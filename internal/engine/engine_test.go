@@ -900,6 +900,7 @@ func TestWakerWakesAllAndNeverWaits(t *testing.T) {
 	}
 	w.stop()
 
+	w = newWaker(8)
 	w.ended = make(chan struct{}) // as if it was running and got no core
 	add(w, 8)
 	w.flush()
