@@ -16,7 +16,7 @@ const (
 	pollPause   = 5 * time.Microsecond
 	pollShare   = 16 // of the time that a step has taken, between two looks at it
 	minPause    = 20 * time.Microsecond
-	maxPause    = 200 * time.Microsecond
+	maxPause    = 100 * time.Microsecond
 	askInterval = 20 * time.Millisecond // between questions to the driver, which knows of a failure that the device cannot tell
 	smoothing   = 8                     // steps over which their length is smoothed
 )
