@@ -58,7 +58,7 @@ static cudaError_t open_parts(inferno_device *dev) {
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!staging_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  if (!staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
   cudaMemGetInfo(&after, &total);
   dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
   return cudaSuccess;
@@ -105,6 +105,7 @@ static void device_close(inferno_device *dev) {
   pack_close(dev);
   staging_close(dev);
   profile_close(dev);
+  step_close(dev);
   if (dev->blocks) {
     for (cuda_block *b = dev->blocks->first, *next; b; b = next) {
       next = b->next;
@@ -123,6 +124,7 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   inferno_info i = {};
   i.size = sizeof i;
   i.capture = !dev->profiles;
+  i.overlap = 1;
   i.exact = 1;
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
@@ -245,6 +247,22 @@ static int32_t device_sync(inferno_device *dev, char *reason, size_t reason_byte
   return refuse(dev->status, reason, reason_bytes, dev->reason);
 }
 
+static int32_t device_alloc_mapped(inferno_device *dev, int64_t bytes, void **data) {
+  if (bytes < 0) return INFERNO_BAD_ARGUMENT;
+  cuda_use(dev);
+  return step_alloc_mapped(dev, bytes, data);
+}
+
+static int64_t device_passed(inferno_device *dev) { return dev->status ? -1 : step_passed(dev); }
+
+static int32_t device_poll(inferno_device *dev) {
+  if (refused_in_capture(dev, "poll inside a capture")) return dev->status;
+  cuda_use(dev);
+  cudaError_t error = cudaStreamQuery(dev->stream);
+  if (error && error != cudaErrorNotReady) cuda_fail(dev, error, "a step");
+  return dev->status;
+}
+
 // The table ---------------------------------------------------------------------------------------------------------------------------
 
 // An op on the device's card, unless the device has failed.
@@ -274,6 +292,10 @@ ENTRY(add)
 ENTRY(gather_rows)
 ENTRY(sample)
 ENTRY(rope_store_kv)
+ENTRY(pull)
+ENTRY(scatter)
+ENTRY(feed)
+ENTRY(mark)
 
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
@@ -338,6 +360,13 @@ static const inferno_table table = {
     device_free_host,
     device_random,
     profile_take,
+    device_alloc_mapped,
+    op_pull,
+    op_scatter,
+    op_feed,
+    op_mark,
+    device_passed,
+    device_poll,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }
