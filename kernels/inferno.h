@@ -55,6 +55,7 @@ enum {
                          // weights (CPU), or to BF16 (CUDA)
   INFERNO_NO_AVX512 = 2, // CPU: leave AVX-512 unused, so that one machine can test the other kernels
   INFERNO_NO_AVX2 = 4,   // CPU: leave AVX2 unused too
+  INFERNO_PROFILE = 8,   // CUDA: each op runs and is timed by itself, for `profile`; nothing can be captured
 };
 
 typedef struct inferno_device inferno_device;
@@ -249,6 +250,52 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_rope_store_kv_args;
 
+// Optional: rms_norm of x into normed, then matmul of normed. NULL where the device has none; bit-equal to its composition, as the two
+// below are. `normed` is scratch: contents undefined afterwards.
+typedef struct {
+  uint32_t size;
+  float eps;
+  inferno_tensor x;      // [n, d]
+  inferno_tensor norm;   // F32 [d]
+  inferno_tensor normed; // [n, d], not x
+  int32_t count;
+  int32_t reserved;
+  inferno_product product[INFERNO_MAX_PRODUCTS]; // as of matmul; no out is x
+} inferno_norm_matmul_args;
+
+// Optional: out = swiglu(rms_norm(x) · gateᵀ + gate_bias, rms_norm(x) · upᵀ + up_bias), both products rounded to out's type before swiglu.
+typedef struct {
+  uint32_t size;
+  float eps;
+  inferno_tensor x, norm, normed;
+  inferno_weight gate, up;           // [f, d]
+  inferno_tensor gate_bias, up_bias; // F32 [f]; data NULL: none
+  inferno_tensor out;                // [n, f]
+  inferno_tensor scratch;            // [n, f]; contents undefined afterwards
+} inferno_norm_gate_up_args;
+
+// Optional: q, k and v as products of rms_norm(x), then rope_store_kv of them.
+typedef struct {
+  uint32_t size;
+  float eps;
+  inferno_tensor x, norm, normed;
+  inferno_product q, k, v; // accumulate 0; out [n, h·k], [n, g·k], [n, g·k]; the outs of k and v are scratch: contents undefined afterwards
+  int32_t heads, kv_heads, head_dim, block_size;
+  inferno_tensor table;            // F32 [n, k]
+  inferno_tensor slots;            // I32 [n]
+  inferno_tensor k_cache, v_cache; // [B, g·p·k]
+} inferno_norm_qkv_args;
+
+// The calls of an op with one shape.
+typedef struct {
+  char op[24];    // as the table calls it
+  char shape[40]; // of what differs beside the rows, for a person; may be empty
+  int64_t rows;   // n of each call
+  int64_t count;  // calls
+  int64_t bytes;  // that must be read or written, of all calls; 0 where it is not told
+  double seconds; // of all calls, each by itself: more than they take in a step, where one starts while the other ends
+} inferno_profile_row;
+
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -285,6 +332,9 @@ typedef struct {
 
   // Optional fused ops; NULL allowed.
   void (*rope_store_kv)(inferno_device *dev, const inferno_rope_store_kv_args *args);
+  void (*norm_matmul)(inferno_device *dev, const inferno_norm_matmul_args *args);
+  void (*norm_gate_up)(inferno_device *dev, const inferno_norm_gate_up_args *args);
+  void (*norm_qkv)(inferno_device *dev, const inferno_norm_qkv_args *args);
 
   // Optional: host memory that pack reads fastest. A block serves one pack at a time. NULL: any memory is as good.
   int32_t (*alloc_host)(inferno_device *dev, int64_t bytes, void **data);
@@ -294,6 +344,10 @@ typedef struct {
   // rounded to the weight's type, where s is the upper half, as a signed number, of splitmix64's output for state
   // seed + (i·cols + j + 1)·0x9e3779b97f4a7c15. Complete on return. NULL: the caller makes the rows and packs them.
   int32_t (*random)(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
+
+  // Optional: copies at most `capacity` rows of what a device opened with INFERNO_PROFILE has timed since it was last asked, and returns
+  // how many.
+  int32_t (*profile)(inferno_device *dev, inferno_profile_row *rows, int32_t capacity);
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -12,6 +12,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrUnavailable means that the device asked for cannot be had here: no library, driver or card. The wrapping error says which.
@@ -81,6 +82,15 @@ type Device interface {
 	Add(out, a, b Tensor)
 	GatherRows(out, x, rows Tensor)
 	Sample(a SampleArgs)
+
+	// The ops between a layer's residual streams, fused where the device has it; each leaves the bits of its composition.
+
+	// NormMatMul is RMSNorm, then MatMul of what it gives.
+	NormMatMul(a Norm, products []Product)
+	// NormGateUp is RMSNorm, MatMul of gate and up, and SwiGLU of the two.
+	NormGateUp(a NormGateUpArgs)
+	// NormQKV is RMSNorm, MatMul of q, k and v, and RopeStoreKV of the three.
+	NormQKV(a NormQKVArgs)
 }
 
 // PackAlignment is where PackRows may begin: at a multiple of so many rows.
@@ -92,6 +102,22 @@ func RandomElement(seed uint64, i int64, scale float32) float32 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return float32(int32((z^z>>31)>>32)) * 0x1p-31 * scale
+}
+
+// Profiler is a Device that may have been opened to time each op by itself.
+type Profiler interface {
+	// Profile returns what was timed since it was last called; nothing where the device was not opened for it. Like Sync, for the goroutine
+	// that drives the device.
+	Profile() []ProfileRow
+}
+
+// ProfileRow is the calls of an op with one shape.
+type ProfileRow struct {
+	Op, Shape string
+	Rows      int // n of each call
+	Count     int
+	Bytes     int64         // that must be read or written, of all calls; 0 where it is not told
+	Took      time.Duration // all calls, each by itself
 }
 
 // Graph is a captured sequence of ops. Close frees it.
@@ -192,6 +218,39 @@ type StoreKVArgs struct {
 	Slots          Tensor // I32 [n]
 	KCache, VCache Tensor // F32, F16 or BF16 [B, g·p·k], a block holding [g, p, k]
 	Shape          KVShape
+}
+
+// Norm is an RMSNorm in front of products. Normed is scratch: its contents are undefined afterwards.
+type Norm struct {
+	X      Tensor // [n, d]
+	W      Tensor // F32 [d]
+	Normed Tensor // [n, d], not X
+	Eps    float32
+}
+
+// NormGateUpArgs computes Out = SwiGLU(Gate·x + GateBias, Up·x + UpBias) for each normed row x.
+type NormGateUpArgs struct {
+	Norm             Norm
+	Gate, Up         Weight // [f, d]
+	GateBias, UpBias Tensor // F32 [f]; Data 0: none
+	Out              Tensor // [n, f]
+	Scratch          Tensor // [n, f]; contents undefined afterwards
+}
+
+// NormQKVArgs leaves rotated queries in Q.Out, and writes rotated keys and values to their slots.
+type NormQKVArgs struct {
+	Norm           Norm
+	Q, K, V        Product // of [h·k, d], [g·k, d], [g·k, d]; none accumulates; the contents of K.Out and V.Out are undefined afterwards
+	Table          Tensor  // F32 [n, k]
+	Heads          int     // h
+	Slots          Tensor  // I32 [n]
+	KCache, VCache Tensor  // [B, g·p·k]
+	Shape          KVShape
+}
+
+// Store is how the keys and values reach the cache.
+func (a *NormQKVArgs) Store() StoreKVArgs {
+	return StoreKVArgs{Key: a.K.Out, Value: a.V.Out, Slots: a.Slots, KCache: a.KCache, VCache: a.VCache, Shape: a.Shape}
 }
 
 // AttentionArgs is causal attention of a ragged batch over paged keys and values. Rows QueryStart[i] up to QueryStart[i+1] belong to

@@ -2,8 +2,8 @@
 //
 // All work runs on one stream in the order of its calls. Every kernel is launched with programmatic dependent launch (PDL): it may start
 // while the one before still runs, so that each kernel, in every block, calls dependency_wait() before it touches anything that another
-// kernel writes or reads, and allow_dependents() as early as it can. Packed weights never change while a step runs: they alone may be
-// read before the wait.
+// kernel writes or reads, and allow_dependents() as early as it can. Before the wait it may read what kernels never write: packed weights,
+// and what only uploads write (norms, biases, frequencies, positions, slots). An upload has ended before any kernel after it starts.
 #ifndef INFERNO_CUDA_DEVICE_CUH
 #define INFERNO_CUDA_DEVICE_CUH
 
@@ -18,11 +18,13 @@ struct pack_lanes;         // streams and buffers of the loads: pack.cu
 struct cuda_blocks;        // all that alloc gave: table.cu
 struct attention_partials; // results of rows that several blocks share: attention_decode.cu
 struct sample_space;       // what the blocks of a row of logits share: sample.cu
+struct op_profile;         // times of ops: profile.cu
 
 struct inferno_device {
   int ordinal;
   bool exact;     // every weight is kept in float32, and activations are float32
   bool pdl;       // the card has programmatic dependent launch
+  bool profiles;  // each op is timed by itself
   bool capturing; // between capture_begin and capture_end
   int binary;     // version of the machine code that runs here: 90
   cudaDeviceProp properties;
@@ -38,12 +40,13 @@ struct inferno_device {
   cuda_blocks *blocks;
   attention_partials *partials;
   sample_space *sampling;
+  op_profile *profile;   // NULL unless `profiles`
   inferno_graph *graphs; // all that live
 };
 
 // Makes the device's card the calling thread's.
 void cuda_use(inferno_device *dev);
-// The first failure sticks; `what` was being done.
+// failure.cu. The first failure sticks; `what` was being done.
 void cuda_fail(inferno_device *dev, int32_t status, const char *what);
 void cuda_fail(inferno_device *dev, cudaError_t error, const char *what);
 int32_t cuda_status(cudaError_t error);

@@ -44,6 +44,10 @@ static inline int32_t call_sync(const inferno_table *t, inferno_device *dev, cha
   return t->sync(dev, reason, reason_bytes);
 }
 
+static inline int32_t call_profile(const inferno_table *t, inferno_device *dev, inferno_profile_row *rows, int32_t capacity) {
+  return t->profile ? t->profile(dev, rows, capacity) : 0;
+}
+
 // args is the op's inferno_*_args, laid out by Go.
 #define CALL_OP(op) \
   static inline void call_##op(const inferno_table *t, inferno_device *dev, const void *args) { t->op(dev, args); }
@@ -60,5 +64,8 @@ CALL_OP(add)
 CALL_OP(gather_rows)
 CALL_OP(sample)
 CALL_OP(rope_store_kv)
+CALL_OP(norm_matmul)
+CALL_OP(norm_gate_up)
+CALL_OP(norm_qkv)
 
 #endif // INFERNO_TRAMPOLINE_H
