@@ -4,7 +4,7 @@
 //   - The table and every argument struct grow at their end only; `size` is sizeof the struct as the caller knows it, and any change
 //     bumps INFERNO_ABI_VERSION. Plain fixed-width data, no C++ types, nothing throws, prints or exits.
 //   - One thread drives a device: the one that opened it, or one that took it over with nothing pending. open, info, alloc, free,
-//     pack_bytes and pack may also be called from other threads (loads run beside a step).
+//     pack_bytes, pack, alloc_host, free_host and random may also be called from other threads (loads run beside a step).
 //   - Ops enqueue and return nothing. The first failure sticks; sync reports it from then on. The caller has checked shapes and types.
 //   - Work runs in the order of its calls. `launch(dev, NULL)` starts what is pending, sync starts and waits for it.
 //   - Between capture_begin and capture_end nothing is uploaded, downloaded, allocated or synchronised; ops are recorded, not run.
@@ -95,15 +95,25 @@ typedef struct {
   int32_t exact;       // 1: quantised weights multiply activations as they are; 0: rounded to 8 bits
   int32_t activations; // type that a model computes in, and
   int32_t cache;       // that it caches keys and values in, unless all of its weights are F32: then both are F32
+  int32_t driver;      // CUDA version that the driver knows, 1000·major + 10·minor; 0 on the CPU
+  int32_t runtime;     // CUDA version that the library was built with
+  int64_t own_bytes;   // of that memory, what open took for the ops' own scratch
 } inferno_info;
 
-// Copies all rows of a weight from host memory, rows as the file holds them, into w's packed form.
+// Where a pack may begin: at a multiple of so many rows.
+enum { INFERNO_PACK_ROWS = 64 };
+
+// Copies `rows` rows of a weight, from first_row on, from host memory, rows as the file holds them, into w's packed form. Rows are packed
+// in any order and by several threads at once; the last ones come with what w is filled up with.
 typedef struct {
   uint32_t size;
   uint32_t reserved;
   inferno_weight w;
-  const void *src;           // host: all source rows, contiguous, in w.dtype
-  const int32_t *source_row; // host: [w.rows] which source row becomes row i; NULL: row i itself
+  const void *src;           // host: source_rows rows, contiguous, in w.dtype
+  const int32_t *source_row; // host: [rows] which source row becomes row first_row + i; NULL: row i
+  int64_t first_row;         // a multiple of INFERNO_PACK_ROWS
+  int64_t rows;              // a multiple of INFERNO_PACK_ROWS, or all up to w.rows
+  int64_t source_rows;
 } inferno_pack_args;
 
 // out[n,d] = table[ids[n], :]; an id outside the table yields zeros.
@@ -314,6 +324,15 @@ typedef struct {
   void (*norm_matmul)(inferno_device *dev, const inferno_norm_matmul_args *args);
   void (*norm_gate_up)(inferno_device *dev, const inferno_norm_gate_up_args *args);
   void (*norm_qkv)(inferno_device *dev, const inferno_norm_qkv_args *args);
+
+  // Optional: host memory that pack reads fastest. A block serves one pack at a time. NULL: any memory is as good.
+  int32_t (*alloc_host)(inferno_device *dev, int64_t bytes, void **data);
+  void (*free_host)(inferno_device *dev, void *data);
+
+  // Optional: fills a packed F32, F16 or BF16 weight, for measurements without a checkpoint: element (i, j) is s·2⁻³¹·scale in float32,
+  // rounded to the weight's type, where s is the upper half, as a signed number, of splitmix64's output for state
+  // seed + (i·cols + j + 1)·0x9e3779b97f4a7c15. Complete on return. NULL: the caller makes the rows and packs them.
+  int32_t (*random)(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/term"
 
 	"github.com/inferno-serve/inferno/internal/backend"
 	"github.com/inferno-serve/inferno/internal/config"
@@ -29,10 +32,28 @@ const (
 	exitDevice = 3 // a device failed for good: restart the process
 )
 
-func main() { os.Exit(run()) }
+// architectures are the models that can be served.
+var architectures = map[string]model.Builder{"llama": llama.New}
 
-func run() int {
-	c, err := config.Load(os.Args[1:], version, os.Stdout)
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is `inferno-server [serve] FLAGS` or one of the other commands.
+func run(args []string) int {
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch command {
+	case "doctor":
+		return doctor(args[1:])
+	case "serve":
+		return serve(args[1:])
+	}
+	return serve(args)
+}
+
+func serve(args []string) int {
+	c, err := config.Load(args, version, os.Stdout)
 	if errors.Is(err, config.ErrExit) {
 		return 0
 	}
@@ -63,9 +84,10 @@ func run() int {
 		Version:       version,
 		Log:           log,
 		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
-		Architectures: map[string]model.Builder{"llama": llama.New},
+		Architectures: architectures,
 		Registry:      static.New(),
 		Cut:           cut,
+		Terminal:      terminal(),
 	})
 	switch {
 	case err == nil:
@@ -76,6 +98,14 @@ func run() int {
 		return report(exitDevice, err)
 	}
 	return report(exitFailed, err)
+}
+
+// terminal is stderr where a person watches it.
+func terminal() io.Writer {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		return os.Stderr
+	}
+	return nil
 }
 
 func report(code int, err error) int {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -44,6 +45,7 @@ type Options struct {
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
 	Cut           <-chan struct{} // closed to cut a drain short; nil: never
+	Terminal      io.Writer       // where a person watches a load; nil: nowhere
 }
 
 // backend is one running server.
@@ -176,8 +178,8 @@ func (b *backend) load(ctx, life context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
-	for _, r := range b.replicas {
-		if err := r.start(ctx, b); err != nil {
+	for i, r := range b.replicas {
+		if err := r.start(ctx, b, len(b.replicas)-1-i); err != nil {
 			r.fail(err)
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/health"
@@ -66,6 +67,7 @@ type replica struct {
 
 	// Set by start, and not changed before close.
 	device     device.Device
+	untrack    func() // takes back what track counted
 	pool       *memory.Pool
 	engine     *engine.Engine
 	engineDone chan struct{}      // closed when the engine's Run has returned
@@ -83,25 +85,24 @@ func newReplica(name, path string) *replica {
 	return r
 }
 
-// start opens, loads, warms up and probes. What it took is given back by close, also when it failed half-way.
-func (r *replica) start(ctx context.Context, b *backend) error {
+// start opens, loads, warms up and probes, with so many models to come after it. What it took is given back by close, also when it failed
+// half-way.
+func (r *replica) start(ctx context.Context, b *backend, later int) error {
 	began := time.Now()
 	c := b.o.Config
-	checkpoint, err := model.Open(r.path)
+	checkpoint, tokens, err := r.open(b)
 	if err != nil {
 		return err
 	}
 	defer checkpoint.Close()
-	tokens, err := openTokenizer(r.path, checkpoint)
-	if err != nil {
-		return err
-	}
-	if r.device, err = b.o.OpenDevice(); err != nil {
+	if err := r.track(b); err != nil {
 		return err
 	}
 	loader := &model.Loader{Architectures: b.o.Architectures}
-	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: b.progress(r.name)}
-	plan, err := newPlan(ctx, loader, checkpoint, options, c)
+	progress := b.progress(r.name)
+	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: progress.update}
+	room := room{info: r.device.Info(), taken: b.tracker.Snapshot().Total.Current, later: later}
+	plan, err := newPlan(ctx, loader, checkpoint, options, c, room)
 	if err != nil {
 		return err
 	}
@@ -110,6 +111,7 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	}
 	options.Allocator, options.Limits = r.pool, plan.limits
 	loaded, err := loader.Load(ctx, checkpoint, options)
+	progress.end()
 	if err != nil {
 		return err
 	}
@@ -136,7 +138,47 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	}
 	b.log.Info("model ready", "model", r.name, "revision", checkpoint.Revision(), "device", deviceName(r.device.Info()),
 		"kv_blocks", plan.blocks, "context", r.engine.Context(), "loaded", read, "took", time.Since(began))
+	if room.info.Kind != "cpu" {
+		free := r.device.Info().FreeBytes
+		b.log.Info("card memory", "model", r.name, "reserved", config.Bytes(plan.bytes).Short(),
+			"beside", config.Bytes(room.info.FreeBytes-free-plan.bytes).Short(), "free", config.Bytes(free).Short())
+	}
 	return nil
+}
+
+// open opens the device and, meanwhile, the checkpoint and its tokenizer. The caller closes the checkpoint.
+func (r *replica) open(b *backend) (checkpoint *model.Checkpoint, tokens *tokenizer.Tokenizer, err error) {
+	opened := make(chan error, 1)
+	go func() {
+		var err error
+		r.device, err = b.o.OpenDevice()
+		opened <- err
+	}()
+	checkpoint, tokens, err = openModel(r.path, b.o.Config.Format)
+	if failed := <-opened; failed != nil {
+		if err == nil {
+			_ = checkpoint.Close() // it was only read
+		}
+		return nil, nil, failed
+	}
+	return checkpoint, tokens, err
+}
+
+// openModel opens a checkpoint and its tokenizer. The tokenizer is nil where there is none: such a model serves token ids only.
+func openModel(path, format string) (*model.Checkpoint, *tokenizer.Tokenizer, error) {
+	if format == "random" {
+		c, err := model.OpenRandom(path)
+		return c, nil, err
+	}
+	c, err := model.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	tokens, err := openTokenizer(path, c)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	return c, tokens, nil
 }
 
 // run starts the engine's loop, and the probes that keep an idle engine honest.
@@ -291,6 +333,9 @@ func (r *replica) close() {
 	if r.device != nil {
 		_ = r.device.Close() // there is nobody left to tell
 	}
+	if r.untrack != nil {
+		r.untrack()
+	}
 }
 
 // openTokenizer returns nil where the model has none: it serves token ids only.
@@ -345,24 +390,20 @@ func deviceName(i device.Info) string {
 	return fmt.Sprintf("%s: %s (%s)", i.Kind, i.Name, i.Features)
 }
 
-func (b *backend) newPool(owner string, d device.Device, bytes int64) (*memory.Pool, error) {
+// track counts what the device took for itself; the count of all memory is made with the first device.
+func (r *replica) track(b *backend) error {
+	info := r.device.Info()
 	if b.tracker == nil {
-		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: d.Info().TotalBytes, Bus: b.bus, AlertAt: 0.95})
+		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: info.TotalBytes, Bus: b.bus, AlertAt: 0.95})
 		telemetry.NewMemory(b.metrics, b.tracker)
 	}
-	return memory.NewPool(memory.PoolOptions{Source: d, Tracker: b.tracker, Owner: owner, Limit: bytes})
+	if err := b.tracker.Reserve(r.name, memory.Workspace, info.OwnBytes); err != nil {
+		return err
+	}
+	r.untrack = func() { b.tracker.Release(r.name, memory.Workspace, info.OwnBytes) }
+	return nil
 }
 
-// progress logs each tenth of a load.
-func (b *backend) progress(name string) func(loaded, total int64) {
-	tenth := int64(0)
-	var mu sync.Mutex
-	return func(loaded, total int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := loaded * 10 / max(total, 1); now > tenth {
-			tenth = now
-			b.log.Debug("loading", "model", name, "bytes", loaded, "of", total)
-		}
-	}
+func (b *backend) newPool(owner string, d device.Device, bytes int64) (*memory.Pool, error) {
+	return memory.NewPool(memory.PoolOptions{Source: d, Tracker: b.tracker, Owner: owner, Limit: bytes})
 }

@@ -14,6 +14,7 @@ import (
 // companions are variables of the project's own scripts and tests, which may be set where a server is started.
 var companions = []string{
 	"INFERNO_SMOLLM2", "INFERNO_FIXTURES", "INFERNO_CACHE", "INFERNO_CUDA", "INFERNO_CUDA_LIBRARY", "INFERNO_SERVER_PID",
+	"INFERNO_LOAD_FOLDER",
 }
 
 // What Kubernetes puts into a pod beside a Service whose name begins with inferno. A name that ends in PORT alone could be a misspelt

@@ -1,6 +1,6 @@
 // Package device is what a model may ask of a chip: memory, packed weights, a dozen ops, captured graphs. It knows no implementation.
-// One goroutine, locked to its thread, drives a Device (the engine's loop, or a test); Alloc, Free, PackBytes and Pack may also be
-// called from others, so that a load runs beside a step.
+// One goroutine, locked to its thread, drives a Device (the engine's loop, or a test); Alloc, Free, PackBytes, Pack,
+// PackRows, AllocHost, FreeHost and Random may also be called from others, so that a load runs beside a step.
 //
 // Ops enqueue and return nothing: the first failure sticks, and Sync reports it. A wrong shape or type is a bug of the caller and
 // panics in the Check functions, before native code sees it.
@@ -47,6 +47,16 @@ type Device interface {
 	// Pack copies w.Rows rows from src (host memory, rows as a file holds them, in w.DType) into w's packed form. sourceRow[i] names
 	// the source row that becomes row i; nil means row i itself. Complete on return.
 	Pack(w Weight, src []byte, sourceRow []int32) error
+	// PackRows is Pack of rows [first, first + n) alone: src holds whole rows, and sourceRow[i] names the one that becomes row first + i.
+	// first is a multiple of PackAlignment, and so is n, unless they are the last rows. Several goroutines may pack rows of one weight.
+	PackRows(w Weight, first, n int, src []byte, sourceRow []int32) error
+	// AllocHost returns host memory, contents undefined, that packing reads fastest; one goroutine at a time packs from it. The error
+	// wraps ErrOutOfMemory. FreeHost gives the whole of it back.
+	AllocHost(bytes int) ([]byte, error)
+	FreeHost(b []byte)
+	// Random fills a packed F32, F16 or BF16 weight with reproducible numbers, uniform in ±scale: RandomElement's. Complete on return.
+	// errors.ErrUnsupported: the caller makes and packs them.
+	Random(w Weight, seed uint64, scale float32) error
 
 	// Capture records the ops that record enqueues instead of running them. Nothing may upload, download, allocate or sync inside.
 	Capture(record func()) (Graph, error)
@@ -82,6 +92,17 @@ type Device interface {
 	NormQKV(a NormQKVArgs)
 }
 
+// PackAlignment is where PackRows may begin: at a multiple of so many rows.
+const PackAlignment = 64
+
+// RandomElement is element i, counted row by row, of what Random makes, before it is rounded to the weight's type.
+func RandomElement(seed uint64, i int64, scale float32) float32 {
+	z := seed + uint64(i+1)*0x9e3779b97f4a7c15 // splitmix64
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return float32(int32((z^z>>31)>>32)) * 0x1p-31 * scale
+}
+
 // Graph is a captured sequence of ops. Close frees it.
 type Graph interface{ Close() }
 
@@ -91,12 +112,17 @@ type Info struct {
 	Name     string // "AMD EPYC 9654", "NVIDIA H200"
 	Features string // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90"
 	Threads  int    // CPU worker threads; 0 elsewhere
+	Library  string // path of the library, and
+	Table    int    // the version of its table; "" and 0 for what is compiled in
+	Driver   string // CUDA versions of the driver, and
+	Runtime  string // that the library was built with: "13.0"; "" on the CPU
 	Unified  bool   // device memory is host memory
 	Exact    bool   // quantised weights multiply activations as they are, not rounded to 8 bits
 	// Types that a model's activations and cached keys and values have, unless all of its weights are F32: then both are F32.
 	Activations, Cache DType
 	TotalBytes         int64 // of the memory that Alloc draws from
 	FreeBytes          int64
+	OwnBytes           int64 // of that memory, what opening took for the ops' own scratch
 }
 
 // Tensor is a dense matrix in device memory, or a vector. Element (i, j) is at Data + (i·Stride + j)·DType.Size().

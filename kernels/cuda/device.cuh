@@ -28,6 +28,8 @@ struct inferno_device {
   cudaDeviceProp properties;
   cudaStream_t stream;
 
+  int64_t own_bytes; // of the card's memory, taken by open for the parts below
+
   int32_t status; // the first failure; sticks
   char reason[192];
 
@@ -77,6 +79,9 @@ bool pack_open(inferno_device *dev);
 void pack_close(inferno_device *dev);
 int64_t cuda_pack_bytes(inferno_device *dev, int32_t dtype, int64_t rows, int64_t cols);
 int32_t cuda_pack(inferno_device *dev, const inferno_pack_args *args);
+int32_t cuda_alloc_host(inferno_device *dev, int64_t bytes, void **data);
+void cuda_free_host(inferno_device *dev, void *data);
+int32_t cuda_random(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
 
 // attention_decode.cu
 bool attention_open(inferno_device *dev);

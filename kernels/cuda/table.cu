@@ -96,7 +96,12 @@ static cudaError_t open_parts(inferno_device *dev) {
   dev->blocks = (cuda_blocks *)calloc(1, sizeof *dev->blocks);
   if (!dev->blocks) return cudaErrorMemoryAllocation;
   pthread_mutex_init(&dev->blocks->mutex, NULL);
-  return staging_open(dev) && pack_open(dev) && sample_open(dev) && attention_open(dev) ? cudaSuccess : cudaErrorMemoryAllocation;
+  size_t before = 0, after = 0, total = 0;
+  cudaMemGetInfo(&before, &total);
+  if (!staging_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  cudaMemGetInfo(&after, &total);
+  dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
+  return cudaSuccess;
 }
 
 static int32_t device_open(const inferno_open_args *args, inferno_device **out, char *reason, size_t reason_bytes) {
@@ -160,6 +165,9 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
   if (cudaMemGetInfo(&available, &total) == cudaSuccess) i.total_bytes = (int64_t)total, i.free_bytes = (int64_t)available;
+  i.own_bytes = dev->own_bytes;
+  cudaDriverGetVersion(&i.driver);
+  cudaRuntimeGetVersion(&i.runtime);
   snprintf(i.name, sizeof i.name, "%.95s", dev->properties.name);
   snprintf(i.features, sizeof i.features, "sm_%d", dev->binary);
   memcpy(info, &i, info->size < sizeof i ? info->size : sizeof i);
@@ -309,6 +317,21 @@ static int32_t device_pack(inferno_device *dev, const inferno_pack_args *args) {
   return cuda_pack(dev, args);
 }
 
+static int32_t device_alloc_host(inferno_device *dev, int64_t bytes, void **data) {
+  cuda_use(dev);
+  return cuda_alloc_host(dev, bytes, data);
+}
+
+static void device_free_host(inferno_device *dev, void *data) {
+  cuda_use(dev);
+  cuda_free_host(dev, data);
+}
+
+static int32_t device_random(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale) {
+  cuda_use(dev);
+  return cuda_random(dev, w, seed, scale);
+}
+
 static const inferno_table table = {
     INFERNO_ABI_VERSION, sizeof(inferno_table),
     device_open,         device_close,
@@ -324,7 +347,10 @@ static const inferno_table table = {
     op_store_kv,         op_attention,
     op_swiglu,           op_add,
     op_gather_rows,      op_sample,
-    op_rope_store_kv,
+    op_rope_store_kv,    NULL,
+    NULL,                NULL,
+    device_alloc_host,   device_free_host,
+    device_random,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

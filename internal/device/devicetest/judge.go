@@ -58,6 +58,8 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	})
 	r := &rig{T: t, dev: dev, o: o.withDefaults(), info: dev.Info()}
 	r.run("memory", judgeMemory)
+	r.run("pack", judgePack)
+	r.run("random", judgeRandom)
 	r.run("embed", judgeEmbed)
 	r.run("rms_norm", judgeRMSNorm)
 	r.run("matmul", judgeMatMul)

@@ -52,7 +52,12 @@ func openCUDA(o CUDAOptions) (*native, error) {
 	if o.Exact {
 		args.flags |= C.INFERNO_EXACT
 	}
-	return open(table, "cuda", args)
+	d, err := open(table, "cuda", args)
+	if err != nil {
+		return nil, err
+	}
+	d.library = path
+	return d, nil
 }
 
 // findLibrary returns the first path that exists, explicit's alone if that is given.
