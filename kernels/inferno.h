@@ -7,6 +7,9 @@
 //     pack_bytes, pack, alloc_host, free_host and random may also be called from other threads (loads run beside a step).
 //   - Ops enqueue and return nothing. The first failure sticks; sync reports it from then on. The caller has checked shapes and types.
 //   - Work runs in the order of its calls. `launch(dev, NULL)` starts what is pending, sync starts and waits for it.
+//   - Steps are numbered by their marks: step k is what is enqueued between the marks k − 1 and k, counted from 0. Where `overlap` is set a
+//     caller prepares step k + 1 while k runs; host memory that both sides use has as many slots as steps may be under way, and step k
+//     uses slot k mod slots, also where its ops are a graph's.
 //   - Between capture_begin and capture_end nothing is uploaded, downloaded, allocated or synchronised; ops are recorded, not run.
 //     A graph reads lengths, ids and block tables from the device memory that its tensors name, at the time of its launch.
 //   - A row's result does not depend on the other rows of the batch, on how many there are, or on timing: the order of every sum
@@ -55,6 +58,7 @@ enum {
                          // weights (CPU), or to BF16 (CUDA)
   INFERNO_NO_AVX512 = 2, // CPU: leave AVX-512 unused, so that one machine can test the other kernels
   INFERNO_NO_AVX2 = 4,   // CPU: leave AVX2 unused too
+  INFERNO_PROFILE = 8,   // CUDA: each op runs and is timed by itself, for `profile`; nothing can be captured
 };
 
 typedef struct inferno_device inferno_device;
@@ -98,6 +102,7 @@ typedef struct {
   int32_t driver;      // CUDA version that the driver knows, 1000·major + 10·minor; 0 on the CPU
   int32_t runtime;     // CUDA version that the library was built with
   int64_t own_bytes;   // of that memory, what open took for the ops' own scratch
+  int32_t overlap;     // 1: launch returns while the work runs
 } inferno_info;
 
 // Where a pack may begin: at a multiple of so many rows.
@@ -285,6 +290,47 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_norm_qkv_args;
 
+// The calls of an op with one shape.
+typedef struct {
+  char op[24];    // as the table calls it
+  char shape[40]; // of what differs beside the rows, for a person; may be empty
+  int64_t rows;   // n of each call
+  int64_t count;  // calls
+  int64_t bytes;  // that must be read or written, of all calls; 0 where it is not told
+  double seconds; // of all calls, each by itself: more than they take in a step, where one starts while the other ends
+} inferno_profile_row;
+// dst[w] = src[k mod slots, :] in step k.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor dst; // I32 [w]
+  inferno_tensor src; // I32 [slots, w] of alloc_mapped
+} inferno_pull_args;
+
+// dst[index[i]] = values[i]; an index outside dst is skipped, and none comes twice.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor dst;           // I32 [any], contiguous
+  inferno_tensor index, values; // I32 [n]
+} inferno_scatter_args;
+
+// tokens[i] = ids[from[i]] where from[i] is an index of ids; the others stay.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor tokens, from; // I32 [n]
+  inferno_tensor ids;          // I32 [any]
+} inferno_feed_args;
+
+// Ends step k: out[k mod slots, :] = values, and then `passed` is k + 1.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor values; // I32 [r]; data NULL: none
+  inferno_tensor out;    // I32 [slots, r] of alloc_mapped
+} inferno_mark_args;
+
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -333,6 +379,19 @@ typedef struct {
   // rounded to the weight's type, where s is the upper half, as a signed number, of splitmix64's output for state
   // seed + (i·cols + j + 1)·0x9e3779b97f4a7c15. Complete on return. NULL: the caller makes the rows and packs them.
   int32_t (*random)(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
+
+  // Optional: copies at most `capacity` rows of what a device opened with INFERNO_PROFILE has timed since it was last asked, and returns
+  // how many.
+  int32_t (*profile)(inferno_device *dev, inferno_profile_row *rows, int32_t capacity);
+
+  // Steps that the host and the device work on at the same time; mandatory.
+  int32_t (*alloc_mapped)(inferno_device *dev, int64_t bytes, void **data); // host memory that pull and mark reach; freed by close
+  void (*pull)(inferno_device *dev, const inferno_pull_args *args);
+  void (*scatter)(inferno_device *dev, const inferno_scatter_args *args);
+  void (*feed)(inferno_device *dev, const inferno_feed_args *args);
+  void (*mark)(inferno_device *dev, const inferno_mark_args *args);
+  int64_t (*passed)(inferno_device *dev); // steps that have ended; −1 after a failure that is known. Asks no driver
+  int32_t (*poll)(inferno_device *dev);   // like sync, but waits for nothing
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 
@@ -32,6 +33,9 @@ const (
 	exitDevice = 3 // a device failed for good: restart the process
 )
 
+// lastPatience is how long a server has to end after a second signal.
+const lastPatience = 5 * time.Second
+
 // architectures are the models that can be served.
 var architectures = map[string]model.Builder{"llama": llama.New}
 
@@ -44,6 +48,8 @@ func run(args []string) int {
 		command = args[0]
 	}
 	switch command {
+	case "bench":
+		return bench(args[1:])
 	case "doctor":
 		return doctor(args[1:])
 	case "serve":
@@ -77,6 +83,9 @@ func serve(args []string) int {
 		cancel()
 		log.Warn("stopping at once", "signal", <-signals)
 		close(cut)
+		time.Sleep(lastPatience)
+		log.Error("something does not end, a device that hangs as it starts perhaps: leaving it behind")
+		os.Exit(exitFailed)
 	}()
 
 	err = backend.Run(stop, backend.Options{
@@ -92,10 +101,10 @@ func serve(args []string) int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, device.ErrLost): // while it started too: another start may go well
+		return report(exitDevice, err)
 	case errors.Is(err, backend.ErrStart):
 		return report(exitUsage, err)
-	case errors.Is(err, device.ErrLost):
-		return report(exitDevice, err)
 	}
 	return report(exitFailed, err)
 }

@@ -47,7 +47,7 @@ func TestCardMemoryCUDA(t *testing.T) {
 	r := b.replicas[0]
 	err = r.start(t.Context(), b, 0)
 	taken, counted := before-d.Info().FreeBytes, b.tracker.Snapshot()
-	r.close()
+	r.close(b.log)
 	if err != nil {
 		t.Fatal(err)
 	}

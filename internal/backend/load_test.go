@@ -56,7 +56,7 @@ func loadShortened(t *testing.T, open func() (device.Device, error)) {
 	if b.tracker.Snapshot().Total.Current == 0 {
 		t.Error("nothing was reserved: this tested nothing")
 	}
-	r.close()
+	r.close(b.log)
 	if held := b.tracker.Snapshot().Total.Current; held != 0 {
 		t.Errorf("%d bytes are still counted", held)
 	}

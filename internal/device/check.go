@@ -212,6 +212,39 @@ func checkBias(op, arg string, t *Tensor, n int) {
 	}
 }
 
+// CheckPull panics unless src is I32 [slots, w] and dst I32 [w].
+func CheckPull(dst, src Tensor) {
+	const op = "Pull"
+	checkMatrix(op, "src", &src, I32, src.Rows, src.Cols)
+	checkVector(op, "dst", &dst, I32, src.Cols)
+}
+
+// CheckScatter panics unless index and values are I32 [n] and dst is I32 and contiguous.
+func CheckScatter(dst, index, values Tensor) {
+	const op = "Scatter"
+	checkVector(op, "dst", &dst, I32, dst.Len())
+	checkVector(op, "index", &index, I32, index.Len())
+	checkVector(op, "values", &values, I32, index.Len())
+}
+
+// CheckFeed panics unless tokens and from are I32 [n] and ids is an I32 vector.
+func CheckFeed(tokens, from, ids Tensor) {
+	const op = "Feed"
+	checkVector(op, "tokens", &tokens, I32, tokens.Len())
+	checkVector(op, "from", &from, I32, tokens.Len())
+	checkVector(op, "ids", &ids, I32, ids.Len())
+}
+
+// CheckMark panics unless out is I32 [slots, r] and values I32 [r], or neither is there.
+func CheckMark(values, out Tensor) {
+	const op = "Mark"
+	if values.Data == 0 && out.Data == 0 {
+		return
+	}
+	checkMatrix(op, "out", &out, I32, out.Rows, out.Cols)
+	checkVector(op, "values", &values, I32, out.Cols)
+}
+
 func checkRope(op, arg string, x, table *Tensor, heads, headDim int) {
 	if heads < 1 {
 		badCount(op, "heads", heads, 1, math.MaxInt32)

@@ -39,6 +39,8 @@ type args struct {
 	norm                  Norm
 	gateUp                NormGateUpArgs
 	qkv                   NormQKVArgs
+	pulled, pulledFrom    Tensor
+	told                  Tensor
 }
 
 func good() *args {
@@ -73,6 +75,7 @@ func good() *args {
 			V:     Product{W: weight(BF16, 32, 64), Bias: Vector(at, F32, 32), Out: f32(3, 32)},
 			Table: f32(3, 16), Heads: 4, Slots: i32(3), KCache: cache, VCache: cache, Shape: shape,
 		},
+		pulled: i32(7), pulledFrom: Matrix(at, I32, 2, 7), told: Matrix(at, I32, 2, 3),
 	}
 }
 
@@ -92,6 +95,10 @@ var checks = map[string]func(*args){
 	"NormMatMul":  func(a *args) { CheckNormMatMul(a.norm, a.products) },
 	"NormGateUp":  func(a *args) { CheckNormGateUp(a.gateUp) },
 	"NormQKV":     func(a *args) { CheckNormQKV(a.qkv) },
+	"Pull":        func(a *args) { CheckPull(a.pulled, a.pulledFrom) },
+	"Scatter":     func(a *args) { CheckScatter(a.pulled, a.ids, a.pos) },
+	"Feed":        func(a *args) { CheckFeed(a.ids, a.pos, a.pulled) },
+	"Mark":        func(a *args) { CheckMark(a.pos, a.told) },
 }
 
 func TestGoodArgumentsPass(t *testing.T) {
@@ -99,7 +106,8 @@ func TestGoodArgumentsPass(t *testing.T) {
 		check(good())
 	}
 	for name, change := range map[string]func(*args){
-		"no ban list": func(a *args) { a.sample.Banned = Tensor{} },
+		"nothing to tell": func(*args) { CheckMark(Tensor{}, Tensor{}) },
+		"no ban list":     func(a *args) { a.sample.Banned = Tensor{} },
 		"bf16 activations": func(a *args) {
 			a.out.DType, a.x.DType, a.gate.DType, a.upper.DType, a.a.DType, a.b.DType = BF16, BF16, BF16, BF16, BF16, BF16
 			a.embedded.DType, a.gathered.DType, a.products[0].Out.DType = F16, BF16, BF16
@@ -143,6 +151,14 @@ func TestBadArgumentsPanic(t *testing.T) {
 		{"Embed", func(a *args) { a.ids.DType = F32 }, []string{"ids", "F32[1 3]", "3 I32"}},
 		{"Embed", func(a *args) { a.ids.Data = 0 }, []string{"ids", "no data"}},
 		{"Embed", func(a *args) { a.ids = Tensor{at, I32, 3, 1, 2} }, []string{"ids", "stride 2", "stride 1"}},
+
+		{"Pull", func(a *args) { a.pulled = i32(6) }, []string{"dst", "I32[1 6]", "7 I32"}},
+		{"Pull", func(a *args) { a.pulledFrom.Stride = 6 }, []string{"src", "stride 6", "7 columns"}},
+		{"Scatter", func(a *args) { a.pos = i32(4) }, []string{"values", "I32[1 4]", "3 I32"}},
+		{"Scatter", func(a *args) { a.pulled.DType = F32 }, []string{"dst", "F32[1 7]", "7 I32"}},
+		{"Feed", func(a *args) { a.pos = i32(2) }, []string{"from", "I32[1 2]", "3 I32"}},
+		{"Feed", func(a *args) { a.pulled.Data = 0 }, []string{"ids", "no data"}},
+		{"Mark", func(a *args) { a.told = Matrix(at, I32, 2, 2) }, []string{"values", "I32[1 3]", "2 I32"}},
 
 		{"RMSNorm", func(a *args) { a.x.DType = Q8_0 }, []string{"x", "Q8_0[3 64]", "F32"}},
 		{"RMSNorm", func(a *args) { a.out.Cols = 32 }, []string{"out", "F32[3 32]", "F32[3 64]"}},

@@ -12,6 +12,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrUnavailable means that the device asked for cannot be had here: no library, driver or card. The wrapping error says which.
@@ -67,6 +68,23 @@ type Device interface {
 	// Sync starts what is pending, waits for it and returns the first failure since the device was opened.
 	Sync() error
 
+	// AllocMapped returns host memory, zeros, that Pull and Mark reach; it lives as long as the device.
+	AllocMapped(bytes int) (HostBlock, error)
+	// Steps are numbered by their marks, from 0: step k is what is enqueued before Mark number k and after the one before. Pull and Mark use
+	// row k mod slots of their host memory in step k, also as a graph's, so that steps may be prepared while others run.
+	// Pull is dst = src[k mod slots, :].
+	Pull(dst, src Tensor)
+	// Scatter is dst[index[i]] = values[i], but for an index outside dst; no index comes twice.
+	Scatter(dst, index, values Tensor)
+	// Feed is tokens[i] = ids[from[i]] where from[i] is an index of ids; other tokens stay.
+	Feed(tokens, from, ids Tensor)
+	// Mark ends step k: out[k mod slots, :] = values, and then Passed is k + 1. No values: both are empty.
+	Mark(values, out Tensor)
+	// Passed is how many steps have ended; −1 after a failure that is known. It neither starts nor waits for anything.
+	Passed() int64
+	// Poll is Sync without the wait.
+	Poll() error
+
 	Embed(out Tensor, table Weight, ids Tensor)
 	RMSNorm(out, x, w Tensor, eps float32)
 	// MatMul computes each product of x: out = x·Wᵀ + bias, added to what out holds where Accumulate is set. At most MaxProducts.
@@ -103,6 +121,28 @@ func RandomElement(seed uint64, i int64, scale float32) float32 {
 	return float32(int32((z^z>>31)>>32)) * 0x1p-31 * scale
 }
 
+// Profiler is a Device that may have been opened to time each op by itself.
+type Profiler interface {
+	// Profile returns what was timed since it was last called; nothing where the device was not opened for it. Like Sync, for the goroutine
+	// that drives the device.
+	Profile() []ProfileRow
+}
+
+// ProfileRow is the calls of an op with one shape.
+type ProfileRow struct {
+	Op, Shape string
+	Rows      int // n of each call
+	Count     int
+	Bytes     int64         // that must be read or written, of all calls; 0 where it is not told
+	Took      time.Duration // all calls, each by itself
+}
+
+// HostBlock is host memory that a device reaches: the address by which it does, and the host's view.
+type HostBlock struct {
+	Data  Ptr
+	Bytes []byte
+}
+
 // Graph is a captured sequence of ops. Close frees it.
 type Graph interface{ Close() }
 
@@ -118,6 +158,8 @@ type Info struct {
 	Runtime  string // that the library was built with: "13.0"; "" on the CPU
 	Unified  bool   // device memory is host memory
 	Exact    bool   // quantised weights multiply activations as they are, not rounded to 8 bits
+	Capture  bool   // Capture works
+	Overlap  bool   // Flush and Launch return while the work runs
 	// Types that a model's activations and cached keys and values have, unless all of its weights are F32: then both are F32.
 	Activations, Cache DType
 	TotalBytes         int64 // of the memory that Alloc draws from

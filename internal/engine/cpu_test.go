@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/device/native"
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/memory"
@@ -15,8 +16,12 @@ import (
 	"github.com/inferno-serve/inferno/internal/model/llama"
 )
 
-// sizes of an engine.
-type sizes struct{ blocks, maxBatchTokens int }
+// sizes of an engine, and how it works.
+type sizes struct {
+	blocks, maxBatchTokens int
+	eager                  bool                   // no graphs, nothing ahead
+	prepare                func(e *engine.Engine) // before its Warmup; nil: nothing
+}
 
 // startCPU runs an engine for one of the tiny checkpoints on the CPU device, until the test ends.
 func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
@@ -26,41 +31,18 @@ func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	c, err := model.Open(filepath.Join("../model/testdata", checkpoint))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	loader := model.Loader{Architectures: map[string]model.Builder{"llama": llama.New}}
-	o := model.Options{Device: d, Limits: model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32, Context: 112}}
-	need, _, err := loader.Measure(t.Context(), c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool, err := memory.NewPool(memory.PoolOptions{
-		Source: d, Tracker: memory.NewTracker(memory.TrackerOptions{}), Owner: checkpoint, Limit: need.Total() + 32<<20,
+	return start(t, d, checkpoint, s)
+}
+
+// start runs an engine for one of the tiny checkpoints, until the test ends.
+func start(t *testing.T, d device.Device, checkpoint string, s sizes) *engine.Engine {
+	t.Helper()
+	e := open(t, d, filepath.Join("../model/testdata", checkpoint), engine.Options{
+		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32, Context: 112},
+		NumBlocks: s.blocks, BlockSize: 8, MaxBatchTokens: s.maxBatchTokens, Eager: s.eager, CheckIntegrity: true,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	o.Allocator = pool
-	m, err := loader.Load(t.Context(), c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const blockSize = 8
-	before := pool.Available()
-	e, err := engine.New(engine.Options{
-		Model: m, Device: d, Memory: pool, Limits: o.Limits, NumBlocks: s.blocks, BlockSize: blockSize,
-		MaxBatchTokens: s.maxBatchTokens, CheckIntegrity: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	took, most := before-pool.Available(), engine.Bytes(o.Limits, m.KVLayout(), c.Config.Vocab, s.blocks, blockSize)
-	if whole := s.maxBatchTokens == 0 || s.maxBatchTokens == o.Limits.MaxTokens; took > most || whole && took != most {
-		t.Errorf("New took %d bytes, Bytes said %d", took, most)
+	if s.prepare != nil {
+		s.prepare(e)
 	}
 	if err := e.Warmup(t.Context()); err != nil {
 		t.Fatal(err)
@@ -75,6 +57,45 @@ func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
 	})
 	if err := e.Probe(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	return e
+}
+
+// open makes an engine with o for a checkpoint.
+func open(t testing.TB, d device.Device, dir string, o engine.Options) *engine.Engine {
+	t.Helper()
+	c, err := model.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	loader := model.Loader{Architectures: map[string]model.Builder{"llama": llama.New}}
+	load := model.Options{Device: d, Limits: o.Limits}
+	need, kv, err := loader.Measure(t.Context(), c, load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := engine.Bytes(o.Limits, kv, c.Config.Vocab, o.NumBlocks, o.BlockSize)
+	pool, err := memory.NewPool(memory.PoolOptions{
+		Source: d, Tracker: memory.NewTracker(memory.TrackerOptions{}), Owner: dir, Limit: need.Total() + most + memory.Alignment,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	load.Allocator = pool
+	o.Device, o.Memory = d, pool
+	if o.Model, err = loader.Load(t.Context(), c, load); err != nil {
+		t.Fatal(err)
+	}
+	before := pool.Available()
+	e, err := engine.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took, whole := before-pool.Available(), o.MaxBatchTokens == 0 || o.MaxBatchTokens == o.Limits.MaxTokens
+	if took > most || whole && took != most {
+		t.Errorf("New took %d bytes, Bytes said %d", took, most)
 	}
 	return e
 }
@@ -99,7 +120,7 @@ func mixedRequests(vocabulary int) (requests []*engine.Request) {
 	return requests
 }
 
-func read(t *testing.T, s *engine.Stream) (tokens []int32) {
+func read(t testing.TB, s *engine.Stream) (tokens []int32) {
 	t.Helper()
 	for {
 		more, fin, err := s.Next(t.Context())
@@ -128,14 +149,18 @@ func TestTokensDoNotDependOnTheOthers(t *testing.T) {
 				need += (len(q.Prompt) + q.Stop.MaxTokens + 7) / 8
 			}
 			alone := make([][]int32, len(requests))
-			e := startCPU(t, checkpoint, sizes{blocks: need, maxBatchTokens: 256})
+			e := startCPU(t, checkpoint, sizes{blocks: need, maxBatchTokens: 256, eager: true})
 			for i, q := range requests {
 				alone[i] = submitAndRead(t, e, q)
 			}
 			for name, s := range map[string]sizes{
-				"blocks for a quarter": {need / 4, 0},
-				"small chunks":         {need / 4, 23},
-				"blocks for one":       {14, 64},
+				"blocks for all":              {blocks: need, maxBatchTokens: 256},
+				"blocks for a quarter":        {blocks: need / 4},
+				"small chunks":                {blocks: need / 4, maxBatchTokens: 23},
+				"blocks for one":              {blocks: 14, maxBatchTokens: 64},
+				"blocks for all, ahead":       {blocks: need, maxBatchTokens: 256, prepare: (*engine.Engine).WorkAhead},
+				"blocks for a quarter, ahead": {blocks: need / 4, maxBatchTokens: 40, prepare: (*engine.Engine).WorkAhead},
+				"blocks for one, ahead":       {blocks: 14, maxBatchTokens: 64, prepare: (*engine.Engine).WorkAhead},
 			} {
 				t.Run(name, func(t *testing.T) { checkAmongOthers(t, startCPU(t, checkpoint, s), requests, alone) })
 			}

@@ -1,7 +1,8 @@
 // Package engine turns requests into tokens. One goroutine, Engine.Run, owns all state below; everyone else talks to it by Submit.
 //
 // Each turn of the loop takes in what arrived and what was cancelled, asks the scheduler for a batch, has the runner compute it, and
-// puts the new tokens on their streams. All device memory is allocated by New.
+// puts the new tokens on their streams. Where the device works beside the host, a step is launched while the one before runs. All device
+// memory is allocated by New.
 package engine
 
 import (
@@ -46,6 +47,7 @@ type Options struct {
 	MaxQueue       int           // requests that may wait for their first step; 0: DefaultMaxQueue
 	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
 
+	Eager          bool         // for comparisons: no step is a captured graph, or launched while another one runs
 	Bus            *event.Bus   // hears of Failed; nil: nobody does
 	Log            *slog.Logger // nil: nothing is logged
 	Observer       Observer     // nil: nobody observes
@@ -72,6 +74,7 @@ type Engine struct {
 	maxTokens int  // most that it may be
 	maxBatch  int  // sequences that it always has room for, and a block's worth of tokens beside them
 	turn      turn
+	waker     *waker
 
 	born     time.Time // zero of the counters' times
 	counters counters
@@ -122,12 +125,15 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: allocate %w", err)
 	}
+	if o.Eager {
+		r.depth, r.info.Capture = 1, false
+	}
 	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
 		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens, maxBatch: o.MaxBatch,
-		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context),
-		born:      time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
+		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context), waker: newWaker(o.MaxBatch),
+		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*sequence{}},
 	}
 	e.counters.blocksTotal = o.NumBlocks

@@ -41,6 +41,10 @@ func blocksFor(requests []*Request, blockSize int) (blocks int) {
 }
 
 func TestRequestsGetTheSameTokensAloneAndAmongOthers(t *testing.T) {
+	inEveryMode(t, requestsGetTheSameTokensAloneAndAmongOthers)
+}
+
+func requestsGetTheSameTokensAloneAndAmongOthers(t *testing.T, newRig rigMaker) {
 	requests := mixed()
 	need := blocksFor(requests, 4)
 	for name, c := range map[string]struct {
@@ -72,7 +76,9 @@ func TestRequestsGetTheSameTokensAloneAndAmongOthers(t *testing.T) {
 	}
 }
 
-func TestStopping(t *testing.T) {
+func TestStopping(t *testing.T) { inEveryMode(t, stopping) }
+
+func stopping(t *testing.T, newRig rigMaker) {
 	base := Request{Prompt: prompt(5, 3)}
 	base.Stop.MaxTokens = 8
 	plain, _ := reference(&base, 256)
@@ -106,6 +112,10 @@ func TestStopping(t *testing.T) {
 }
 
 func TestMinTokensKeepsEndTokensFromBeingGenerated(t *testing.T) {
+	inEveryMode(t, minTokensKeepsEndTokensFromBeingGenerated)
+}
+
+func minTokensKeepsEndTokensFromBeingGenerated(t *testing.T, newRig rigMaker) {
 	q := &Request{ID: "min", Prompt: prompt(5, 3), Stop: Stopping{MaxTokens: 6, MinTokens: 5}}
 	for id := range int32(30) { // so many that some would come early
 		q.Stop.EndTokens = append(q.Stop.EndTokens, id)
@@ -124,7 +134,9 @@ func TestMinTokensKeepsEndTokensFromBeingGenerated(t *testing.T) {
 }
 
 // TestLeavingFreesBlocksInEveryPhase cancels a request beside two others, in every way, while it waits, prefills and decodes.
-func TestLeavingFreesBlocksInEveryPhase(t *testing.T) {
+func TestLeavingFreesBlocksInEveryPhase(t *testing.T) { inEveryMode(t, leavingFreesBlocksInEveryPhase) }
+
+func leavingFreesBlocksInEveryPhase(t *testing.T, newRig rigMaker) {
 	ways := map[string]struct {
 		leave func(r *rig, cancel func(), s *Stream)
 		err   error
@@ -137,13 +149,13 @@ func TestLeavingFreesBlocksInEveryPhase(t *testing.T) {
 	for phase := range Phase(NumPhases) {
 		for name, way := range ways {
 			t.Run(fmt.Sprint(phase, " ", name), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { leaveIn(t, phase, way.leave, way.err) })
+				synctest.Test(t, func(t *testing.T) { leaveIn(t, newRig, phase, way.leave, way.err) })
 			})
 		}
 	}
 }
 
-func leaveIn(t *testing.T, phase Phase, leave func(*rig, func(), *Stream), want error) {
+func leaveIn(t *testing.T, newRig rigMaker, phase Phase, leave func(*rig, func(), *Stream), want error) {
 	o := Options{MaxBatch: 3, MaxBatchTokens: 8}
 	if phase == Queued {
 		o.MaxBatch = 2
@@ -184,6 +196,11 @@ func leaveIn(t *testing.T, phase Phase, leave func(*rig, func(), *Stream), want 
 	cancelled[phase] = 1
 	if after.Cancelled != cancelled {
 		t.Errorf("cancelled by phase: %v, want %v", after.Cancelled, cancelled)
+	}
+	if r.device.info.Overlap { // the step under way may name its blocks
+		time.Sleep(stepTime)
+		synctest.Wait()
+		after.BlocksUsed = r.Stats().BlocksUsed
 	}
 	if after.Running != 2 || after.Queued != 0 || after.Steps > before.Steps+1 {
 		t.Errorf("before: %+v\nafter: %+v", before, after)
@@ -230,6 +247,10 @@ func TestTheLoopItselfSeesADeadline(t *testing.T) {
 }
 
 func TestSlowReaderStallsNobodyAndLosesNothing(t *testing.T) {
+	inEveryMode(t, slowReaderStallsNobodyAndLosesNothing)
+}
+
+func slowReaderStallsNobodyAndLosesNothing(t *testing.T, newRig rigMaker) {
 	r := newRig(t, Options{}).run(t)
 	slow := &Request{ID: "slow", Prompt: prompt(3, 5), Stop: Stopping{MaxTokens: 100}}
 	fast := &Request{ID: "fast", Prompt: prompt(3, 6), Stop: Stopping{MaxTokens: 200}}
@@ -372,6 +393,10 @@ func TestSubmitRefusesAtOnce(t *testing.T) {
 }
 
 func TestNotFiniteEndsItsOwnRequestAlone(t *testing.T) {
+	inEveryMode(t, notFiniteEndsItsOwnRequestAlone)
+}
+
+func notFiniteEndsItsOwnRequestAlone(t *testing.T, newRig rigMaker) {
 	r := newRig(t, Options{}).run(t)
 	good := &Request{ID: "good", Prompt: prompt(9, 1), Stop: Stopping{MaxTokens: 20}}
 	s := r.submit(t.Context(), t, good)
@@ -390,12 +415,7 @@ func TestLostDeviceEndsEverything(t *testing.T) {
 	for name, breakIt := range map[string]func(r *rig){
 		"error": func(r *rig) { r.device.sync = func() error { return lost } },
 		"panic": func(r *rig) { r.model.forward = func(*model.Batch) { panic(lost) } },
-		"token": func(r *rig) {
-			r.device.sync = func() error {
-				r.device.arrives = append(r.device.arrives, func() { r.runner.rows[0] = fakeVocabulary })
-				return nil
-			}
-		},
+		"token": func(r *rig) { r.device.marked = func(ids []int32) { ids[0] = fakeVocabulary } },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bus := event.New()
@@ -510,7 +530,9 @@ func TestProbeGivesUpWithItsContext(t *testing.T) {
 	r.Close()
 }
 
-func TestDrainFinishesAndCloseAborts(t *testing.T) {
+func TestDrainFinishesAndCloseAborts(t *testing.T) { inEveryMode(t, drainFinishesAndCloseAborts) }
+
+func drainFinishesAndCloseAborts(t *testing.T, newRig rigMaker) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{MaxBatch: 2}).slow(stepTime).run(t)
 		var requests []*Request
@@ -609,7 +631,9 @@ func TestAnEndedRequestLetsGoOfItsContext(t *testing.T) {
 }
 
 // TestClientsComeAndGo has many clients submit, read, leave and probe at once, with blocks for a few: whoever stays gets his tokens.
-func TestClientsComeAndGo(t *testing.T) {
+func TestClientsComeAndGo(t *testing.T) { inEveryMode(t, clientsComeAndGo) }
+
+func clientsComeAndGo(t *testing.T, newRig rigMaker) {
 	r := newRig(t, Options{NumBlocks: 40, MaxBatch: 8, MaxBatchTokens: 16, MaxQueue: 1000}).run(t)
 	var clients sync.WaitGroup
 	for c := range 16 {
@@ -787,9 +811,10 @@ func BenchmarkStep(b *testing.B) {
 
 func benchmarkStep(b *testing.B, n int, reading bool) {
 	limits := model.Limits{MaxTokens: 512, MaxSeqs: n, MaxRows: n, Context: 1 << 12}
-	d := newFakeDevice(64 << 20)
+	d := newFakeDevice(96 << 20)
+	d.info = device.Info{Capture: true, Overlap: true}
 	e, err := New(Options{
-		Model: &fakeModel{device: d, empty: true}, Device: d, Memory: fakeMemory{d}, Limits: limits, NumBlocks: n << 8, MaxQueue: n,
+		Model: &fakeModel{device: d}, Device: d, Memory: fakeMemory{d}, Limits: limits, NumBlocks: n << 8, MaxQueue: n,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -809,6 +834,10 @@ func benchmarkStep(b *testing.B, n int, reading bool) {
 			e.turnOnce(b.Context())
 		}
 	}
+	if err := e.Warmup(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	d.idle = true
 	b.ReportAllocs()
 	for b.Loop() {
 		fill()
@@ -821,7 +850,9 @@ func benchmarkStep(b *testing.B, n int, reading bool) {
 	readers.Wait()
 }
 
-func TestALastTokenComesWithTheFinish(t *testing.T) {
+func TestALastTokenComesWithTheFinish(t *testing.T) { inEveryMode(t, aLastTokenComesWithTheFinish) }
+
+func aLastTokenComesWithTheFinish(t *testing.T, newRig rigMaker) {
 	r := newRig(t, Options{}).run(t)
 	for i := range 50 {
 		q := &Request{ID: fmt.Sprint(i), Prompt: prompt(2, i), Stop: Stopping{MaxTokens: 2}}
@@ -838,5 +869,46 @@ func TestALastTokenComesWithTheFinish(t *testing.T) {
 		if tokens, fin, err := s.Next(t.Context()); !errors.Is(err, io.EOF) || fin != nil || tokens != nil {
 			t.Fatalf("after the end: %v, %v, %v", tokens, fin, err)
 		}
+	}
+}
+
+func TestWakerWakesAllAndNeverWaits(t *testing.T) {
+	streams := make([]*Stream, 8)
+	add := func(w *waker, n int) {
+		for i := range n {
+			streams[i] = &Stream{wake: make(chan struct{}, 1)}
+			w.add(streams[i])
+		}
+	}
+	woken := func(n int) {
+		t.Helper()
+		for i, s := range streams[:n] {
+			select {
+			case <-s.wake:
+			case <-t.Context().Done():
+				t.Errorf("stream %d of %d was not woken", i, n)
+			}
+		}
+	}
+	w := newWaker(8)
+	w.start()
+	for i := range 100 {
+		n := 1 + i%8
+		add(w, n)
+		w.flush()
+		woken(n)
+	}
+	w.stop()
+
+	w = newWaker(8)
+	w.ended = make(chan struct{}) // as if it was running and got no core
+	add(w, 8)
+	w.flush()
+	first := slices.Clone(streams)
+	add(w, 7)
+	w.flush()
+	woken(7)
+	if s := first[7]; len(s.wake) != 0 || len(w.lists) != 1 {
+		t.Errorf("the first list: %d of its streams woken, %d lists wait", len(s.wake), len(w.lists))
 	}
 }

@@ -22,17 +22,28 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const fakeVocabulary = 97
 
-// fakeDevice is memory, and the one op that the engine itself calls. A step takes effect at once, but downloads arrive with Sync.
+// fakeDevice is memory, and the few ops that the engine itself calls. What is enqueued takes effect when somebody waits for it, a step at a
+// time where steps overlap.
 type fakeDevice struct {
 	device.Device
-	base    device.Ptr
-	arena   []uint64
-	used    int
-	sync    func() error // what Sync does first; nil: nothing
-	arrives []func()     // downloads under way
-	steps   int
-	failed  error
+	base      device.Ptr
+	arena     []uint64
+	used      int
+	info      device.Info
+	sync      func() error         // what the wait for a step does first; nil: nothing
+	marked    func(values []int32) // hears of the ids of each step, and may change them; nil: nobody does
+	idle      bool                 // no op does anything: for benchmarks
+	queue     []func()             // nil: the end of a step
+	recording *fakeGraph
+	launches  int // of graphs
+	steps     int // that have ended
+	failed    error
 }
+
+// fakeGraph is the ops of a capture.
+type fakeGraph struct{ ops []func() }
+
+func (*fakeGraph) Close() {}
 
 func newFakeDevice(bytes int) *fakeDevice {
 	return &fakeDevice{base: 1 << 20, arena: make([]uint64, bytes/8)}
@@ -59,51 +70,178 @@ func view[T any](d *fakeDevice, t device.Tensor) []T {
 	if t.Len() == 0 {
 		return nil
 	}
-	b := d.bytes(t.Data, 4*t.Len())
+	b := d.bytes(t.Data, 4*((t.Rows-1)*t.Stride+t.Cols))
 	var element T
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(element)))
 }
 
-func (d *fakeDevice) Upload(dst device.Ptr, src []byte) {
-	copy(d.bytes(dst, len(src)), src)
+func (d *fakeDevice) Info() device.Info { return d.info }
+
+func (d *fakeDevice) AllocMapped(bytes int) (device.HostBlock, error) {
+	p, err := fakeMemory{d}.Alloc(memory.Input, int64(bytes))
+	if err != nil {
+		return device.HostBlock{}, err
+	}
+	return device.HostBlock{Data: p, Bytes: d.bytes(p, bytes)}, nil
 }
 
-func (d *fakeDevice) Download(dst []byte, src device.Ptr) {
-	d.arrives = append(d.arrives, func() { copy(dst, d.bytes(src, len(dst))) })
+// do enqueues an op, or records it.
+func (d *fakeDevice) do(op func()) {
+	switch {
+	case d.idle:
+	case d.recording != nil:
+		d.recording.ops = append(d.recording.ops, op)
+	default:
+		d.queue = append(d.queue, op)
+	}
+}
+
+func (d *fakeDevice) Upload(dst device.Ptr, src []byte) {
+	must(d.recording == nil, "upload inside a capture")
+	src = slices.Clone(src)
+	d.do(func() { copy(d.bytes(dst, len(src)), src) })
+}
+
+func (d *fakeDevice) Fill(dst device.Ptr, b byte, bytes int64) {
+	d.do(func() {
+		for i := range d.bytes(dst, int(bytes)) {
+			d.bytes(dst, int(bytes))[i] = b
+		}
+	})
+}
+
+func (d *fakeDevice) Capture(record func()) (device.Graph, error) {
+	d.recording = &fakeGraph{}
+	g := d.recording
+	record()
+	d.recording = nil
+	return g, nil
+}
+
+func (d *fakeDevice) Launch(g device.Graph) {
+	must(d.recording == nil, "launch inside a capture")
+	d.launches++
+	if d.idle {
+		d.steps++
+		return
+	}
+	d.queue = append(d.queue, g.(*fakeGraph).ops...)
 }
 
 func (d *fakeDevice) Flush() {}
 
+// Sync runs what is enqueued.
 func (d *fakeDevice) Sync() error {
-	d.steps++
-	if d.sync != nil && d.failed == nil {
+	for len(d.queue) > 0 {
+		if err := d.finishStep(); err != nil {
+			return err
+		}
+	}
+	return d.failed
+}
+
+// finishStep runs what is enqueued up to the end of a step.
+func (d *fakeDevice) finishStep() error {
+	n := slices.IndexFunc(d.queue, func(op func()) bool { return op == nil })
+	if n >= 0 && d.sync != nil && d.failed == nil {
 		d.failed = d.sync()
 	}
 	if d.failed != nil {
 		return d.failed
 	}
-	for _, arrive := range d.arrives {
-		arrive()
+	if n < 0 {
+		n = len(d.queue)
+	} else {
+		defer func() { d.queue = d.queue[1:]; d.steps++ }()
 	}
-	d.arrives = d.arrives[:0]
+	for _, op := range d.queue[:n] {
+		op()
+	}
+	d.queue = d.queue[n:]
 	return nil
+}
+
+// Passed lets the device get a step further each time that it is asked.
+func (d *fakeDevice) Passed() int64 {
+	if d.info.Overlap && slices.ContainsFunc(d.queue, func(op func()) bool { return op == nil }) && d.finishStep() != nil {
+		return -1
+	}
+	return int64(d.steps)
+}
+
+func (d *fakeDevice) Poll() error { return d.failed }
+
+func (d *fakeDevice) Pull(dst, src device.Tensor) {
+	device.CheckPull(dst, src)
+	d.do(func() { copy(view[int32](d, dst), d.slot(src)) })
+}
+
+// slot is a row of host memory for the step that runs.
+func (d *fakeDevice) slot(t device.Tensor) []int32 {
+	at := t.Data + device.Ptr(4*(d.steps%t.Rows)*t.Stride)
+	return view[int32](d, device.Vector(at, device.I32, t.Cols))
+}
+
+func (d *fakeDevice) Scatter(dst, index, values device.Tensor) {
+	device.CheckScatter(dst, index, values)
+	d.do(func() {
+		to, values := view[int32](d, dst), view[int32](d, values)
+		for i, at := range view[int32](d, index) {
+			if at >= 0 && int(at) < len(to) {
+				to[at] = values[i]
+			}
+		}
+	})
+}
+
+func (d *fakeDevice) Feed(tokens, from, ids device.Tensor) {
+	device.CheckFeed(tokens, from, ids)
+	d.do(func() {
+		to, ids := view[int32](d, tokens), view[int32](d, ids)
+		for i, at := range view[int32](d, from) {
+			if at >= 0 && int(at) < len(ids) {
+				to[i] = ids[at]
+			}
+		}
+	})
+}
+
+func (d *fakeDevice) Mark(values, out device.Tensor) {
+	device.CheckMark(values, out)
+	if d.idle && d.recording == nil {
+		d.steps++
+	}
+	if values.Data != 0 {
+		d.do(func() {
+			ids := d.slot(out)
+			copy(ids, view[int32](d, values))
+			if d.marked != nil {
+				d.marked(ids)
+			}
+		})
+	}
+	d.do(nil) // the end of the step
 }
 
 // Sample reads the digest that fakeModel left in the first columns of a row.
 func (d *fakeDevice) Sample(a device.SampleArgs) {
 	device.CheckSample(a)
+	d.do(func() { d.sample(a) })
+}
+
+func (d *fakeDevice) sample(a device.SampleArgs) {
 	logits, params, ids := view[uint32](d, a.Logits), view[device.SampleParams](d, a.Params), view[int32](d, a.IDs)
 	var banned []int32
 	if a.Banned.Data != 0 {
 		banned = view[int32](d, a.Banned)
 	}
 	for r := range ids {
-		row, p := logits[r*a.Logits.Cols:], &params[r]
+		row, p := logits[r*a.Logits.Stride:], &params[r]
 		if math.IsNaN(float64(math.Float32frombits(row[2]))) {
 			ids[r] = -1
 			continue
 		}
-		ids[r] = choose(uint64(row[0])|uint64(row[1])<<32, *p, banned[r*a.Banned.Cols:][:p.NumBanned])
+		ids[r] = choose(uint64(row[0])|uint64(row[1])<<32, *p, banned[r*a.Banned.Stride:][:p.NumBanned])
 	}
 }
 
@@ -135,7 +273,6 @@ const poison = fakeVocabulary - 1
 type fakeModel struct {
 	device  *fakeDevice
 	forward func(b *model.Batch) // called first; nil: nothing
-	empty   bool                 // only what the engine itself needs: for benchmarks
 	broken  bool                 // all logits are NaN
 }
 
@@ -149,9 +286,11 @@ func (m *fakeModel) Forward(b *model.Batch, kv *model.KV) {
 	if m.forward != nil {
 		m.forward(b)
 	}
-	if m.empty {
-		return
-	}
+	step := *b
+	m.device.do(func() { m.compute(&step, kv) })
+}
+
+func (m *fakeModel) compute(b *model.Batch, kv *model.KV) {
 	d := m.device
 	tokens, positions, slots := view[int32](d, b.Tokens), view[int32](d, b.Positions), view[int32](d, b.Slots)
 	starts, lens := view[int32](d, b.QueryStart), view[int32](d, b.KVLen)
@@ -159,6 +298,9 @@ func (m *fakeModel) Forward(b *model.Batch, kv *model.KV) {
 	logits := view[uint32](d, b.Logits)
 	cache := view[int32](d, kv.K[0])
 	for i, slot := range slots {
+		if slot < 0 {
+			continue
+		}
 		cache[2*slot], cache[2*slot+1] = tokens[i], positions[i]
 	}
 	must(int(starts[len(lens)]) == len(tokens), "%d rows, the last sequence ends at %d", len(tokens), starts[len(lens)])
@@ -167,11 +309,17 @@ func (m *fakeModel) Forward(b *model.Batch, kv *model.KV) {
 		for starts[seq+1] <= row {
 			seq++
 		}
+		if slots[row] < 0 { // padding, of which attention sees the one key that is surely there
+			block := tables[seq*b.BlockTable.Stride]
+			must(lens[seq] == 1 && block >= 0 && int(block) < kv.K[0].Rows, "padding sees %d keys from block %d on", lens[seq], block)
+			clear(logits[r*b.Logits.Stride:][:3])
+			continue
+		}
 		last := lens[seq] - starts[seq+1] + row
 		must(positions[row] == last, "row %d has position %d, its sequence says %d", row, positions[row], last)
 		seen := make([]int32, last+1)
 		for p := range seen {
-			block := tables[seq*b.BlockTable.Cols+p/kv.BlockSize]
+			block := tables[seq*b.BlockTable.Stride+p/kv.BlockSize]
 			slot := int(block)*kv.BlockSize + p%kv.BlockSize
 			seen[p] = cache[2*slot]
 			must(int(cache[2*slot+1]) == p, "position %d of sequence %d lies where %d is wanted", cache[2*slot+1], seq, p)
@@ -235,9 +383,42 @@ type rig struct {
 	done   chan error // what Run returned
 }
 
+// modes of a device: what it can do beyond the least, and what an engine on it does.
+var modes = map[string]device.Info{
+	"plain":              {},
+	"graphs":             {Capture: true},
+	"overlap":            {Overlap: true},
+	"graphs and overlap": {Capture: true, Overlap: true},
+}
+
+// rigMaker is newRig for one of the modes.
+type rigMaker func(testing.TB, Options) *rig
+
+// inEveryMode runs a test with rigs on each kind of device.
+func inEveryMode(t *testing.T, test func(t *testing.T, newRig rigMaker)) {
+	for name, info := range modes {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(t testing.TB, o Options) *rig {
+				t.Helper()
+				r := newRigOn(t, o, info)
+				if err := r.Warmup(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				return r
+			})
+		})
+	}
+}
+
 func newRig(t testing.TB, o Options) *rig {
 	t.Helper()
+	return newRigOn(t, o, device.Info{})
+}
+
+func newRigOn(t testing.TB, o Options, info device.Info) *rig {
+	t.Helper()
 	d := newFakeDevice(4 << 20)
+	d.info = info
 	r := &rig{device: d, model: &fakeModel{device: d}, done: make(chan error, 1)}
 	o.Model, o.Device, o.Memory = r.model, d, fakeMemory{d}
 	if o.Limits == (model.Limits{}) {

@@ -22,8 +22,17 @@ type turn struct {
 	probing   bool // a probe's own sequence is in the scheduler
 	ended     []*sequence
 	info      StepInfo // reused
+	flights   [maxUnderWay]launched
+	lastEnd   time.Time // of a step
+	hostFrom  time.Time // the loop has been at work, or in waits that the runner counts, since then
 	lastStart time.Time
 	tokenCost float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
+}
+
+// launched is a step under way.
+type launched struct {
+	began       time.Time
+	preemptions int // that made room for it
 }
 
 // probeRequest makes one token from one.
@@ -46,6 +55,10 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	sharpenPauses()
+	e.turn.hostFrom = time.Now()
+	e.waker.start()
+	defer e.waker.stop()
 	release := context.AfterFunc(ctx, func() { e.setState(closing) })
 	defer release()
 	defer func() {
@@ -79,13 +92,14 @@ func (e *Engine) turnOnce(ctx context.Context) bool {
 		switch {
 		case ctx.Err() != nil || e.turn.state >= closing:
 			return false
-		case e.scheduler.live() > 0:
+		case e.scheduler.live() > 0 || e.scheduler.underWay() > 0:
 			return true
 		case e.turn.state == draining:
 			return false
 		}
 		e.counters.beat(time.Since(e.born), 0)
 		<-e.wake
+		e.turn.hostFrom = time.Now()
 	}
 }
 
@@ -155,16 +169,38 @@ func (e *Engine) addProbe() {
 	e.turn.probing = true
 }
 
-// stepOnce computes one batch and hands out its tokens. The error is the device's.
+// stepOnce launches the next step, and hands out the tokens of the oldest one under way unless another may be launched beside it. The
+// error is the device's.
 func (e *Engine) stepOnce() error {
-	preemptions := e.scheduler.preemptions
+	if e.launch() && e.scheduler.underWay() < e.runner.depth {
+		return nil
+	}
+	return e.collect()
+}
+
+// launch starts the next step, if there is one to be started now.
+func (e *Engine) launch() bool {
+	preemptions, alone := e.scheduler.preemptions, e.scheduler.underWay() == 0
+	flight := &e.turn.flights[e.scheduler.launched%maxUnderWay]
 	b := e.scheduler.Next()
+	if b == nil {
+		return false
+	}
 	began := time.Now()
+	*flight = launched{began, int(e.scheduler.preemptions - preemptions)}
 	e.markStarts(b, began)
 	e.publishGauges()
-	e.counters.stepBegan.Store(int64(began.Sub(e.born)))
+	if alone {
+		e.counters.stepBegan.Store(int64(began.Sub(e.born)))
+	}
 	e.runner.Launch(b)
-	ids, err := e.runner.Collect()
+	return true
+}
+
+// collect waits for the oldest step and hands out its tokens.
+func (e *Engine) collect() error {
+	b, flight := e.scheduler.oldest(), e.turn.flights[e.scheduler.committed%maxUnderWay]
+	ids, err := e.runner.Collect(b)
 	if err != nil {
 		return fmt.Errorf("step of %d sequences, %d tokens: %w", len(b.items), b.tokens, err)
 	}
@@ -177,7 +213,7 @@ func (e *Engine) stepOnce() error {
 	}
 	e.publishGauges() // before anyone hears of an end
 	e.deliver(b, now)
-	e.finishStep(b, began, now, int(e.scheduler.preemptions-preemptions))
+	e.finishStep(b, flight, now)
 	e.answerProbes(b)
 	e.endStreams(now)
 	return nil
@@ -207,6 +243,9 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 	for i := range b.items {
 		item := &b.items[i]
 		seq := item.seq
+		if item.dropped {
+			continue
+		}
 		if seq.probe {
 			e.turn.probing = false // its one step
 			continue
@@ -226,14 +265,24 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.turn.ended = append(e.turn.ended, seq)
 		case item.row >= 0:
 			seq.stream.publish()
+			e.waker.add(seq.stream)
 		}
 	}
+	e.waker.flush()
 }
 
 // finishStep publishes what the step was.
-func (e *Engine) finishStep(b *batch, began, now time.Time, preemptions int) {
-	info := &e.turn.info
+func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
+	t := &e.turn
+	began := flight.began
+	if t.lastEnd.After(began) {
+		began = t.lastEnd // launched while the one before ran
+	}
+	t.lastEnd = now
+	info := &t.info
 	info.Duration = now.Sub(began)
+	info.Host = e.runner.hostTime(now.Sub(t.hostFrom))
+	t.hostFrom = now
 	info.Sequences = len(b.items)
 	info.DecodeTokens, info.PrefillTokens = 0, 0
 	for i := range b.items {
@@ -243,8 +292,8 @@ func (e *Engine) finishStep(b *batch, began, now time.Time, preemptions int) {
 			info.PrefillTokens += b.items[i].count
 		}
 	}
-	info.Preemptions = preemptions
-	e.counters.endStep(info, now.Sub(e.born))
+	info.Preemptions = flight.preemptions
+	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
 	if e.measure {
 		e.tune(b.tokens, info.Duration)
 	}
@@ -261,7 +310,7 @@ func (e *Engine) answerProbes(b *batch) {
 	}
 	for i := range b.items {
 		switch item := &b.items[i]; {
-		case item.row < 0:
+		case item.row < 0 || item.dropped:
 		case item.token >= 0:
 			e.answer(nil)
 			return
@@ -279,7 +328,8 @@ func (e *Engine) answer(err error) {
 	e.turn.probes = e.turn.probes[:0]
 }
 
-// endStreams tells the readers of what has ended, in the order in which it did. Their ids and blocks are free by then.
+// endStreams tells the readers of what has ended, in the order in which it did. Their ids are free by then, and their blocks, but for those
+// that a step under way names.
 func (e *Engine) endStreams(now time.Time) {
 	for _, seq := range e.turn.ended {
 		seq.detach()
@@ -356,8 +406,19 @@ func (e *Engine) abortRest(arrivals []*sequence) {
 		}
 		e.cancel(seq, ErrAborted, now)
 	}
-	e.publishGauges()
 	e.endStreams(now)
+	for s.underWay() > 0 {
+		b := s.oldest()
+		ids, err := e.runner.Collect(b)
+		if err != nil {
+			e.log.Error("device failed after the last request", "err", err)
+			e.counters.clearGauges()
+			return
+		}
+		s.Commit(b, ids)
+	}
+	e.publishGauges()
+	e.counters.stepBegan.Store(noStep)
 }
 
 func (e *Engine) failRest(cause error) {

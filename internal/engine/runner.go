@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"github.com/inferno-serve/inferno/internal/device"
@@ -10,32 +11,55 @@ import (
 	"github.com/inferno-serve/inferno/internal/model"
 )
 
-// runner turns batches into device work. All its memory, on both sides, is allocated once; a step is one upload, Forward, Sample and one
-// download. Launch and Collect are apart so that a step can be prepared while another one runs.
+// runner turns batches into device work. All its memory, on both sides, is allocated once. The host writes a step's inputs straight into
+// memory that the device reaches, and the device writes the sampled ids back there; both have a slot a step that may be under way.
+//
+// A step of which each sequence computes one token is a captured graph, launched as one piece (graph.go); all others are enqueued op by op.
 type runner struct {
 	device device.Device
 	model  model.Model
 	buffers
-	host []byte  // the input block on the host
-	rows []int32 // [r] the ids on the host
+	host hostMemory
+	info device.Info
 
-	step model.Batch // under way
-	used int         // logit rows of it
+	tables      blockTables
+	graphs      []stepGraph // by rows, ascending; nil: none
+	padded      bool        // graphs compute rows of padding where no sequence is
+	depth       int         // steps that may be under way
+	launched    int64       // steps, as the device counts them
+	collected   int64
+	rows        [maxUnderWay]int        // ids of the steps under way
+	timings     [maxUnderWay]stepTiming // when they began
+	step        model.Batch             // that is being enqueued; here so that it is not allocated for each
+	ids         []int32                 // [r] of the step collected last
+	ran, waited time.Duration           // in calls that compute, and in waits, since the last look
+	lastEnd     time.Time               // of the last step collected
 }
 
 // buffers is the engine's memory on the device.
 type buffers struct {
 	kv         model.KV
 	input      device.Ptr    // the input block of a step, as layout says
-	inputBytes int           // of the largest
-	ids        device.Tensor // I32 [max r] sampled
+	inputBytes int           // of the largest, changes included
+	changes    int           // offset in it of the changes of block tables that no graph has room for
+	state      device.Tensor // I32 [max b, width + maxBanned]: block tables, then banned ids
+	numbers    device.Tensor // I32 [max b + 1] 0, 1, 2, …: where each sequence has one row
+	mostRows   int           // of a graph
+	sampled    device.Tensor // I32 [max r] ids
 	logits     device.Tensor // F32 [max r, v]
 }
 
-// layout places the parts of the input block, in bytes from its start. Each step is packed anew, so that the upload is as short as the
-// step is small.
+// hostMemory is the host's side, with a row a slot.
+type hostMemory struct {
+	input   device.HostBlock // [maxUnderWay, inputBytes]
+	sampled device.HostBlock // I32 [maxUnderWay, max r]
+}
+
+// layout places the parts of the input block, in bytes from its start. Each step is packed anew, so that it is as short as the step is
+// small.
 type layout struct {
 	tokens, positions, slots int // I32 [n]
+	from                     int // I32 [fed]: where in the ids sampled last a token is; −1: it is in tokens
 	queryStart               int // I32 [b+1]
 	kvLen                    int // I32 [b]
 	table                    int // I32 [b, width]
@@ -48,16 +72,20 @@ type layout struct {
 // inputAlignment of each part: a cache line, and more than any element asks for.
 const inputAlignment = 64
 
-// layoutFor is the layout of a step of n tokens, b sequences with block tables of that width, and r logit rows.
-func layoutFor(n, b, width, r, bannedWidth int) (l layout) {
+func aligned(bytes int) int { return (bytes + inputAlignment - 1) / inputAlignment * inputAlignment }
+
+// layoutFor is the layout of a step of n tokens, b sequences with block tables of that width, of which the first `fed` may take their
+// token from the step before, and r logit rows.
+func layoutFor(n, fed, b, width, r, bannedWidth int) (l layout) {
 	place := func(bytes int) (at int) {
 		at = l.bytes
-		l.bytes += (bytes + inputAlignment - 1) / inputAlignment * inputAlignment
+		l.bytes += aligned(bytes)
 		return at
 	}
 	l.tokens = place(4 * n)
 	l.positions = place(4 * n)
 	l.slots = place(4 * n)
+	l.from = place(4 * fed)
 	l.queryStart = place(4 * (b + 1))
 	l.kvLen = place(4 * b)
 	l.table = place(4 * b * width)
@@ -69,13 +97,32 @@ func layoutFor(n, b, width, r, bannedWidth int) (l layout) {
 
 // newRunner allocates what steps within l need, numBlocks KV blocks included.
 func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limits, numBlocks, blockSize int) (*runner, error) {
-	buffers, err := allocate(a, l, m.KVLayout(), m.Config().Vocab, numBlocks, blockSize)
+	b, err := allocate(a, l, m.KVLayout(), m.Config().Vocab, numBlocks, blockSize)
 	if err != nil {
 		return nil, err
 	}
-	words := make([]uint64, buffers.inputBytes/8) // aligned as SampleParams asks for
-	host := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), buffers.inputBytes)
-	return &runner{device: d, model: m, buffers: buffers, host: host, rows: make([]int32, l.MaxRows)}, nil
+	r := &runner{
+		device: d, model: m, buffers: b, info: d.Info(), depth: 1, launched: max(d.Passed(), 0),
+		ids: make([]int32, l.MaxRows), tables: newBlockTables(&b, numBlocks),
+	}
+	r.collected = r.launched
+	r.padded = !r.info.Unified
+	if r.info.Overlap {
+		r.depth = maxUnderWay
+	}
+	if r.host.input, err = d.AllocMapped(maxUnderWay * b.inputBytes); err != nil {
+		return nil, fmt.Errorf("host's input of a step: %w", err)
+	}
+	if r.host.sampled, err = d.AllocMapped(maxUnderWay * 4 * l.MaxRows); err != nil {
+		return nil, fmt.Errorf("host's sampled ids: %w", err)
+	}
+	d.Fill(b.state.Data, 0, int64(4*b.state.Len()))
+	count := make([]int32, b.numbers.Len())
+	for i := range count {
+		count[i] = int32(i)
+	}
+	d.Upload(b.numbers.Data, bytesOf(count))
+	return r, nil
 }
 
 // Bytes is the device memory that New takes for an engine of these sizes, KV blocks included, where each allocation is rounded up to
@@ -99,11 +146,20 @@ func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, vocabulary,
 		return b, fmt.Errorf("%d KV blocks: %w", numBlocks, err)
 	}
 	width := min((l.Context+blockSize-1)/blockSize, numBlocks)
-	b.inputBytes = layoutFor(l.MaxTokens, l.MaxSeqs, width, l.MaxRows, maxBanned).bytes
+	b.mostRows = min(l.MaxSeqs, l.MaxRows, l.MaxTokens)
+	eager, captured := layoutFor(l.MaxTokens, l.MaxSeqs, l.MaxSeqs, width, l.MaxRows, maxBanned), graphLayoutFor(b.mostRows)
+	b.changes = max(eager.bytes, captured.bytes)
+	b.inputBytes = b.changes + 2*aligned(4*maxChanges(numBlocks, l.MaxSeqs))
 	if b.input, err = a.Alloc(memory.Input, int64(b.inputBytes)); err != nil {
 		return b, fmt.Errorf("input of a step: %w", err)
 	}
-	if b.ids, err = memory.NewTensor(a, memory.Input, device.I32, 1, l.MaxRows); err != nil {
+	if b.state, err = memory.NewTensor(a, memory.Input, device.I32, l.MaxSeqs, width+maxBanned); err != nil {
+		return b, fmt.Errorf("block tables: %w", err)
+	}
+	if b.numbers, err = memory.NewTensor(a, memory.Input, device.I32, 1, l.MaxSeqs+1); err != nil {
+		return b, fmt.Errorf("row numbers: %w", err)
+	}
+	if b.sampled, err = memory.NewTensor(a, memory.Input, device.I32, 1, l.MaxRows); err != nil {
 		return b, fmt.Errorf("sampled ids: %w", err)
 	}
 	if b.logits, err = memory.NewTensor(a, memory.Activations, device.F32, l.MaxRows, vocabulary); err != nil {
@@ -128,20 +184,40 @@ func newKV(a memory.Allocator, l model.KVLayout, numBlocks, blockSize int) (mode
 	return kv, nil
 }
 
-// Launch starts the step. The batch must not change before Collect.
+// Launch starts the step after those under way. The batch must not change before its Collect.
 func (r *runner) Launch(b *batch) {
-	width, bannedWidth := 0, 0
+	if r.launched-r.collected >= int64(r.depth) {
+		panic(fmt.Sprintf("engine: launch of step %d while step %d is under way", r.launched, r.collected))
+	}
+	flight := &r.timings[r.launched%maxUnderWay]
+	if g := r.graphFor(b); g != nil {
+		*flight = stepTiming{graph: g}
+		r.replay(g, b)
+	} else {
+		*flight = stepTiming{}
+		r.enqueue(b)
+	}
+	flight.began = time.Now()
+	r.launched++
+}
+
+// enqueue starts a step op by op.
+func (r *runner) enqueue(b *batch) {
+	width, bannedWidth, fed := 0, 0, 0
 	for i := range b.items {
 		item := &b.items[i]
+		item.at = item.row
 		width = max(width, len(item.seq.table))
 		if item.row >= 0 {
-			bannedWidth = max(bannedWidth, item.seq.numBanned())
+			bannedWidth = max(bannedWidth, item.seq.numBanned(item.start+item.count))
+		}
+		if item.decode {
+			fed++
 		}
 	}
-	l := layoutFor(b.tokens, len(b.items), width, b.rows, bannedWidth)
+	l := layoutFor(b.tokens, fed, len(b.items), width, b.rows, bannedWidth)
 	r.write(b, &l, width, bannedWidth)
-	r.device.Upload(r.input, r.host[:l.bytes])
-	r.used = b.rows
+	r.pull(0, l.bytes)
 	r.step = model.Batch{
 		Tokens:     device.Vector(r.at(l.tokens), device.I32, b.tokens),
 		Positions:  device.Vector(r.at(l.positions), device.I32, b.tokens),
@@ -152,56 +228,105 @@ func (r *runner) Launch(b *batch) {
 		LogitRows:  device.Vector(r.at(l.logitRows), device.I32, b.rows),
 		Logits:     r.logits.Top(b.rows),
 	}
+	if fed > 0 && r.launched > r.collected { // otherwise the host has all tokens
+		r.device.Feed(device.Vector(r.step.Tokens.Data, device.I32, fed), device.Vector(r.at(l.from), device.I32, fed), r.sampled)
+	}
+	args := device.SampleArgs{Params: device.Matrix(r.at(l.params), device.I32, b.rows, device.SampleParamsBytes/4)}
+	if bannedWidth > 0 {
+		args.Banned = device.Matrix(r.at(l.banned), device.I32, b.rows, bannedWidth)
+	}
+	r.compute(args)
+	r.rows[r.launched%maxUnderWay] = b.rows
+	r.start(nil)
+}
+
+// compute enqueues r.step itself.
+func (r *runner) compute(args device.SampleArgs) {
 	r.model.Forward(&r.step, &r.kv)
-	if b.rows > 0 {
-		r.sample(&l, bannedWidth)
+	rows := r.step.Logits.Rows
+	if rows == 0 {
+		r.device.Mark(device.Tensor{}, device.Tensor{})
+		return
+	}
+	args.Logits = r.step.Logits
+	args.IDs = device.Vector(r.sampled.Data, device.I32, rows)
+	r.device.Sample(args)
+	r.device.Mark(args.IDs, device.Tensor{Data: r.host.sampled.Data, DType: device.I32, Rows: maxUnderWay, Cols: rows, Stride: r.sampled.Cols})
+}
+
+// pull enqueues the copy of that piece of the step's input block.
+func (r *runner) pull(offset, bytes int) {
+	r.device.Pull(device.Vector(r.at(offset), device.I32, bytes/4), device.Tensor{
+		Data: r.host.input.Data + device.Ptr(offset), DType: device.I32, Rows: maxUnderWay, Cols: bytes / 4, Stride: r.inputBytes / 4,
+	})
+}
+
+// start lets a graph, or what was enqueued, run; a device without overlap computes it here.
+func (r *runner) start(g device.Graph) {
+	began := time.Now()
+	if g != nil {
+		r.device.Launch(g)
 	}
 	r.device.Flush()
+	if !r.info.Overlap {
+		r.ran += time.Since(began)
+	}
+}
+
+// hostTime is what of a time since the last call was neither waiting nor computing.
+func (r *runner) hostTime(all time.Duration) time.Duration {
+	host := max(all-r.ran-r.waited, 0)
+	r.ran, r.waited = 0, 0
+	return host
 }
 
 func (r *runner) vocabulary() int { return r.logits.Cols }
 
 func (r *runner) at(offset int) device.Ptr { return r.input + device.Ptr(offset) }
 
-func (r *runner) sample(l *layout, bannedWidth int) {
-	args := device.SampleArgs{
-		Logits: r.step.Logits,
-		Params: device.Matrix(r.at(l.params), device.I32, r.used, device.SampleParamsBytes/4),
-		IDs:    device.Vector(r.ids.Data, device.I32, r.used),
-	}
-	if bannedWidth > 0 {
-		args.Banned = device.Matrix(r.at(l.banned), device.I32, r.used, bannedWidth)
-	}
-	r.device.Sample(args)
-	r.device.Download(bytesOf(r.rows[:r.used]), r.ids.Data)
+// slot is the host's input block of the step being launched.
+func (r *runner) slot() []byte {
+	at := int(r.launched%maxUnderWay) * r.inputBytes
+	return r.host.input.Bytes[at : at+r.inputBytes]
 }
 
-// Collect waits for the step and returns the ids sampled from its logit rows, valid until the next Launch; −1 where a row was not
-// finite. The error is the device's first failure, which lasts.
-func (r *runner) Collect() ([]int32, error) {
-	if err := r.device.Sync(); err != nil {
+// Collect waits for the oldest step under way, that of b, and returns the ids sampled from its logit rows, valid until the next Collect;
+// −1 where a row was not finite. The error is the device's first failure, which lasts.
+func (r *runner) Collect(b *batch) ([]int32, error) {
+	k := r.collected
+	if err := r.wait(k); err != nil {
 		return nil, err
 	}
-	ids := r.rows[:r.used]
-	for i, id := range ids {
-		if id < -1 || int(id) >= r.vocabulary() {
-			return nil, errors.Join(device.ErrLost, fmt.Errorf("row %d sampled token %d of a vocabulary of %d", i, id, r.vocabulary()))
+	r.collected++
+	sampled := part[int32](r.host.sampled.Bytes, 4*int(k%maxUnderWay)*r.sampled.Cols, r.rows[k%maxUnderWay])
+	ids := r.ids[:b.rows]
+	for i := range b.items {
+		item := &b.items[i]
+		if item.row < 0 {
+			continue
 		}
+		id := sampled[item.at]
+		if id < -1 || int(id) >= r.vocabulary() {
+			return nil, errors.Join(device.ErrLost, fmt.Errorf("row %d sampled token %d of a vocabulary of %d", item.row, id, r.vocabulary()))
+		}
+		ids[item.row] = id
 	}
 	return ids, nil
 }
 
-// write fills the host's input block.
+// write fills the host's input block of a step that is enqueued.
 func (r *runner) write(b *batch, l *layout, width, bannedWidth int) {
-	tokens := part[int32](r.host, l.tokens, b.tokens)
-	positions := part[int32](r.host, l.positions, b.tokens)
-	slots := part[int32](r.host, l.slots, b.tokens)
-	queryStart := part[int32](r.host, l.queryStart, len(b.items)+1)
-	kvLen := part[int32](r.host, l.kvLen, len(b.items))
-	tables := part[int32](r.host, l.table, len(b.items)*width)
-	logitRows := part[int32](r.host, l.logitRows, b.rows)
-	params := part[device.SampleParams](r.host, l.params, b.rows)
-	banned := part[int32](r.host, l.banned, b.rows*bannedWidth)
+	host := r.slot()
+	tokens := part[int32](host, l.tokens, b.tokens)
+	from := part[int32](host, l.from, (l.queryStart-l.from)/4)
+	positions := part[int32](host, l.positions, b.tokens)
+	slots := part[int32](host, l.slots, b.tokens)
+	queryStart := part[int32](host, l.queryStart, len(b.items)+1)
+	kvLen := part[int32](host, l.kvLen, len(b.items))
+	tables := part[int32](host, l.table, len(b.items)*width)
+	logitRows := part[int32](host, l.logitRows, b.rows)
+	params := part[device.SampleParams](host, l.params, b.rows)
+	banned := part[int32](host, l.banned, b.rows*bannedWidth)
 	n := 0
 	for i := range b.items {
 		item := &b.items[i]
@@ -210,22 +335,41 @@ func (r *runner) write(b *batch, l *layout, width, bannedWidth int) {
 		kvLen[i] = int32(item.start + item.count)
 		table := tables[i*width : (i+1)*width]
 		clear(table[copy(table, seq.table):])
-		copy(tokens[n:], seq.tokens[item.start:item.start+item.count])
+		if item.decode { // these come first, so that i is n
+			tokens[n], from[n] = seq.input(item.start)
+		} else {
+			copy(tokens[n:], seq.tokens[item.start:item.start+item.count])
+		}
 		for j := range item.count {
 			position := item.start + j
 			positions[n+j] = int32(position)
-			slots[n+j] = seq.table[position/r.kv.BlockSize]*int32(r.kv.BlockSize) + int32(position%r.kv.BlockSize)
+			slots[n+j] = r.slotOf(seq, position)
 		}
 		n += item.count
 		if row := item.row; row >= 0 {
+			position := item.start + item.count
 			logitRows[row] = int32(n - 1)
-			params[row] = seq.sampleParams()
+			params[row] = seq.sampleParams(position)
 			if params[row].NumBanned > 0 {
 				seq.writeBanned(banned[row*bannedWidth : (row+1)*bannedWidth])
 			}
+			seq.sampled = item.at
 		}
 	}
 	queryStart[len(b.items)] = int32(n)
+}
+
+func (r *runner) slotOf(seq *sequence, position int) int32 {
+	p := r.kv.BlockSize
+	return seq.table[position/p]*int32(p) + int32(position%p)
+}
+
+// input is the token at that position, or where among the ids sampled last it is.
+func (s *sequence) input(position int) (token, from int32) {
+	if position < len(s.tokens) {
+		return s.tokens[position], -1
+	}
+	return 0, int32(s.sampled)
 }
 
 // part is the host's view of n elements of the input block.

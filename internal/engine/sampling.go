@@ -33,13 +33,13 @@ func (s *Sampling) validate() error {
 	return nil
 }
 
-// sampleParams is what the next token of s is chosen with. The position counts from the start of the prompt, so that the noise is the
-// same whichever batch computes it, and after a preemption too.
-func (s *sequence) sampleParams() device.SampleParams {
+// sampleParams is what the token at that position of s is chosen with. The position counts from the start of the prompt, so that the noise
+// is the same whichever batch computes it, and after a preemption too.
+func (s *sequence) sampleParams(position int) device.SampleParams {
 	o := &s.request.Sampling
 	p := device.SampleParams{
-		Seed: o.Seed, Position: uint32(len(s.tokens)), TopK: int32(o.TopK), Temperature: o.Temperature, TopP: o.TopP, MinP: o.MinP,
-		NumBanned: int32(s.numBanned()),
+		Seed: o.Seed, Position: uint32(position), TopK: int32(o.TopK), Temperature: o.Temperature, TopP: o.TopP, MinP: o.MinP,
+		NumBanned: int32(s.numBanned(position)),
 	}
 	if p.TopP == 0 {
 		p.TopP = 1
@@ -47,11 +47,11 @@ func (s *sequence) sampleParams() device.SampleParams {
 	return p
 }
 
-// numBanned is how many ids the next token must not be: all that would end the output, until MinTokens are there.
-func (s *sequence) numBanned() int {
+// numBanned is how many ids the token at that position must not be: all that would end the output, until MinTokens are there.
+func (s *sequence) numBanned(position int) int {
 	stop := &s.request.Stop
 	switch {
-	case s.generated() >= stop.MinTokens:
+	case position-s.prompt >= stop.MinTokens:
 		return 0
 	case stop.IgnoreEOS:
 		return len(stop.StopTokens)

@@ -6,6 +6,10 @@ import "fmt"
 //
 // What runs is older than what waits, and both are in order of arrival. Blocks go to the oldest first; when they run out the newest
 // gives its own up, waits at the head of the queue and is computed again later, so that the oldest always moves and all end.
+//
+// A step may be planned while the one before is under way. Each row of that is taken to give its sequence a token and not to end it, unless
+// it is the last that may be; a row that was planned for a sequence which then ended is computed and dropped. The blocks of a sequence that
+// left are free once no step under way names them, and no sequence is preempted while a step is.
 type scheduler struct {
 	blocks    *blockPool
 	maxSeqs   int // sequences that may run
@@ -17,8 +21,14 @@ type scheduler struct {
 	arrivals    uint64    // gives the order
 	preemptions uint64
 	suspended   int // of the waiting ones: those that were preempted
-	batch       batch
+
+	batches             [maxUnderWay]batch // used in turn
+	launched, committed uint64             // batches
+	retired             int                // sequences that have left, whose blocks a batch under way names
 }
+
+// maxUnderWay is how many batches may be launched and not committed.
+const maxUnderWay = 2
 
 // batch is what one step computes: rows of decoding sequences first, then chunks of prompts, each in order of arrival.
 type batch struct {
@@ -29,19 +39,23 @@ type batch struct {
 
 // batchItem is the part of one sequence.
 type batchItem struct {
-	seq    *sequence
-	start  int   // position of the first token
-	count  int   // tokens
-	row    int   // of the logits; −1: the prompt goes on in a later step
-	decode bool  // one token of a sequence that already generates
-	token  int32 // sampled; set by Commit, −1 where the logits were not finite
+	seq     *sequence
+	start   int   // position of the first token
+	count   int   // tokens
+	row     int   // of the logits; −1: the prompt goes on in a later step
+	at      int   // row of the sampled id on the device; the runner's
+	decode  bool  // one token of a sequence that already generates
+	dropped bool  // set by Commit: the sequence had left before the step ended
+	token   int32 // sampled; set by Commit, −1 where the logits were not finite
 }
 
 // newScheduler makes a scheduler for up to maxBatch sequences of up to `context` tokens.
 func newScheduler(blocks *blockPool, maxBatch, maxTokens, context int) *scheduler {
 	s := &scheduler{
 		blocks: blocks, maxSeqs: maxBatch, running: make([]*sequence, 0, maxBatch), tables: make([][]int32, maxBatch),
-		batch: batch{items: make([]batchItem, 0, maxBatch)},
+	}
+	for i := range s.batches {
+		s.batches[i].items = make([]batchItem, 0, maxBatch)
 	}
 	width := blocks.blocksFor(context)
 	all := make([]int32, maxBatch*width)
@@ -67,13 +81,13 @@ func (s *scheduler) Add(seq *sequence) {
 	s.waiting.pushBack(seq)
 }
 
-// Remove takes out a sequence that has not ended, and frees its blocks. Not between Next and Commit.
+// Remove takes out a sequence that has not ended. Its blocks are free once no step under way names them.
 func (s *scheduler) Remove(seq *sequence) {
 	switch seq.state {
 	case waiting:
 		s.unqueue(seq)
 	case running:
-		s.release(seq)
+		s.retire(seq)
 		s.dropEnded(seq)
 	case ended:
 		panic(fmt.Sprintf("engine: sequence %s removed after its end", seq.request.ID))
@@ -81,20 +95,57 @@ func (s *scheduler) Remove(seq *sequence) {
 	seq.state = ended
 }
 
-// Next returns the batch of the next step, valid until the next call. It is empty only if nothing runs or waits. Every batch must be
-// committed before the next one.
+// Next plans the next step and counts it as launched. It returns nil if there is nothing to compute, or nothing before the step under way
+// is committed. A batch is valid until its Commit; they are committed in the order in which they were launched.
 func (s *scheduler) Next() *batch {
-	s.batch.items, s.batch.tokens, s.batch.rows = s.batch.items[:0], 0, 0
+	if s.underWay() == maxUnderWay {
+		panic("engine: more steps planned than may be under way")
+	}
+	if s.underWay() > 0 && !s.fits() {
+		return nil
+	}
 	left, settled := s.growRunning()
 	if settled {
 		s.admit(left)
 	}
-	s.fill()
-	if len(s.batch.items) == 0 && s.live() > 0 {
+	b := &s.batches[s.launched%maxUnderWay]
+	b.items, b.tokens, b.rows = b.items[:0], 0, 0
+	s.fill(b)
+	if len(b.items) > 0 {
+		s.launched++
+		return b
+	}
+	if s.live() > 0 && s.underWay() == 0 {
 		panic(fmt.Sprintf("engine: empty batch with %d running, %d waiting, %d of %d blocks free",
 			len(s.running), s.waiting.len, s.blocks.numFree(), s.blocks.total()))
 	}
-	return &s.batch
+	return nil
+}
+
+// underWay is how many batches are launched and not committed.
+func (s *scheduler) underWay() int { return int(s.launched - s.committed) }
+
+// oldest is the batch that has to be committed next.
+func (s *scheduler) oldest() *batch { return &s.batches[s.committed%maxUnderWay] }
+
+// fits says whether what runs can go on without a preemption.
+func (s *scheduler) fits() bool {
+	left, need := s.maxTokens, 0
+	for _, seq := range s.running {
+		if seq.decoding() {
+			left--
+		}
+	}
+	for _, seq := range s.running {
+		if seq.decoding() {
+			need += s.missing(seq, 1)
+			continue
+		}
+		want := min(seq.remaining(), left)
+		need += s.missing(seq, want)
+		left -= want
+	}
+	return need <= s.blocks.numFree()
 }
 
 func (s *scheduler) live() int { return len(s.running) + s.waiting.len }
@@ -162,7 +213,16 @@ func (s *scheduler) preemptNewest() {
 func (s *scheduler) release(seq *sequence) {
 	s.blocks.release(seq.table)
 	s.tables = append(s.tables, seq.table[:0])
-	seq.table = nil
+	seq.table, seq.place, seq.placed = nil, nowhere, 0
+}
+
+// retire frees the blocks of a sequence that leaves, now or with the last step that names them.
+func (s *scheduler) retire(seq *sequence) {
+	if seq.underWay > 0 {
+		s.retired++
+		return
+	}
+	s.release(seq)
 }
 
 // admit starts waiting sequences, oldest first, as far as tokens, places and blocks go. A sequence starts only if there are blocks for
@@ -178,9 +238,9 @@ func (s *scheduler) admit(left int) {
 			spare -= s.missing(seq, seq.remaining()+1) // promised when it started
 		}
 	}
-	for seq := s.waiting.front; seq != nil && left > 0 && len(s.running) < s.maxSeqs; seq = s.waiting.front {
+	for seq := s.waiting.front; seq != nil && left > 0 && len(s.running) < s.maxSeqs && len(s.tables) > 0; seq = s.waiting.front {
 		need := s.blocks.blocksFor(len(seq.tokens) + 1)
-		if need > spare && len(s.running) > 0 {
+		if need > spare && (len(s.running) > 0 || s.retired > 0) {
 			return
 		}
 		spare -= need + 1
@@ -206,15 +266,15 @@ func (s *scheduler) start(seq *sequence) {
 }
 
 // fill writes down what was scheduled.
-func (s *scheduler) fill() {
+func (s *scheduler) fill(b *batch) {
 	for _, seq := range s.running {
 		if seq.decoding() && seq.scheduled > 0 {
-			s.batch.add(seq)
+			b.add(seq)
 		}
 	}
 	for _, seq := range s.running {
 		if !seq.decoding() && seq.scheduled > 0 {
-			s.batch.add(seq)
+			b.add(seq)
 		}
 	}
 }
@@ -224,26 +284,42 @@ func (b *batch) add(seq *sequence) {
 	if seq.scheduled == seq.remaining() {
 		item.row = b.rows
 		b.rows++
+		seq.pending++
 	}
 	b.items = append(b.items, item)
 	b.tokens += seq.scheduled
+	seq.computed += seq.scheduled
+	seq.scheduled = 0
+	seq.underWay++
 }
 
-// Commit takes the result of a step: ids[i] is the token sampled from row i, −1 where the logits were not finite. Sequences that end
-// with it have left the scheduler, their blocks are free, and `finish` or `err` says why.
+// Commit takes the result of the oldest step under way: ids[i] is the token sampled from row i, −1 where the logits were not finite.
+// Sequences that end with it have left the scheduler, and `finish` or `err` says why.
 func (s *scheduler) Commit(b *batch, ids []int32) {
+	if s.underWay() == 0 || b != s.oldest() {
+		panic("engine: commit of a batch that is not the oldest under way")
+	}
 	if len(ids) != b.rows {
 		panic(fmt.Sprintf("engine: %d ids for a batch of %d logit rows", len(ids), b.rows))
 	}
+	s.committed++
 	anyEnded := false
 	for i := range b.items {
 		item := &b.items[i]
 		seq := item.seq
-		seq.computed += item.count
-		seq.scheduled = 0
+		seq.underWay--
+		if seq.state == ended {
+			item.dropped = true
+			if seq.underWay == 0 {
+				s.retired--
+				s.release(seq)
+			}
+			continue
+		}
 		if item.row < 0 {
 			continue
 		}
+		seq.pending--
 		item.token = ids[item.row]
 		if item.token < 0 {
 			seq.err = ErrNotFinite
@@ -252,7 +328,7 @@ func (s *scheduler) Commit(b *batch, ids []int32) {
 		}
 		if seq.err != nil || seq.finish != 0 {
 			seq.state = ended
-			s.release(seq)
+			s.retire(seq)
 			anyEnded = true
 		}
 	}
@@ -273,8 +349,23 @@ func (s *scheduler) dropEnded(also *sequence) {
 	s.running = kept
 }
 
-// checkIntegrity says which invariant is broken, if any. Between steps.
+// checkIntegrity says which invariant is broken, if any. Not within Next or Commit.
 func (s *scheduler) checkIntegrity() error {
+	flights := make(map[*sequence]*flight)
+	for k := s.committed; k < s.launched; k++ {
+		for i := range s.batches[k%maxUnderWay].items {
+			item := &s.batches[k%maxUnderWay].items[i]
+			f := flights[item.seq]
+			if f == nil {
+				f = &flight{}
+				flights[item.seq] = f
+			}
+			f.steps++
+			if item.row >= 0 {
+				f.tokens++
+			}
+		}
+	}
 	var last uint64
 	tables := make([][]int32, 0, len(s.running))
 	for _, seq := range s.running {
@@ -284,14 +375,50 @@ func (s *scheduler) checkIntegrity() error {
 		if got, want := len(seq.table), s.blocks.blocksFor(seq.computed); got != want {
 			return fmt.Errorf("sequence %d has %d blocks for %d tokens, want %d", seq.order, got, seq.computed, want)
 		}
+		f := flights[seq]
+		if f == nil {
+			f = &flight{}
+		}
+		if seq.underWay != f.steps || seq.pending != f.tokens {
+			return fmt.Errorf("sequence %d counts %d steps under way for %d tokens, there are %d for %d",
+				seq.order, seq.underWay, seq.pending, f.steps, f.tokens)
+		}
 		last = seq.order
 		tables = append(tables, seq.table)
 	}
+	retired := 0
+	for seq, f := range flights {
+		if seq.state == running {
+			continue
+		}
+		if seq.state != ended || seq.underWay != f.steps {
+			return fmt.Errorf("sequence %d in state %d counts %d steps under way, there are %d", seq.order, seq.state, seq.underWay, f.steps)
+		}
+		retired++
+		tables = append(tables, seq.table)
+	}
+	if retired != s.retired {
+		return fmt.Errorf("%d sequences left in a step under way, the count says %d", retired, s.retired)
+	}
+	if err := s.checkWaiting(last); err != nil {
+		return err
+	}
+	if got := len(s.tables) + len(s.running) + retired; got != cap(s.running) {
+		return fmt.Errorf("%d block tables spare or in use, want %d", got, cap(s.running))
+	}
+	return s.blocks.checkIntegrity(tables)
+}
+
+// flight is what batches under way hold of a sequence.
+type flight struct{ steps, tokens int }
+
+// checkWaiting is the queue's part of it; what runs ends with order `last`.
+func (s *scheduler) checkWaiting(last uint64) error {
 	n, suspended := 0, 0
 	for seq := s.waiting.front; seq != nil; seq = seq.next {
-		if seq.state != waiting || seq.order <= last || len(seq.table) > 0 || seq.computed > 0 {
-			return fmt.Errorf("sequence %d waits in state %d after %d, with %d blocks and %d tokens computed",
-				seq.order, seq.state, last, len(seq.table), seq.computed)
+		if seq.state != waiting || seq.order <= last || len(seq.table) > 0 || seq.computed > 0 || seq.underWay > 0 {
+			return fmt.Errorf("sequence %d waits in state %d after %d, with %d blocks, %d tokens computed, %d steps under way",
+				seq.order, seq.state, last, len(seq.table), seq.computed, seq.underWay)
 		}
 		last = seq.order
 		n++
@@ -302,10 +429,7 @@ func (s *scheduler) checkIntegrity() error {
 	if n != s.waiting.len || suspended != s.suspended {
 		return fmt.Errorf("%d sequences wait, %d of them preempted, the counts say %d and %d", n, suspended, s.waiting.len, s.suspended)
 	}
-	if got := len(s.tables) + len(s.running); got != cap(s.running) {
-		return fmt.Errorf("%d block tables spare or in use, want %d", got, cap(s.running))
-	}
-	return s.blocks.checkIntegrity(tables)
+	return nil
 }
 
 // sequenceList is a list through the sequences themselves, so that one can leave from the middle and nothing is allocated.

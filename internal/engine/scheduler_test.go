@@ -18,7 +18,8 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata
 //
 //	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32
 //	add id=a prompt=5 max=3
-//	step [sample a=-1]         the batch, and who ended
+//	step [a=-1]                the batch, and who ended; the token sampled is 1 but where it says otherwise
+//	launch, commit [a=-1]      the same in two, so that two batches may be under way
 //	cancel id=a
 //	state                      what runs (computed/tokens, blocks) and waits
 func TestSchedulerScripts(t *testing.T) {
@@ -83,7 +84,7 @@ func newWorld(blocks, blockSize, maxBatch, maxTokens, context int) *world {
 }
 
 func (w *world) add(id string, prompt, maxNew int) {
-	r := &Request{ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew}}
+	r := &Request{ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}}}
 	w.byID[id] = newSequence(r, w.context)
 	w.s.Add(w.byID[id])
 }
@@ -108,7 +109,14 @@ func (w *world) command(t *testing.T, words []string) string {
 	case "cancel":
 		w.s.Remove(w.byID[args["id"]])
 	case "step":
-		return w.step(args)
+		if launched := w.launch(); launched != nothing {
+			return launched + w.commit(t, args)
+		}
+		return nothing
+	case "launch":
+		return w.launch()
+	case "commit":
+		return w.commit(t, args)
 	case "state":
 		return w.state()
 	default:
@@ -117,15 +125,22 @@ func (w *world) command(t *testing.T, words []string) string {
 	return ""
 }
 
-// step samples token 1 everywhere but where args say otherwise.
-func (w *world) step(args map[string]string) string {
+// stopToken ends any output of a world.
+const stopToken = 30
+
+// nothing is what launch says when there is no batch.
+const nothing = "nothing\n"
+
+func (w *world) launch() string {
 	var out strings.Builder
 	preempted := w.s.preemptions
 	b := w.s.Next()
+	if b == nil {
+		return nothing
+	}
 	if n := w.s.preemptions - preempted; n > 0 {
 		fmt.Fprintf(&out, "preempted %d\n", n)
 	}
-	ids := make([]int32, b.rows)
 	for _, item := range b.items {
 		kind := "prefill"
 		if item.decode {
@@ -134,21 +149,36 @@ func (w *world) step(args map[string]string) string {
 		fmt.Fprintf(&out, "%s %s [%d,%d) blocks %v", kind, item.seq.request.ID, item.start, item.start+item.count, item.seq.table)
 		if item.row >= 0 {
 			fmt.Fprintf(&out, " row %d", item.row)
-			ids[item.row] = 1
-			if args[item.seq.request.ID] == "-1" {
-				ids[item.row] = -1
-			}
 		}
 		out.WriteString("\n")
 	}
-	if len(b.items) == 0 {
-		return "nothing\n"
+	return out.String()
+}
+
+// commit samples token 1 everywhere but where args say otherwise.
+func (w *world) commit(t *testing.T, args map[string]string) string {
+	var out strings.Builder
+	b := w.s.oldest()
+	ids := make([]int32, b.rows)
+	for _, item := range b.items {
+		if item.row < 0 {
+			continue
+		}
+		ids[item.row] = 1
+		if id, ok := args[item.seq.request.ID]; ok {
+			if _, err := fmt.Sscan(id, &ids[item.row]); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	w.s.Commit(b, ids)
 	for _, item := range b.items {
-		if item.seq.err != nil {
+		switch {
+		case item.dropped:
+			fmt.Fprintf(&out, "%s had left\n", item.seq.request.ID)
+		case item.seq.err != nil:
 			fmt.Fprintf(&out, "%s ends: %v\n", item.seq.request.ID, item.seq.err)
-		} else if item.seq.finish != 0 {
+		case item.seq.finish != 0:
 			fmt.Fprintf(&out, "%s ends: %v\n", item.seq.request.ID, item.seq.finish)
 		}
 	}
@@ -176,26 +206,39 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 			rapid.IntRange(2, 40).Draw(t, "context"))
 		live := map[string]*sequence{}
 		work := 0 // steps that all sequences need if each runs alone
-		step := func() {
-			b := w.s.Next()
-			checkBatch(t, w.s, b)
-			oldest := oldestOf(w.s)
-			before := 0
-			if oldest != nil {
-				before = oldest.computed
-			}
+		commit := func() {
+			b := w.s.oldest()
 			ids := make([]int32, b.rows)
 			for i := range ids {
-				ids[i] = int32(rapid.IntRange(-1, 30).Draw(t, "id"))
+				ids[i] = int32(rapid.IntRange(-1, stopToken).Draw(t, "id"))
 			}
 			w.s.Commit(b, ids)
-			if oldest != nil && oldest.state != ended && oldest.computed <= before {
-				t.Fatalf("the oldest sequence stands still at %d of %d tokens", before, len(oldest.tokens))
-			}
 			for id, seq := range live {
 				if seq.state == ended {
 					delete(live, id)
 				}
+			}
+		}
+		launch := func() {
+			oldest, before := oldestOf(w.s), 0
+			if oldest != nil {
+				before = oldest.computed
+			}
+			alone := w.s.underWay() == 0
+			b := w.s.Next()
+			if b != nil {
+				checkBatch(t, w.s, b)
+			}
+			if alone && oldest != nil && oldest.computed <= before {
+				t.Fatalf("the oldest sequence stands still at %d of %d tokens", before, len(oldest.tokens))
+			}
+		}
+		step := func() {
+			if w.s.underWay() < maxUnderWay {
+				launch()
+			}
+			if w.s.underWay() > 0 {
+				commit()
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -213,6 +256,18 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 				work += n + most
 			},
 			"step": func(*rapid.T) { step() },
+			"launch": func(t *rapid.T) {
+				if w.s.underWay() == maxUnderWay {
+					t.Skip("no more may be under way")
+				}
+				launch()
+			},
+			"commit": func(t *rapid.T) {
+				if w.s.underWay() == 0 {
+					t.Skip("nothing is under way")
+				}
+				commit()
+			},
 			"cancel": func(t *rapid.T) {
 				if len(live) == 0 {
 					t.Skip("nothing lives")
@@ -227,6 +282,9 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 				t.Fatalf("%d sequences never end:\n%s", len(live), w.state())
 			}
 			step()
+		}
+		for w.s.underWay() > 0 {
+			commit()
 		}
 		if err := w.s.checkIntegrity(); err != nil || w.s.blocks.numFree() != blocks {
 			t.Fatalf("%d of %d blocks free at the end: %v", w.s.blocks.numFree(), blocks, err)
@@ -259,13 +317,17 @@ func checkBatch(t *rapid.T, s *scheduler, b *batch) {
 			t.Fatalf("decode row of %s after a chunk", seq.request.ID)
 		}
 		chunk = chunk || !item.decode
-		if item.count < 1 || item.start != seq.computed || item.start+item.count > len(seq.tokens) {
-			t.Fatalf("%s: tokens [%d,%d) with %d of %d computed", seq.request.ID, item.start, item.start+item.count, seq.computed, len(seq.tokens))
+		known := len(seq.tokens) + seq.pending // to this step
+		if item.row >= 0 {
+			known--
+		}
+		if item.count < 1 || item.start+item.count != seq.computed || item.start+item.count > known || known-seq.prompt >= seq.maxNew {
+			t.Fatalf("%s: tokens [%d,%d) with %d of %d computed", seq.request.ID, item.start, item.start+item.count, seq.computed, known)
 		}
 		if len(seq.table)*s.blocks.blockSize < item.start+item.count {
 			t.Fatalf("%s: %d blocks for %d tokens", seq.request.ID, len(seq.table), item.start+item.count)
 		}
-		if last := item.start+item.count == len(seq.tokens); last != (item.row >= 0) || last && item.row != rows {
+		if last := item.start+item.count == known; last != (item.row >= 0) || last && item.row != rows {
 			t.Fatalf("%s: row %d, is the last chunk: %v, %d rows before", seq.request.ID, item.row, last, rows)
 		} else if last {
 			rows++

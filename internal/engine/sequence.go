@@ -9,7 +9,7 @@ import (
 // sequence is a request on its way through the engine. The loop owns it from the moment that it drained the intake.
 //
 // A sequence waits, runs or has ended. While it runs, the first `computed` tokens have their keys and values in the blocks of its
-// table, which holds just the blocks for what was computed or is in the step under way.
+// table, or get them by a step under way; it holds just the blocks for those.
 type sequence struct {
 	request *Request
 	stream  *Stream // nil in tests of the scheduler
@@ -19,12 +19,19 @@ type sequence struct {
 	tokens   []int32 // prompt, then what was generated
 	prompt   int     // tokens of the prompt
 	maxNew   int     // tokens that may be generated
-	computed int     // tokens whose keys and values are in the cache
+	pending  int     // tokens that steps under way sample
+	computed int     // tokens whose keys and values are in the cache once the steps under way have ended
 	table    []int32 // blocks, in the order of the tokens; its capacity is the context's
 	state    sequenceState
 
-	scheduled  int       // tokens in the step under way
+	scheduled  int       // tokens in the step being planned
+	underWay   int       // steps that name its blocks and are not committed
 	prev, next *sequence // in the queue
+
+	// The runner's: where the device has what of s.
+	place   int // row of its block table; nowhere: none
+	placed  int // blocks of the table that are there
+	sampled int // row of its latest sampled id
 
 	preemptions int
 	err         error // why it ended, where that is no finish
@@ -46,19 +53,31 @@ const (
 	ended
 )
 
+// nowhere is no row of the device's block tables.
+const nowhere = -1
+
 func newSequence(r *Request, context int) *sequence {
-	s := &sequence{request: r, prompt: len(r.Prompt), maxNew: r.Stop.maxNew(len(r.Prompt), context)}
+	s := &sequence{request: r, prompt: len(r.Prompt), place: nowhere, maxNew: r.Stop.maxNew(len(r.Prompt), context)}
 	s.tokens = append(make([]int32, 0, len(r.Prompt)+min(s.maxNew, 64)), r.Prompt...)
 	return s
 }
 
 func (s *sequence) generated() int { return len(s.tokens) - s.prompt }
 
-// remaining is the tokens that have to be computed before the next one can be sampled: 1 while decoding.
-func (s *sequence) remaining() int { return len(s.tokens) - s.computed }
+// expected counts the tokens that steps under way sample as generated.
+func (s *sequence) expected() int { return s.generated() + s.pending }
+
+// remaining is the tokens that have to be computed before the next one can be sampled: 1 while decoding, 0 when all that may be generated
+// is under way.
+func (s *sequence) remaining() int {
+	if s.expected() >= s.maxNew {
+		return 0
+	}
+	return len(s.tokens) + s.pending - s.computed
+}
 
 // decoding says whether the next step of s is a single token that samples one.
-func (s *sequence) decoding() bool { return s.remaining() == 1 && s.generated() > 0 }
+func (s *sequence) decoding() bool { return s.remaining() == 1 && s.expected() > 0 }
 
 // Phase is where a request was when it left: counted by Stats.Cancelled.
 type Phase uint8

@@ -28,6 +28,7 @@ type Stats struct {
 	TokensPerSecond float64           // generated, over the last seconds
 
 	LastStep  time.Duration // how long it took
+	HostTime  time.Duration // what the loop itself did for all steps: planning, launching and handing out, waits left out
 	Heartbeat time.Time     // when the loop last ended a step or found nothing to do
 	InStep    time.Duration // how long the step under way has been running; 0 between steps
 }
@@ -40,7 +41,8 @@ type Observer interface {
 
 // StepInfo describes a step.
 type StepInfo struct {
-	Duration      time.Duration   // from its launch to its tokens
+	Duration      time.Duration   // from its launch, or from the end of the step before if that was later, to its tokens
+	Host          time.Duration   // what the loop itself did since the step before
 	Sequences     int             // b
 	PrefillTokens int             // prompts, and what is computed again after a preemption
 	DecodeTokens  int             // rows of sequences that already generate
@@ -91,6 +93,7 @@ type counters struct {
 	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
 	lastStep  atomic.Int64
+	hostTime  atomic.Int64
 	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
 	startGap  atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
 }
@@ -109,7 +112,7 @@ func (e *Engine) Stats() Stats {
 		BlocksUsed: int(c.blocksUsed.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
 		Steps: c.steps.Load(), PromptTokens: c.promptTokens.Load(), OutputTokens: c.outputTokens.Load(),
 		Preemptions: c.preemptions.Load(), Finished: c.finished.Load(), NotFinite: c.notFinite.Load(), Rejected: c.rejected.Load(),
-		LastStep: time.Duration(c.lastStep.Load()),
+		LastStep: time.Duration(c.lastStep.Load()), HostTime: time.Duration(c.hostTime.Load()),
 	}
 	for i := range s.Cancelled {
 		s.Cancelled[i] = c.cancelled[i].Load()
@@ -132,14 +135,19 @@ func (c *counters) beat(now time.Duration, tokens int) {
 	c.heartbeat.Store(int64(now))
 }
 
-func (c *counters) endStep(s *StepInfo, now time.Duration) {
+func (c *counters) endStep(s *StepInfo, now time.Duration, another bool) {
 	tokens := len(s.FirstTokens) + len(s.Gaps)
 	c.steps.Add(1)
 	c.promptTokens.Add(uint64(s.PrefillTokens))
 	c.outputTokens.Add(uint64(tokens))
 	c.lastStep.Store(int64(s.Duration))
+	c.hostTime.Add(int64(s.Host))
 	c.beat(now, tokens)
-	c.stepBegan.Store(noStep)
+	if another {
+		c.stepBegan.Store(int64(now))
+	} else {
+		c.stepBegan.Store(noStep)
+	}
 }
 
 func (c *counters) countEnd(r *RequestInfo) {

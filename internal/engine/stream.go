@@ -97,7 +97,8 @@ func newStream(e *Engine, seq *sequence) *Stream {
 	return s
 }
 
-// put adds a token, which publish or close lets the reader see. Like those it is called by the loop alone.
+// put adds a token, which publish or close lets the reader see. Like those it is called by the loop alone. The reader has to be woken after
+// publish.
 func (s *Stream) put(token int32) {
 	buffer := *s.buffer.Load()
 	if s.written == len(buffer) {
@@ -112,7 +113,6 @@ func (s *Stream) put(token int32) {
 
 func (s *Stream) publish() {
 	s.published.Store(int64(s.written))
-	s.notify()
 }
 
 func (s *Stream) close(finish *Finish, err error) {

@@ -13,8 +13,8 @@ const warmupShare = 8
 // firstTrial is the smallest prompt that Warmup times, in tokens.
 const firstTrial = 16
 
-// Warmup computes a few prompts of growing length, so that nothing is done for the first time when a request waits, and sets the token
-// budget where Options left it open. Before Run, by the goroutine that drives the device. The error is the device's, or ctx's.
+// Warmup computes a few prompts of growing length, so that nothing is done for the first time when a request waits, sets the token budget
+// where Options left it open, and captures the steps in which sequences only decode. Before Run, by the goroutine that drives the device. The error is the device's, or ctx's.
 func (e *Engine) Warmup(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -39,7 +39,12 @@ func (e *Engine) Warmup(ctx context.Context) error {
 		e.scheduler.setMaxTokens(e.budget(n, took))
 	}
 	e.counters.maxTokens.Store(int64(e.scheduler.maxTokens))
-	e.log.Info("engine warm", "trial_tokens", n, "trial", took, "max_batch_tokens", e.scheduler.maxTokens,
+	if e.runner.info.Capture {
+		if err := e.runner.capture(ctx); err != nil {
+			return fmt.Errorf("warm up: %w", err)
+		}
+	}
+	e.log.Info("engine warm", "graphs", len(e.runner.graphs), "trial_tokens", n, "trial", took, "max_batch_tokens", e.scheduler.maxTokens,
 		"limit", limit, "max_sequences", e.scheduler.maxSeqs)
 	return nil
 }
@@ -65,7 +70,7 @@ func (e *Engine) trial(ctx context.Context, n int) (time.Duration, error) {
 	b := e.scheduler.Next()
 	began := time.Now()
 	e.runner.Launch(b)
-	ids, err := e.runner.Collect()
+	ids, err := e.runner.Collect(b)
 	if err != nil {
 		return 0, fmt.Errorf("warm up: step of %d tokens: %w", n, err)
 	}

@@ -29,7 +29,7 @@ func NewEngines(registry *prometheus.Registry, stats func() map[string]engine.St
 	}
 	e := &Engines{
 		stats:      stats,
-		steps:      histogram("inferno_step_seconds", "Time of a step, from its launch to its tokens.", tokenBuckets),
+		steps:      histogram("inferno_step_seconds", "Time of a step, from its launch, or from the end of the one before if that was later, to its tokens.", tokenBuckets),
 		firstToken: histogram("inferno_time_to_first_token_seconds", "A request's arrival to its first token.", requestBuckets),
 		interToken: histogram("inferno_inter_token_seconds", "Time between two tokens of a request.", tokenBuckets),
 		queue:      histogram("inferno_queue_seconds", "A request's arrival to its first step.", requestBuckets),
@@ -99,6 +99,8 @@ var rows = []row{
 	gauge("inferno_step_running_seconds", "How long the step under way has been running.",
 		func(s *engine.Stats) float64 { return s.InStep.Seconds() }),
 	counter("inferno_steps_total", "Steps.", func(s *engine.Stats) float64 { return float64(s.Steps) }),
+	counter("inferno_step_host_seconds_total", "Time that the engine's loop itself spent on steps, waits for the device left out.",
+		func(s *engine.Stats) float64 { return s.HostTime.Seconds() }),
 	counter("inferno_prompt_tokens_total", "Prompt tokens computed, again after a preemption included.",
 		func(s *engine.Stats) float64 { return float64(s.PromptTokens) }),
 	counter("inferno_output_tokens_total", "Tokens generated.", func(s *engine.Stats) float64 { return float64(s.OutputTokens) }),

@@ -41,6 +41,7 @@ struct inferno_device {
   // Activations of the running matmul as 8-bit blocks; owned by matmul.c, grown by matmul_reserve while no op runs.
   void *act;
   int64_t act_bytes;
+  _Atomic int64_t steps; // marks passed
 };
 
 // queue.c -------------------------------------------------------------------------------------------------------------------------
@@ -77,6 +78,10 @@ void cpu_rope_store_kv(cpu_worker *w, const void *args);
 void cpu_matmul(cpu_worker *w, const void *args);    // matmul.c
 void cpu_attention(cpu_worker *w, const void *args); // attention.c
 void cpu_sample(cpu_worker *w, const void *args);    // sample.c
+void cpu_pull(cpu_worker *w, const void *args);      // step.c
+void cpu_scatter(cpu_worker *w, const void *args);
+void cpu_feed(cpu_worker *w, const void *args);
+void cpu_mark(cpu_worker *w, const void *args);
 
 // Called by the table's wrapper before the op is enqueued, so that the op itself never allocates: false after cpu_fail.
 bool cpu_matmul_reserve(inferno_device *dev, const inferno_matmul_args *args); // matmul.c

@@ -270,6 +270,24 @@ static void op_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_ar
   enqueue(dev, cpu_rope_store_kv, is_small(&a->q), a, sizeof *a);
 }
 
+static void op_pull(inferno_device *dev, const inferno_pull_args *a) { cpu_enqueue_solo(dev, cpu_pull, a, sizeof *a); }
+
+static void op_scatter(inferno_device *dev, const inferno_scatter_args *a) { cpu_enqueue_solo(dev, cpu_scatter, a, sizeof *a); }
+
+static void op_feed(inferno_device *dev, const inferno_feed_args *a) { cpu_enqueue_solo(dev, cpu_feed, a, sizeof *a); }
+
+static void op_mark(inferno_device *dev, const inferno_mark_args *a) { cpu_enqueue_solo(dev, cpu_mark, a, sizeof *a); }
+
+static int64_t device_passed(inferno_device *dev) {
+  const char *text;
+  return cpu_status(dev, &text) ? -1 : atomic_load_explicit(&dev->steps, memory_order_acquire);
+}
+
+static int32_t device_poll(inferno_device *dev) {
+  const char *text;
+  return cpu_status(dev, &text);
+}
+
 static const inferno_table table = {
     .version = INFERNO_ABI_VERSION,
     .size = sizeof table,
@@ -300,6 +318,13 @@ static const inferno_table table = {
     .gather_rows = op_gather_rows,
     .sample = op_sample,
     .rope_store_kv = op_rope_store_kv,
+    .alloc_mapped = device_alloc,
+    .pull = op_pull,
+    .scatter = op_scatter,
+    .feed = op_feed,
+    .mark = op_mark,
+    .passed = device_passed,
+    .poll = device_poll,
 };
 
 __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

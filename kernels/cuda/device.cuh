@@ -17,12 +17,15 @@ struct staging;            // pinned memory of upload and download: staging.cu
 struct pack_lanes;         // streams and buffers of the loads: pack.cu
 struct cuda_blocks;        // all that alloc gave: table.cu
 struct attention_partials; // results of rows that several blocks share: attention_decode.cu
+struct step_marks;         // how far the steps are, and host memory: step.cu
 struct sample_space;       // what the blocks of a row of logits share: sample.cu
+struct op_profile;         // times of ops: profile.cu
 
 struct inferno_device {
   int ordinal;
   bool exact;     // every weight is kept in float32, and activations are float32
   bool pdl;       // the card has programmatic dependent launch
+  bool profiles;  // each op is timed by itself
   bool capturing; // between capture_begin and capture_end
   int binary;     // version of the machine code that runs here: 90
   cudaDeviceProp properties;
@@ -38,12 +41,14 @@ struct inferno_device {
   cuda_blocks *blocks;
   attention_partials *partials;
   sample_space *sampling;
+  op_profile *profile;   // NULL unless `profiles`
+  step_marks *steps;
   inferno_graph *graphs; // all that live
 };
 
 // Makes the device's card the calling thread's.
 void cuda_use(inferno_device *dev);
-// The first failure sticks; `what` was being done.
+// failure.cu. The first failure sticks; `what` was being done.
 void cuda_fail(inferno_device *dev, int32_t status, const char *what);
 void cuda_fail(inferno_device *dev, cudaError_t error, const char *what);
 int32_t cuda_status(cudaError_t error);
@@ -73,6 +78,16 @@ void staging_close(inferno_device *dev);
 void cuda_upload(inferno_device *dev, void *dst, const void *src, int64_t bytes);
 void cuda_download(inferno_device *dev, void *dst, const void *src, int64_t bytes);
 cudaError_t staging_flush(inferno_device *dev);
+
+// step.cu: what hands a step's inputs to the device and its results back, and says how far the steps are.
+bool step_open(inferno_device *dev);
+void step_close(inferno_device *dev);
+int32_t step_alloc_mapped(inferno_device *dev, int64_t bytes, void **data);
+int64_t step_passed(const inferno_device *dev);
+void cuda_pull(inferno_device *dev, const inferno_pull_args *args);
+void cuda_scatter(inferno_device *dev, const inferno_scatter_args *args);
+void cuda_feed(inferno_device *dev, const inferno_feed_args *args);
+void cuda_mark(inferno_device *dev, const inferno_mark_args *args);
 
 // pack.cu
 bool pack_open(inferno_device *dev);

@@ -1,4 +1,4 @@
-// table.cu: the CUDA device's inferno_table: open and close, memory, graphs, failures. An entry makes the device's card the thread's, and
+// table.cu: the CUDA device's inferno_table: open and close, memory, graphs. An entry makes the device's card the thread's, and
 // an op's file does the rest.
 #include <pthread.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 
 #include "device.cuh"
 #include "numeric.cuh"
+#include "profile.cuh"
 
 // Blocks of alloc, so that close can free them. Loads on other threads allocate beside a step.
 struct cuda_block {
@@ -34,48 +35,7 @@ static int32_t refuse(cudaError_t error, char *reason, size_t reason_bytes, cons
   return cuda_status(error);
 }
 
-int32_t cuda_status(cudaError_t error) {
-  switch (error) {
-  case cudaSuccess: return INFERNO_OK;
-  case cudaErrorMemoryAllocation: return INFERNO_OUT_OF_MEMORY;
-  case cudaErrorInvalidValue:
-  case cudaErrorInvalidConfiguration:
-  case cudaErrorLaunchOutOfResources:
-  case cudaErrorStreamCaptureUnsupported:
-  case cudaErrorStreamCaptureInvalidated:
-  case cudaErrorStreamCaptureImplicit:
-  case cudaErrorStreamCaptureWrongThread:
-  case cudaErrorStreamCaptureUnjoined: return INFERNO_BAD_ARGUMENT;
-  case cudaErrorNoDevice:
-  case cudaErrorInvalidDevice:
-  case cudaErrorInsufficientDriver:
-  case cudaErrorSystemDriverMismatch:
-  case cudaErrorCompatNotSupportedOnDevice:
-  case cudaErrorInitializationError:
-  case cudaErrorDevicesUnavailable:
-  case cudaErrorSystemNotReady:
-  case cudaErrorStubLibrary:
-  case cudaErrorNoKernelImageForDevice:
-  case cudaErrorInvalidKernelImage:
-  case cudaErrorUnsupportedPtxVersion:
-  case cudaErrorInvalidDeviceFunction: return INFERNO_UNAVAILABLE;
-  default: return INFERNO_DEVICE_LOST;
-  }
-}
-
 void cuda_use(inferno_device *dev) { cudaSetDevice(dev->ordinal); }
-
-void cuda_fail(inferno_device *dev, int32_t status, const char *what) {
-  if (dev->status) return;
-  dev->status = status;
-  snprintf(dev->reason, sizeof dev->reason, "%s", what);
-}
-
-void cuda_fail(inferno_device *dev, cudaError_t error, const char *what) {
-  if (dev->status) return;
-  dev->status = cuda_status(error);
-  snprintf(dev->reason, sizeof dev->reason, "%s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
-}
 
 // Lifecycle ---------------------------------------------------------------------------------------------------------------------------
 
@@ -94,11 +54,11 @@ static cudaError_t open_parts(inferno_device *dev) {
   dev->binary = probe.binaryVersion;
   dev->pdl = dev->properties.major >= 9 && probe.binaryVersion >= 90;
   dev->blocks = (cuda_blocks *)calloc(1, sizeof *dev->blocks);
-  if (!dev->blocks) return cudaErrorMemoryAllocation;
+  if (!dev->blocks || (dev->profiles && !profile_open(dev))) return cudaErrorMemoryAllocation;
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!staging_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  if (!staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
   cudaMemGetInfo(&after, &total);
   dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
   return cudaSuccess;
@@ -117,6 +77,7 @@ static int32_t device_open(const inferno_open_args *args, inferno_device **out, 
   if (!dev) return refuse(INFERNO_OUT_OF_MEMORY, reason, reason_bytes, "no memory for the device");
   dev->ordinal = args->ordinal;
   dev->exact = args->flags & INFERNO_EXACT;
+  dev->profiles = args->flags & INFERNO_PROFILE;
   error = open_parts(dev);
   if (error) {
     int32_t status = refuse(error, reason, reason_bytes, error == cudaErrorNoKernelImageForDevice ? dev->properties.name : "open the card");
@@ -143,6 +104,8 @@ static void device_close(inferno_device *dev) {
   attention_close(dev);
   pack_close(dev);
   staging_close(dev);
+  profile_close(dev);
+  step_close(dev);
   if (dev->blocks) {
     for (cuda_block *b = dev->blocks->first, *next; b; b = next) {
       next = b->next;
@@ -160,7 +123,8 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   cuda_use(dev);
   inferno_info i = {};
   i.size = sizeof i;
-  i.capture = 1;
+  i.capture = !dev->profiles;
+  i.overlap = 1;
   i.exact = 1;
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
@@ -230,7 +194,7 @@ static void device_download(inferno_device *dev, void *dst, const void *src, int
 
 static int32_t capture_begin(inferno_device *dev) {
   if (dev->status) return dev->status;
-  if (dev->capturing) return INFERNO_BAD_ARGUMENT;
+  if (dev->capturing || dev->profiles) return INFERNO_BAD_ARGUMENT;
   cuda_use(dev);
   cudaError_t error = cudaStreamBeginCapture(dev->stream, cudaStreamCaptureModeThreadLocal);
   if (error) return cuda_status(error);
@@ -283,15 +247,38 @@ static int32_t device_sync(inferno_device *dev, char *reason, size_t reason_byte
   return refuse(dev->status, reason, reason_bytes, dev->reason);
 }
 
+static int32_t device_alloc_mapped(inferno_device *dev, int64_t bytes, void **data) {
+  if (bytes < 0) return INFERNO_BAD_ARGUMENT;
+  cuda_use(dev);
+  return step_alloc_mapped(dev, bytes, data);
+}
+
+static int64_t device_passed(inferno_device *dev) { return dev->status ? -1 : step_passed(dev); }
+
+static int32_t device_poll(inferno_device *dev) {
+  if (refused_in_capture(dev, "poll inside a capture")) return dev->status;
+  cuda_use(dev);
+  cudaError_t error = cudaStreamQuery(dev->stream);
+  if (error && error != cudaErrorNotReady) cuda_fail(dev, error, "a step");
+  return dev->status;
+}
+
 // The table ---------------------------------------------------------------------------------------------------------------------------
 
-// An entry of an op: on the device's card, unless the device has failed.
-#define ENTRY(op)                                                             \
-  static void op_##op(inferno_device *dev, const inferno_##op##_args *args) { \
-    if (dev->status) return;                                                  \
-    cuda_use(dev);                                                            \
-    cuda_##op(dev, args);                                                     \
-  }
+// An op on the device's card, unless the device has failed.
+template <typename Args>
+static void run(inferno_device *dev, const char *name, void (*op)(inferno_device *, const Args *), const Args *args) {
+  if (dev->status) return;
+  cuda_use(dev);
+  if (!dev->profiles) return op(dev, args);
+  op_shape shape = profile_shape(dev, args);
+  profile_begin(dev);
+  op(dev, args);
+  profile_end(dev, name, shape);
+}
+
+#define ENTRY(op) \
+  static void op_##op(inferno_device *dev, const inferno_##op##_args *args) { run(dev, #op, cuda_##op, args); }
 
 ENTRY(embed)
 ENTRY(rms_norm)
@@ -305,6 +292,10 @@ ENTRY(add)
 ENTRY(gather_rows)
 ENTRY(sample)
 ENTRY(rope_store_kv)
+ENTRY(pull)
+ENTRY(scatter)
+ENTRY(feed)
+ENTRY(mark)
 
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
@@ -333,24 +324,49 @@ static int32_t device_random(inferno_device *dev, const inferno_weight *w, uint6
 }
 
 static const inferno_table table = {
-    INFERNO_ABI_VERSION, sizeof(inferno_table),
-    device_open,         device_close,
-    device_info,         device_alloc,
-    device_free,         device_upload,
-    device_download,     device_fill,
-    cuda_pack_bytes,     device_pack,
-    capture_begin,       capture_end,
-    graph_free,          device_launch,
-    device_sync,         op_embed,
-    op_rms_norm,         op_matmul,
-    op_rope_table,       op_rope,
-    op_store_kv,         op_attention,
-    op_swiglu,           op_add,
-    op_gather_rows,      op_sample,
-    op_rope_store_kv,    NULL,
-    NULL,                NULL,
-    device_alloc_host,   device_free_host,
+    INFERNO_ABI_VERSION,
+    sizeof(inferno_table),
+    device_open,
+    device_close,
+    device_info,
+    device_alloc,
+    device_free,
+    device_upload,
+    device_download,
+    device_fill,
+    cuda_pack_bytes,
+    device_pack,
+    capture_begin,
+    capture_end,
+    graph_free,
+    device_launch,
+    device_sync,
+    op_embed,
+    op_rms_norm,
+    op_matmul,
+    op_rope_table,
+    op_rope,
+    op_store_kv,
+    op_attention,
+    op_swiglu,
+    op_add,
+    op_gather_rows,
+    op_sample,
+    op_rope_store_kv,
+    NULL,
+    NULL,
+    NULL,
+    device_alloc_host,
+    device_free_host,
     device_random,
+    profile_take,
+    device_alloc_mapped,
+    op_pull,
+    op_scatter,
+    op_feed,
+    op_mark,
+    device_passed,
+    device_poll,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

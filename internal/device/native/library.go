@@ -22,6 +22,7 @@ type CUDAOptions struct {
 	Library string // path of libinferno_cuda.so; empty: beside the executable, then in ../lib/inferno from there
 	Ordinal int    // which card
 	Exact   bool   // all in float32: weights of every type, activations, cached keys and values
+	Profile bool   // time each op by itself, for device.Profiler: slow, and nothing can be captured
 }
 
 const cudaLibrary = "libinferno_cuda.so"
@@ -51,6 +52,9 @@ func openCUDA(o CUDAOptions) (*native, error) {
 	args := C.inferno_open_args{ordinal: C.int32_t(o.Ordinal)}
 	if o.Exact {
 		args.flags |= C.INFERNO_EXACT
+	}
+	if o.Profile {
+		args.flags |= C.INFERNO_PROFILE
 	}
 	d, err := open(table, "cuda", args)
 	if err != nil {

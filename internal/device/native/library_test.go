@@ -128,6 +128,7 @@ func TestOpenLibrary(t *testing.T) {
 		"other_version": {"t.version = 77; return &t;", "its table has version 77, want 3"},
 		"short":         {"t.size = 16; return &t;", "its table has 16 bytes, want at least"},
 		"incomplete":    {"t.add = NULL; return &t;", "its table lacks a mandatory entry"},
+		"no_end":        {"t.poll = NULL; return &t;", "its table lacks a mandatory entry"},
 		"no_table":      {"return NULL;", "inferno_device_table returns nothing"},
 		"refusing":      {"t.open = refuse; return &t;", "card 3 is on fire"},
 	} {

@@ -122,6 +122,8 @@ func (d *native) Info() device.Info {
 		Threads:    int(info.threads),
 		Unified:    info.unified != 0,
 		Exact:      info.exact != 0,
+		Capture:    info.capture != 0,
+		Overlap:    info.overlap != 0,
 		TotalBytes: int64(info.total_bytes),
 		FreeBytes:  int64(info.free_bytes),
 		OwnBytes:   int64(info.own_bytes),

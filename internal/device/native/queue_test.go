@@ -203,6 +203,9 @@ func TestInfo(t *testing.T) {
 	if info.Kind != "cpu" || info.Name == "" || !info.Unified || !info.Exact || info.Threads < 1 {
 		t.Errorf("got %+v", info)
 	}
+	if !info.Capture || info.Overlap {
+		t.Errorf("captures: %v, works beside the caller: %v; want it to capture, and to have ended when a launch returns", info.Capture, info.Overlap)
+	}
 	if info.TotalBytes < 1<<20 || info.FreeBytes < 0 || info.FreeBytes > info.TotalBytes {
 		t.Errorf("memory: %d bytes, %d of them free", info.TotalBytes, info.FreeBytes)
 	}

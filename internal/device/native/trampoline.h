@@ -44,6 +44,15 @@ static inline int32_t call_sync(const inferno_table *t, inferno_device *dev, cha
   return t->sync(dev, reason, reason_bytes);
 }
 
+static inline int32_t call_profile(const inferno_table *t, inferno_device *dev, inferno_profile_row *rows, int32_t capacity) {
+  return t->profile ? t->profile(dev, rows, capacity) : 0;
+}
+static inline int32_t call_alloc_mapped(const inferno_table *t, inferno_device *dev, int64_t bytes, void **data) {
+  return t->alloc_mapped(dev, bytes, data);
+}
+static inline int64_t call_passed(const inferno_table *t, inferno_device *dev) { return t->passed(dev); }
+static inline int32_t call_poll(const inferno_table *t, inferno_device *dev) { return t->poll(dev); }
+
 // args is the op's inferno_*_args, laid out by Go.
 #define CALL_OP(op) \
   static inline void call_##op(const inferno_table *t, inferno_device *dev, const void *args) { t->op(dev, args); }
@@ -63,5 +72,9 @@ CALL_OP(rope_store_kv)
 CALL_OP(norm_matmul)
 CALL_OP(norm_gate_up)
 CALL_OP(norm_qkv)
+CALL_OP(pull)
+CALL_OP(scatter)
+CALL_OP(feed)
+CALL_OP(mark)
 
 #endif // INFERNO_TRAMPOLINE_H

@@ -1,0 +1,99 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/device"
+)
+
+// How the loop waits for a device that works beside it. A step whose length is known is slept through and polled at its end; any other is
+// polled at a small share of what it has taken, so that neither holds a core.
+const (
+	wakeBefore  = 60 * time.Microsecond  // the expected end: what waking up takes
+	pollFor     = 200 * time.Microsecond // at the shortest pauses, from wakeBefore on
+	pollPause   = 5 * time.Microsecond
+	pollShare   = 16 // of the time that a step has taken, between two looks at it
+	minPause    = 20 * time.Microsecond
+	maxPause    = 100 * time.Microsecond
+	askInterval = 20 * time.Millisecond // between questions to the driver, which knows of a failure that the device cannot tell
+	smoothing   = 8                     // steps over which their length is smoothed
+)
+
+// stepTiming is what is known of a step under way.
+type stepTiming struct {
+	began time.Time
+	graph *stepGraph // nil: no graph
+}
+
+// wait returns when step k has ended.
+func (r *runner) wait(k int64) error {
+	entered := time.Now()
+	err := r.await(k)
+	now := time.Now()
+	r.waited += now.Sub(entered)
+	if err != nil {
+		return err
+	}
+	if g := r.timings[k%maxUnderWay].graph; g != nil {
+		took := now.Sub(r.beginning(k))
+		if g.expected == 0 {
+			g.expected = took
+		}
+		g.expected += (took - g.expected) / smoothing
+	}
+	r.lastEnd = now
+	return nil
+}
+
+// beginning is when step k had the device to itself.
+func (r *runner) beginning(k int64) time.Time {
+	began := r.timings[k%maxUnderWay].began
+	if r.lastEnd.After(began) {
+		return r.lastEnd
+	}
+	return began
+}
+
+func (r *runner) await(k int64) error {
+	if !r.info.Overlap {
+		if err := r.device.Sync(); err != nil {
+			return err
+		}
+		if passed := r.device.Passed(); passed <= k {
+			return errors.Join(device.ErrLost, fmt.Errorf("step %d has not ended, the device counts %d", k, passed))
+		}
+		return nil
+	}
+	began, pollUntil := r.beginning(k), time.Time{}
+	if g := r.timings[k%maxUnderWay].graph; g != nil && g.expected > 0 {
+		end := began.Add(g.expected)
+		pollUntil = end.Add(pollFor - wakeBefore)
+		if r.device.Passed() <= k {
+			pause(time.Until(end.Add(-wakeBefore)))
+		}
+	}
+	asked := time.Now()
+	for {
+		passed := r.device.Passed()
+		if passed > k {
+			return nil
+		}
+		if passed < 0 {
+			return errors.Join(device.ErrLost, r.device.Sync())
+		}
+		now := time.Now()
+		if now.Before(pollUntil) {
+			pause(pollPause)
+			continue
+		}
+		if now.Sub(asked) > askInterval {
+			if err := r.device.Poll(); err != nil {
+				return err
+			}
+			asked = now
+		}
+		pause(min(max(now.Sub(began)/pollShare, minPause), maxPause))
+	}
+}
