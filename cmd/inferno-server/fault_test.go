@@ -3,7 +3,6 @@ package main_test
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -223,33 +222,5 @@ func testSignalsEndAHangingStart(t *testing.T, library string) {
 	p.signal(syscall.SIGTERM)
 	if code := p.exit(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
-	}
-}
-
-// TestNotFiniteEndsItsOwnRequestAloneCUDA: one of two requests gets a NaN; the server and the other go on.
-func TestNotFiniteEndsItsOwnRequestAloneCUDA(t *testing.T) {
-	s := startFaulty(t, faultyCUDA(t))
-	const rounds = 5 // in one both may be over before the fault comes
-	for round := range rounds {
-		streams := []infernov1.InferenceService_GenerateStreamClient{s.endless(), s.endless()}
-		s.cause("nan")
-		ended := map[codes.Code]int{}
-		for _, stream := range streams {
-			err := drain(stream)
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			ended[status.Code(err)]++
-		}
-		if ended[codes.DataLoss] == 1 && ended[codes.OK] == 1 {
-			break
-		}
-		if ended[codes.OK] != 2 || round == rounds-1 {
-			t.Fatalf("streams ended with %v, want one DATA_LOSS and one OK", ended)
-		}
-	}
-	s.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
-	if err := drain(s.endless()); !errors.Is(err, io.EOF) {
-		t.Errorf("a later request ended with %v", err)
 	}
 }
