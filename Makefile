@@ -22,10 +22,10 @@ BENCH_FLAGS ?=
 CUDA_ARCHS ?= 90a
 export ADDR ADMIN_ADDR FUZZTIME SOAKTIME
 
-.PHONY: help build inferno-server inferno run test unit lint format proto bench soak fuzz tools model cuda gpu-bundle clean prerequisites
+.PHONY: help build inferno-server inferno run test unit lint format proto bench soak fuzz tools model cuda cuda-faults gpu-bundle clean prerequisites
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo "Settings (make TARGET NAME=VALUE): ADDR ADMIN_ADDR MODEL=NAME=PATH SERVER_FLAGS BENCH_FLAGS SOAKTIME FUZZTIME CUDA_ARCHS"
 
 build: inferno-server inferno ## build bin/inferno-server and bin/inferno
@@ -36,13 +36,17 @@ inferno-server inferno: | prerequisites
 cuda: | prerequisites ## build bin/libinferno_cuda.so for CUDA_ARCHS (default 90a; no card needed); fetches the compiler, once
 	@$(MAKE) -C kernels/cuda CUDA="$$(scripts/fetch-cuda)" CUDA_ARCHS="$(CUDA_ARCHS)" OUT=$(CURDIR)/bin/libinferno_cuda.so
 
-gpu-bundle: build cuda ## gather in bin/gpu-bundle what run-gpu-tests needs on a host with a card and without Go
+# Never shipped: only tests of what a server does with a card that fails use it.
+cuda-faults: cuda ## build bin/cuda-faults/libinferno_cuda.so, which goes wrong when a test tells it to
+	@$(MAKE) -C kernels/cuda CUDA="$$(scripts/fetch-cuda)" CUDA_ARCHS="$(CUDA_ARCHS)" FAULTS_OUT=$(CURDIR)/bin/cuda-faults/libinferno_cuda.so faults
+
+gpu-bundle: build cuda cuda-faults ## gather in bin/gpu-bundle what run-gpu-tests needs on a host with a card and without Go
 	@scripts/gpu-bundle
 
 run: build bin/tools/grpcurl bin/tools/grpc-health-probe ## serve the default model (MODEL=NAME=PATH for another) and print three lines to try
 	@exec scripts/serve
 
-test: lint build tools ## lint, build, then every test, unit and integration; fetches the default model
+test: lint build cuda-faults tools ## lint, build (all of kernels/cuda too), then every test, unit and integration; fetches the default model
 	@INFERNO_SMOLLM2="$$(scripts/fetch-model)" scripts/test
 
 unit: bin/tools/gotestsum ## the tests that need no model, server or network

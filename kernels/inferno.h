@@ -4,7 +4,7 @@
 //   - The table and every argument struct grow at their end only; `size` is sizeof the struct as the caller knows it, and any change
 //     bumps INFERNO_ABI_VERSION. Plain fixed-width data, no C++ types, nothing throws, prints or exits.
 //   - One thread drives a device: the one that opened it, or one that took it over with nothing pending. open, info, alloc, free,
-//     pack_bytes and pack may also be called from other threads (loads run beside a step).
+//     pack_bytes, pack, alloc_host, free_host and random may also be called from other threads (loads run beside a step).
 //   - Ops enqueue and return nothing. The first failure sticks; sync reports it from then on. The caller has checked shapes and types.
 //   - Work runs in the order of its calls. `launch(dev, NULL)` starts what is pending, sync starts and waits for it.
 //   - Steps are numbered by their marks: step k is what is enqueued between the marks k − 1 and k, counted from 0. Where `overlap` is set a
@@ -58,6 +58,7 @@ enum {
                          // weights (CPU), or to BF16 (CUDA)
   INFERNO_NO_AVX512 = 2, // CPU: leave AVX-512 unused, so that one machine can test the other kernels
   INFERNO_NO_AVX2 = 4,   // CPU: leave AVX2 unused too
+  INFERNO_PROFILE = 8,   // CUDA: each op runs and is timed by itself, for `profile`; nothing can be captured
 };
 
 typedef struct inferno_device inferno_device;
@@ -98,16 +99,26 @@ typedef struct {
   int32_t exact;       // 1: quantised weights multiply activations as they are; 0: rounded to 8 bits
   int32_t activations; // type that a model computes in, and
   int32_t cache;       // that it caches keys and values in, unless all of its weights are F32: then both are F32
+  int32_t driver;      // CUDA version that the driver knows, 1000·major + 10·minor; 0 on the CPU
+  int32_t runtime;     // CUDA version that the library was built with
+  int64_t own_bytes;   // of that memory, what open took for the ops' own scratch
   int32_t overlap;     // 1: launch returns while the work runs
 } inferno_info;
 
-// Copies all rows of a weight from host memory, rows as the file holds them, into w's packed form.
+// Where a pack may begin: at a multiple of so many rows.
+enum { INFERNO_PACK_ROWS = 64 };
+
+// Copies `rows` rows of a weight, from first_row on, from host memory, rows as the file holds them, into w's packed form. Rows are packed
+// in any order and by several threads at once; the last ones come with what w is filled up with.
 typedef struct {
   uint32_t size;
   uint32_t reserved;
   inferno_weight w;
-  const void *src;           // host: all source rows, contiguous, in w.dtype
-  const int32_t *source_row; // host: [w.rows] which source row becomes row i; NULL: row i itself
+  const void *src;           // host: source_rows rows, contiguous, in w.dtype
+  const int32_t *source_row; // host: [rows] which source row becomes row first_row + i; NULL: row i
+  int64_t first_row;         // a multiple of INFERNO_PACK_ROWS
+  int64_t rows;              // a multiple of INFERNO_PACK_ROWS, or all up to w.rows
+  int64_t source_rows;
 } inferno_pack_args;
 
 // out[n,d] = table[ids[n], :]; an id outside the table yields zeros.
@@ -243,12 +254,57 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_rope_store_kv_args;
 
+// Optional: rms_norm of x into normed, then matmul of normed. NULL where the device has none; bit-equal to its composition, as the two
+// below are. `normed` is scratch: contents undefined afterwards.
+typedef struct {
+  uint32_t size;
+  float eps;
+  inferno_tensor x;      // [n, d]
+  inferno_tensor norm;   // F32 [d]
+  inferno_tensor normed; // [n, d], not x
+  int32_t count;
+  int32_t reserved;
+  inferno_product product[INFERNO_MAX_PRODUCTS]; // as of matmul; no out is x
+} inferno_norm_matmul_args;
+
+// Optional: out = swiglu(rms_norm(x) · gateᵀ + gate_bias, rms_norm(x) · upᵀ + up_bias), both products rounded to out's type before swiglu.
+typedef struct {
+  uint32_t size;
+  float eps;
+  inferno_tensor x, norm, normed;
+  inferno_weight gate, up;           // [f, d]
+  inferno_tensor gate_bias, up_bias; // F32 [f]; data NULL: none
+  inferno_tensor out;                // [n, f]
+  inferno_tensor scratch;            // [n, f]; contents undefined afterwards
+} inferno_norm_gate_up_args;
+
+// Optional: q, k and v as products of rms_norm(x), then rope_store_kv of them.
+typedef struct {
+  uint32_t size;
+  float eps;
+  inferno_tensor x, norm, normed;
+  inferno_product q, k, v; // accumulate 0; out [n, h·k], [n, g·k], [n, g·k]; the outs of k and v are scratch: contents undefined afterwards
+  int32_t heads, kv_heads, head_dim, block_size;
+  inferno_tensor table;            // F32 [n, k]
+  inferno_tensor slots;            // I32 [n]
+  inferno_tensor k_cache, v_cache; // [B, g·p·k]
+} inferno_norm_qkv_args;
+
+// The calls of an op with one shape.
+typedef struct {
+  char op[24];    // as the table calls it
+  char shape[40]; // of what differs beside the rows, for a person; may be empty
+  int64_t rows;   // n of each call
+  int64_t count;  // calls
+  int64_t bytes;  // that must be read or written, of all calls; 0 where it is not told
+  double seconds; // of all calls, each by itself: more than they take in a step, where one starts while the other ends
+} inferno_profile_row;
 // dst[w] = src[k mod slots, :] in step k.
 typedef struct {
   uint32_t size;
   uint32_t reserved;
   inferno_tensor dst; // I32 [w]
-  inferno_tensor src; // I32 [slots, w] of alloc_host
+  inferno_tensor src; // I32 [slots, w] of alloc_mapped
 } inferno_pull_args;
 
 // dst[index[i]] = values[i]; an index outside dst is skipped, and none comes twice.
@@ -272,7 +328,7 @@ typedef struct {
   uint32_t size;
   uint32_t reserved;
   inferno_tensor values; // I32 [r]; data NULL: none
-  inferno_tensor out;    // I32 [slots, r] of alloc_host
+  inferno_tensor out;    // I32 [slots, r] of alloc_mapped
 } inferno_mark_args;
 
 typedef struct {
@@ -311,9 +367,25 @@ typedef struct {
 
   // Optional fused ops; NULL allowed.
   void (*rope_store_kv)(inferno_device *dev, const inferno_rope_store_kv_args *args);
+  void (*norm_matmul)(inferno_device *dev, const inferno_norm_matmul_args *args);
+  void (*norm_gate_up)(inferno_device *dev, const inferno_norm_gate_up_args *args);
+  void (*norm_qkv)(inferno_device *dev, const inferno_norm_qkv_args *args);
+
+  // Optional: host memory that pack reads fastest. A block serves one pack at a time. NULL: any memory is as good.
+  int32_t (*alloc_host)(inferno_device *dev, int64_t bytes, void **data);
+  void (*free_host)(inferno_device *dev, void *data);
+
+  // Optional: fills a packed F32, F16 or BF16 weight, for measurements without a checkpoint: element (i, j) is s·2⁻³¹·scale in float32,
+  // rounded to the weight's type, where s is the upper half, as a signed number, of splitmix64's output for state
+  // seed + (i·cols + j + 1)·0x9e3779b97f4a7c15. Complete on return. NULL: the caller makes the rows and packs them.
+  int32_t (*random)(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
+
+  // Optional: copies at most `capacity` rows of what a device opened with INFERNO_PROFILE has timed since it was last asked, and returns
+  // how many.
+  int32_t (*profile)(inferno_device *dev, inferno_profile_row *rows, int32_t capacity);
 
   // Steps that the host and the device work on at the same time; mandatory.
-  int32_t (*alloc_host)(inferno_device *dev, int64_t bytes, void **data); // host memory that pull and mark reach; freed by close
+  int32_t (*alloc_mapped)(inferno_device *dev, int64_t bytes, void **data); // host memory that pull and mark reach; freed by close
   void (*pull)(inferno_device *dev, const inferno_pull_args *args);
   void (*scatter)(inferno_device *dev, const inferno_scatter_args *args);
   void (*feed)(inferno_device *dev, const inferno_feed_args *args);

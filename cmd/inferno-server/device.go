@@ -9,20 +9,26 @@ import (
 	"github.com/inferno-serve/inferno/internal/device/native"
 )
 
+func cpuOptions(c *config.Config) native.CPUOptions {
+	return native.CPUOptions{Threads: c.StepThreads(), Exact: c.Exact}
+}
+
+func cudaOptions(c *config.Config) native.CUDAOptions {
+	return native.CUDAOptions{Library: c.CUDALib, Ordinal: c.GPU, Exact: c.Exact}
+}
+
 // openDevice opens what --device names. Auto takes the CPU where no card is usable, and says why.
 func openDevice(c *config.Config, log *slog.Logger) (device.Device, error) {
-	cpu := native.CPUOptions{Threads: c.StepThreads(), Exact: c.Exact}
-	cuda := native.CUDAOptions{Library: c.CUDALib, Ordinal: c.GPU, Exact: c.Exact}
 	switch c.Device {
 	case "cpu":
-		return native.OpenCPU(cpu)
+		return native.OpenCPU(cpuOptions(c))
 	case "cuda":
-		return native.OpenCUDA(cuda)
+		return native.OpenCUDA(cudaOptions(c))
 	}
-	d, err := native.OpenCUDA(cuda)
+	d, err := native.OpenCUDA(cudaOptions(c))
 	if errors.Is(err, device.ErrUnavailable) {
 		log.Info("no CUDA device, running on the CPU", "reason", err)
-		return native.OpenCPU(cpu)
+		return native.OpenCPU(cpuOptions(c))
 	}
 	return d, err
 }

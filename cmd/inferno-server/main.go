@@ -6,9 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"golang.org/x/term"
 
 	"github.com/inferno-serve/inferno/internal/backend"
 	"github.com/inferno-serve/inferno/internal/config"
@@ -29,10 +33,33 @@ const (
 	exitDevice = 3 // a device failed for good: restart the process
 )
 
-func main() { os.Exit(run()) }
+// lastPatience is how long a server has to end after a second signal.
+const lastPatience = 5 * time.Second
 
-func run() int {
-	c, err := config.Load(os.Args[1:], version, os.Stdout)
+// architectures are the models that can be served.
+var architectures = map[string]model.Builder{"llama": llama.New}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is `inferno-server [serve] FLAGS` or one of the other commands.
+func run(args []string) int {
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch command {
+	case "bench":
+		return bench(args[1:])
+	case "doctor":
+		return doctor(args[1:])
+	case "serve":
+		return serve(args[1:])
+	}
+	return serve(args)
+}
+
+func serve(args []string) int {
+	c, err := config.Load(args, version, os.Stdout)
 	if errors.Is(err, config.ErrExit) {
 		return 0
 	}
@@ -56,6 +83,9 @@ func run() int {
 		cancel()
 		log.Warn("stopping at once", "signal", <-signals)
 		close(cut)
+		time.Sleep(lastPatience)
+		log.Error("something does not end, a device that hangs as it starts perhaps: leaving it behind")
+		os.Exit(exitFailed)
 	}()
 
 	err = backend.Run(stop, backend.Options{
@@ -63,19 +93,28 @@ func run() int {
 		Version:       version,
 		Log:           log,
 		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
-		Architectures: map[string]model.Builder{"llama": llama.New},
+		Architectures: architectures,
 		Registry:      static.New(),
 		Cut:           cut,
+		Terminal:      terminal(),
 	})
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, device.ErrLost): // while it started too: another start may go well
+		return report(exitDevice, err)
 	case errors.Is(err, backend.ErrStart):
 		return report(exitUsage, err)
-	case errors.Is(err, device.ErrLost):
-		return report(exitDevice, err)
 	}
 	return report(exitFailed, err)
+}
+
+// terminal is stderr where a person watches it.
+func terminal() io.Writer {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		return os.Stderr
+	}
+	return nil
 }
 
 func report(code int, err error) int {

@@ -28,11 +28,15 @@ const tiny = "../../internal/model/testdata/llama"
 
 var binary string
 
+// TestMain builds the program, unless INFERNO_SERVER names one that is built.
 func TestMain(m *testing.M) {
 	os.Exit(buildAndRun(m))
 }
 
 func buildAndRun(m *testing.M) int {
+	if binary = os.Getenv("INFERNO_SERVER"); binary != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "inferno-server-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -62,12 +66,18 @@ type process struct {
 
 var listening = regexp.MustCompile(`msg=listening grpc=(\S+) admin=(\S+)`)
 
-// startServer runs the server on ports of its choice and returns once it listens.
+// startServer runs the server on the CPU, on ports of its choice, and returns once it listens.
 func startServer(t *testing.T, args ...string) *process {
 	t.Helper()
+	return startProcess(t, nil, append(args, "--device=cpu")...)
+}
+
+// startProcess adds to the environment and leaves the device to args.
+func startProcess(t *testing.T, environment []string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, ended: make(chan struct{})}
-	p.cmd = exec.Command(binary, append([]string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--device=cpu"}, args...)...)
-	p.cmd.Env = append(os.Environ(), "INFERNO_LOG_FORMAT=text")
+	p.cmd = exec.Command(binary, append([]string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"}, args...)...)
+	p.cmd.Env = append(os.Environ(), append(environment, "INFERNO_LOG_FORMAT=text")...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

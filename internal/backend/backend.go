@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/discovery"
+	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/event"
 	"github.com/inferno-serve/inferno/internal/health"
 	"github.com/inferno-serve/inferno/internal/memory"
@@ -44,6 +46,9 @@ type Options struct {
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
 	Cut           <-chan struct{} // closed to cut a drain short; nil: never
+	StuckStep     time.Duration   // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
+	Observer      engine.Observer // hears of the steps of all models, as the metrics do; nil: nobody else
+	Terminal      io.Writer       // where a person watches a load; nil: nowhere
 }
 
 // backend is one running server.
@@ -58,7 +63,7 @@ type backend struct {
 	server   *server.Server
 	replicas replicas
 	instance discovery.Instance // what of it does not change
-	broken   chan error         // an engine's end, where it was not told to end; one slot a replica
+	broken   chan error         // why a replica was lost; one slot each
 }
 
 // Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
@@ -123,10 +128,23 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	err := b.serve(ctx, life)
 	b.server.Stop(ended())
 	for _, r := range b.replicas {
-		r.close()
+		r.close(b.log)
 	}
 	end()
+	if !errors.Is(err, device.ErrLost) {
+		err = errors.Join(err, b.lost())
+	}
 	return errors.Join(err, background.Wait())
+}
+
+// lost is why a replica was lost, where serve has not heard of it: while the server stopped, or came up.
+func (b *backend) lost() error {
+	select {
+	case err := <-b.broken:
+		return err
+	default:
+		return nil
+	}
 }
 
 // ended is a context that leaves no time.
@@ -176,12 +194,13 @@ func (b *backend) load(ctx, life context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
-	for _, r := range b.replicas {
-		if err := r.start(ctx, b); err != nil {
+	for i, r := range b.replicas {
+		if err := r.start(ctx, b, len(b.replicas)-1-i); err != nil {
 			r.fail(err)
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)
 		}
+		context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) }) // the models after it need not come up then
 		b.checker.Ask(ctx)
 	}
 	return nil

@@ -51,6 +51,14 @@ type running struct {
 	held     atomic.Bool   // a step waits for a value from release, each
 	release  chan struct{}
 	address  string
+	holdWhen atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
+}
+
+func (r *running) holdFrom(when func() bool) { r.holdWhen.Store(&when) }
+
+func (r *running) holds() bool {
+	when := r.holdWhen.Load()
+	return when != nil && (*when)()
 }
 
 // logBuffer tells who waits for a line.
@@ -67,6 +75,12 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	close(b.grown)
 	b.grown = make(chan struct{})
 	return len(p), nil
+}
+
+func (b *logBuffer) all() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 // field waits for a line with the message and returns the value of key in it.
@@ -97,7 +111,7 @@ type faulty struct {
 }
 
 func (f faulty) Sync() error {
-	if f.held.Load() {
+	if f.held.Load() || f.holds() {
 		<-f.release
 	}
 	if f.lost.Load() {
@@ -107,6 +121,12 @@ func (f faulty) Sync() error {
 }
 
 func start(t *testing.T, gated bool, change func(*config.Config)) *running {
+	t.Helper()
+	return startWith(t, gated, change, 0)
+}
+
+// startWith sets the watchdog's patience too.
+func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration) *running {
 	t.Helper()
 	r := &running{
 		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
@@ -127,7 +147,7 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 	r.stop = stop
 	go func() {
 		r.done <- Run(ctx, Options{
-			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut,
+			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep,
 			OpenDevice: func() (device.Device, error) {
 				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
 				return faulty{d, r}, err

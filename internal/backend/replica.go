@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/health"
@@ -19,12 +21,14 @@ import (
 	"github.com/inferno-serve/inferno/internal/tokenizer"
 )
 
-// Times of the probe token that an idle replica makes, and of a step that never ends.
+// Times of the probe token that an idle replica makes.
 const (
 	probeEvery   = 15 * time.Second
 	probeTimeout = 10 * time.Second
-	stuckStep    = 10 * time.Second // a step of this length means that no token can be made
 )
+
+// closeTimeout is what a device may take to give back what it holds. One that is lost may never answer.
+const closeTimeout = 1500 * time.Millisecond
 
 // replicas are the models of this server, by the order of the configuration; what the services know of them (server.Models).
 type replicas []*replica
@@ -64,13 +68,19 @@ func (rs replicas) stats() map[string]engine.Stats {
 type replica struct {
 	name, path string
 
+	life   context.Context // ends when the replica is lost, with the reason, or closed
+	end    context.CancelCauseFunc
+	losing sync.Once
+
 	// Set by start, and not changed before close.
 	device     device.Device
+	untrack    func() // takes back what track counted
 	pool       *memory.Pool
 	engine     *engine.Engine
-	engineDone chan struct{}      // closed when the engine's Run has returned
-	stopProbes context.CancelFunc // ends the idle probes
-	probesDone chan struct{}
+	watchdog   *watchdog
+	config     *model.Config  // of the checkpoint; set once the model is up
+	engineDone chan struct{}  // closed when the engine's Run has returned
+	watchers   sync.WaitGroup // the idle probes and the watchdog
 
 	mu    sync.Mutex
 	model server.Model
@@ -79,29 +89,29 @@ type replica struct {
 
 func newReplica(name, path string) *replica {
 	r := &replica{name: name, path: path}
+	r.life, r.end = context.WithCancelCause(context.Background())
 	r.model.Info = server.ModelInfo{Name: name, State: server.ModelLoading, Reason: "loading", Since: time.Now()}
 	return r
 }
 
-// start opens, loads, warms up and probes. What it took is given back by close, also when it failed half-way.
-func (r *replica) start(ctx context.Context, b *backend) error {
+// start opens, loads, warms up and probes, with so many models to come after it. What it took is given back by close, also when it failed
+// half-way.
+func (r *replica) start(ctx context.Context, b *backend, later int) error {
 	began := time.Now()
 	c := b.o.Config
-	checkpoint, err := model.Open(r.path)
+	checkpoint, tokens, err := r.open(b)
 	if err != nil {
 		return err
 	}
 	defer checkpoint.Close()
-	tokens, err := openTokenizer(r.path, checkpoint)
-	if err != nil {
-		return err
-	}
-	if r.device, err = b.o.OpenDevice(); err != nil {
+	if err := r.track(b); err != nil {
 		return err
 	}
 	loader := &model.Loader{Architectures: b.o.Architectures}
-	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: b.progress(r.name)}
-	plan, err := newPlan(ctx, loader, checkpoint, options, c)
+	progress := b.progress(r.name)
+	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: progress.update}
+	room := room{info: r.device.Info(), taken: b.tracker.Snapshot().Total.Current, later: later}
+	plan, err := newPlan(ctx, loader, checkpoint, options, c, room)
 	if err != nil {
 		return err
 	}
@@ -110,14 +120,16 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	}
 	options.Allocator, options.Limits = r.pool, plan.limits
 	loaded, err := loader.Load(ctx, checkpoint, options)
+	progress.end()
 	if err != nil {
 		return err
 	}
 	read := time.Since(began)
+	r.watchdog = newWatchdog(b.o.StuckStep, b.engines.Observer(r.name), b.o.Observer)
 	r.engine, err = engine.New(engine.Options{
 		Model: loaded, Device: r.device, Memory: r.pool, Limits: plan.limits, NumBlocks: plan.blocks, BlockSize: plan.blockSize,
 		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue, Bus: b.bus, Log: b.log.With("model", r.name),
-		Observer: b.engines.Observer(r.name),
+		Observer: r.watchdog,
 	})
 	if err != nil {
 		return err
@@ -126,7 +138,7 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 		return err
 	}
 	r.run(b)
-	if err := r.engine.Probe(ctx); err != nil {
+	if err := r.firstToken(ctx); err != nil {
 		return fmt.Errorf("probe token: %w", err)
 	}
 	r.ready(b, checkpoint, plan, tokens)
@@ -136,27 +148,87 @@ func (r *replica) start(ctx context.Context, b *backend) error {
 	}
 	b.log.Info("model ready", "model", r.name, "revision", checkpoint.Revision(), "device", deviceName(r.device.Info()),
 		"kv_blocks", plan.blocks, "context", r.engine.Context(), "loaded", read, "took", time.Since(began))
+	if room.info.Kind != "cpu" {
+		free := r.device.Info().FreeBytes
+		b.log.Info("card memory", "model", r.name, "reserved", config.Bytes(plan.bytes).Short(),
+			"beside", config.Bytes(room.info.FreeBytes-free-plan.bytes).Short(), "free", config.Bytes(free).Short())
+	}
 	return nil
 }
 
-// run starts the engine's loop, and the probes that keep an idle engine honest.
+// open opens the device and, meanwhile, the checkpoint and its tokenizer. The caller closes the checkpoint.
+func (r *replica) open(b *backend) (checkpoint *model.Checkpoint, tokens *tokenizer.Tokenizer, err error) {
+	opened := make(chan error, 1)
+	go func() {
+		var err error
+		r.device, err = b.o.OpenDevice()
+		opened <- err
+	}()
+	checkpoint, tokens, err = openModel(r.path, b.o.Config.Format)
+	if failed := <-opened; failed != nil {
+		if err == nil {
+			_ = checkpoint.Close() // it was only read
+		}
+		return nil, nil, failed
+	}
+	return checkpoint, tokens, err
+}
+
+// openModel opens a checkpoint and its tokenizer. The tokenizer is nil where there is none: such a model serves token ids only.
+func openModel(path, format string) (*model.Checkpoint, *tokenizer.Tokenizer, error) {
+	if format == "random" {
+		c, err := model.OpenRandom(path)
+		return c, nil, err
+	}
+	c, err := model.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	tokens, err := openTokenizer(path, c)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	return c, tokens, nil
+}
+
+// run starts the engine's loop, the probes that keep an idle engine honest, and the watchdog over its steps.
 func (r *replica) run(b *backend) {
 	r.engineDone = make(chan struct{})
 	go func() {
 		defer close(r.engineDone)
 		if err := r.engine.Run(context.Background()); err != nil {
-			r.fail(err)
-			b.checker.Refresh()
-			b.broken <- fmt.Errorf("model %s: %w", r.name, err)
+			r.lose(b, err)
 		}
 	}()
-	ctx, stop := context.WithCancel(context.Background())
-	r.stopProbes = stop
-	r.probesDone = make(chan struct{})
-	go func() {
-		defer close(r.probesDone)
-		r.keepProbing(ctx, b.checker.Refresh)
-	}()
+	r.watchers.Go(func() { r.keepProbing(r.life, b.checker.Refresh) })
+	r.watchers.Go(func() {
+		if held, stuck := r.watchdog.watch(r.life, func() time.Duration { return r.engine.Stats().InStep }); stuck {
+			r.lose(b, fmt.Errorf("%w: a step has been running for %v", device.ErrLost, held.Round(time.Millisecond)))
+		}
+	})
+}
+
+// firstToken waits for a probe token, or for the reason why there will be none: a loop that hangs in its first step answers nobody.
+func (r *replica) firstToken(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) })()
+	err := r.engine.Probe(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// lose takes the replica out of service for good, once: its engine has ended, or will never end. Health says so at once, and the server
+// ends with the reason.
+func (r *replica) lose(b *backend, err error) {
+	r.losing.Do(func() {
+		r.fail(err)
+		b.checker.Refresh()
+		b.broken <- fmt.Errorf("model %s: %w", r.name, err)
+		r.end(err)
+	})
 }
 
 func (r *replica) keepProbing(ctx context.Context, changed func()) {
@@ -189,6 +261,7 @@ func (r *replica) keepProbing(ctx context.Context, changed func()) {
 func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokenizer.Tokenizer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.config = c.Config
 	r.model.Engine = server.FromEngine(r.engine)
 	r.model.Tokenizer = tokens
 	r.model.EndTokens = endTokens(c, tokens)
@@ -252,7 +325,7 @@ func (r *replica) stats() engine.Stats {
 // Component names it as a health.Provider.
 func (r *replica) Component() string { return "model/" + r.name }
 
-// Health says Serving only while tokens can be made: the model is up, no step is stuck, and the last probe gave a token.
+// Health says Serving only while tokens can be made: the model is up, no step was found stuck, and the last probe gave a token.
 func (r *replica) Health(context.Context) (health.State, string) {
 	r.mu.Lock()
 	state, reason, probe := r.model.Info.State, r.model.Info.Reason, r.probe
@@ -264,32 +337,49 @@ func (r *replica) Health(context.Context) (health.State, string) {
 	default:
 		return health.NotServing, reason
 	}
-	if stuck := r.engine.Stats().InStep; stuck > stuckStep {
-		return health.NotServing, fmt.Sprintf("a step has been running for %v", stuck.Round(time.Second))
-	}
 	if probe != nil {
 		return health.NotServing, fmt.Sprintf("no probe token: %v", probe)
 	}
 	return health.Serving, ""
 }
 
-// close ends what start began, in the opposite order.
-func (r *replica) close() {
-	if r.stopProbes != nil {
-		r.stopProbes()
-		<-r.probesDone
+// close ends what start began. A device that does not answer any more is left behind, for the end of the process to free.
+func (r *replica) close(log *slog.Logger) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.release()
+	}()
+	select {
+	case <-done:
+		return
+	case <-r.life.Done(): // lost, or all work has ended
 	}
+	select {
+	case <-done:
+	case <-time.After(closeTimeout):
+		log.Warn("the device does not answer and is left behind", "model", r.name)
+	}
+}
+
+// release gives back what start took, in the opposite order.
+func (r *replica) release() {
 	if r.engine != nil {
 		r.engine.Close()
 	}
 	if r.engineDone != nil {
 		<-r.engineDone
 	}
+	r.end(nil) // only now: the watchdog sees the last step through
+	r.watchers.Wait()
 	if r.pool != nil {
 		r.pool.Close()
 	}
 	if r.device != nil {
 		_ = r.device.Close() // there is nobody left to tell
+	}
+	if r.untrack != nil {
+		r.untrack()
 	}
 }
 
@@ -345,24 +435,20 @@ func deviceName(i device.Info) string {
 	return fmt.Sprintf("%s: %s (%s)", i.Kind, i.Name, i.Features)
 }
 
-func (b *backend) newPool(owner string, d device.Device, bytes int64) (*memory.Pool, error) {
+// track counts what the device took for itself; the count of all memory is made with the first device.
+func (r *replica) track(b *backend) error {
+	info := r.device.Info()
 	if b.tracker == nil {
-		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: d.Info().TotalBytes, Bus: b.bus, AlertAt: 0.95})
+		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: info.TotalBytes, Bus: b.bus, AlertAt: 0.95})
 		telemetry.NewMemory(b.metrics, b.tracker)
 	}
-	return memory.NewPool(memory.PoolOptions{Source: d, Tracker: b.tracker, Owner: owner, Limit: bytes})
+	if err := b.tracker.Reserve(r.name, memory.Workspace, info.OwnBytes); err != nil {
+		return err
+	}
+	r.untrack = func() { b.tracker.Release(r.name, memory.Workspace, info.OwnBytes) }
+	return nil
 }
 
-// progress logs each tenth of a load.
-func (b *backend) progress(name string) func(loaded, total int64) {
-	tenth := int64(0)
-	var mu sync.Mutex
-	return func(loaded, total int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := loaded * 10 / max(total, 1); now > tenth {
-			tenth = now
-			b.log.Debug("loading", "model", name, "bytes", loaded, "of", total)
-		}
-	}
+func (b *backend) newPool(owner string, d device.Device, bytes int64) (*memory.Pool, error) {
+	return memory.NewPool(memory.PoolOptions{Source: d, Tracker: b.tracker, Owner: owner, Limit: bytes})
 }

@@ -24,12 +24,15 @@ type Config struct {
 	Threads int     `default:"0" help:"CPU threads of a step, for each model; 0 means one a core."`
 	Exact   bool    `help:"Multiply quantised weights by float32 activations and keep keys and values in float32: slower, closer to the checkpoint."`
 	DType   string  `name:"dtype" default:"auto" help:"Type that unquantised weights are kept in: auto (as stored), f32, f16 or bf16."`
+	Format  string  `name:"load-format" default:"auto" help:"Where weights come from: auto (the checkpoint's files) or random (numbers made from its config.json alone, for measurements; token ids only)."`
 
-	Context        int   `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
-	MaxBatch       int   `default:"64" help:"Most requests in one step."`
-	MaxBatchTokens int   `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
-	MaxQueue       int   `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
-	KVMemory       Bytes `name:"kv-memory" default:"1GiB" help:"Memory for cached keys and values, for each model."`
+	Context        int `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
+	MaxBatch       int `default:"64" help:"Most requests in one step."`
+	MaxBatchTokens int `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
+	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
+
+	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
+	GPUUtilization float64   `name:"gpu-memory-utilization" default:"0.9" help:"Most of a CUDA card's memory that this server takes, as a fraction of all of it."`
 
 	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH."`
 	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none."`
@@ -56,17 +59,25 @@ func (m *Model) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// DefaultGPUUtilization is --gpu-memory-utilization where it is not given.
+const DefaultGPUUtilization = 0.9
+
 // MaxModelName is the longest name of a model, in bytes.
 const MaxModelName = 128
 
 // Validate reports every fault at once.
 func (c *Config) Validate() error {
+	if len(c.Models) == 0 {
+		return errors.Join(errors.New("model: none given, want at least one NAME=PATH"), c.validateSettings())
+	}
+	return c.validateSettings()
+}
+
+// validateSettings is Validate where models are optional.
+func (c *Config) validateSettings() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
-	if len(c.Models) == 0 {
-		fault("model: none given, want at least one NAME=PATH")
-	}
 	seen := map[string]bool{}
 	for _, m := range c.Models {
 		if m.Name == "" || m.Path == "" {
@@ -81,7 +92,8 @@ func (c *Config) Validate() error {
 		}
 		seen[m.Name] = true
 	}
-	oneOf(fault, "dtype", c.DType, "auto", "f32", "f16", "bf16")
+	oneOf(fault, "dtype", c.DType, auto, "f32", "f16", "bf16")
+	oneOf(fault, "load-format", c.Format, auto, "random")
 	oneOf(fault, "log-format", c.LogFormat, "text", "json")
 	oneOf(fault, "log-level", c.LogLevel, "debug", "info", "warn", "error")
 	c.validateDevice(fault)
@@ -90,8 +102,11 @@ func (c *Config) Validate() error {
 	within(fault, "max-batch", c.MaxBatch, 1, 4096)
 	c.validateStepTokens(fault)
 	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
-	if c.KVMemory < 1<<20 {
-		fault("kv-memory: %v, want at least 1MiB", c.KVMemory)
+	if c.KVMemory != 0 && c.KVMemory < 1<<20 {
+		fault("kv-memory: %v, want at least 1MiB, or auto", c.KVMemory)
+	}
+	if !(c.GPUUtilization > 0 && c.GPUUtilization <= 1) {
+		fault("gpu-memory-utilization: %v, want more than 0 and at most 1", c.GPUUtilization)
 	}
 	if c.DrainTimeout < 0 || c.DrainDelay < 0 {
 		fault("drain-timeout, drain-delay: %v, %v, want 0 or more", c.DrainTimeout, c.DrainDelay)
@@ -108,13 +123,16 @@ func (c *Config) Validate() error {
 
 // validateDevice refuses what would have no effect.
 func (c *Config) validateDevice(fault func(string, ...any)) {
-	oneOf(fault, "device", c.Device, "auto", "cpu", "cuda")
+	oneOf(fault, "device", c.Device, auto, "cpu", "cuda")
 	within(fault, "gpu", c.GPU, 0, 63)
 	if c.Device != "cpu" {
 		return
 	}
 	if c.GPU != 0 {
 		fault("gpu: %d has no effect with device cpu, want device cuda or auto", c.GPU)
+	}
+	if c.GPUUtilization != DefaultGPUUtilization {
+		fault("gpu-memory-utilization: %v has no effect with device cpu, want device cuda or auto", c.GPUUtilization)
 	}
 	if c.CUDALib != "" {
 		fault("cuda-library: %q has no effect with device cpu, want device cuda or auto", c.CUDALib)

@@ -27,7 +27,7 @@ func TestPrecedenceIsFlagEnvironmentFileDefault(t *testing.T) {
 		{"max-queue from the environment", c.MaxQueue, 4},
 		{"threads from the file", c.Threads, 7},
 		{"drain-timeout from the file", c.DrainTimeout, 9 * time.Second},
-		{"kv-memory from the file", c.KVMemory, Bytes(64 << 20)},
+		{"kv-memory from the file", c.KVMemory, AutoBytes(64 << 20)},
 		{"model from the file", c.Models[0], Model{Name: "m", Path: "/file"}},
 		{"device by default", c.Device, "auto"},
 		{"listen by default", c.Listen, "127.0.0.1:50051"},
@@ -61,6 +61,21 @@ func TestModelsAreAListOrAMapping(t *testing.T) {
 	}
 }
 
+func TestDoctorNeedsNoModel(t *testing.T) {
+	c, err := LoadDoctor([]string{"--device=cpu"}, "v", new(bytes.Buffer))
+	if err != nil || c.Device != "cpu" || c.KVMemory.String() != "auto" || c.GPUUtilization != DefaultGPUUtilization {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := LoadDoctor([]string{"--model=a", "--threads=-1"}, "v", new(bytes.Buffer)); err == nil ||
+		!strings.Contains(err.Error(), "NAME=PATH") || !strings.Contains(err.Error(), "threads: -1") {
+		t.Errorf("%v, want both faults", err)
+	}
+	var help bytes.Buffer
+	if _, err := LoadDoctor([]string{"--help"}, "v", &help); !errors.Is(err, ErrExit) || !strings.Contains(help.String(), "inferno-server doctor") {
+		t.Errorf("%v, help:\n%s", err, help.String())
+	}
+}
+
 func TestBadConfigurationNamesItsFaults(t *testing.T) {
 	tests := []struct {
 		name string
@@ -85,6 +100,10 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 		{"not yaml", []string{"--model=a=b"}, "a: [", []string{"configuration file"}},
 		{"bad size", []string{"--model=a=b", "--kv-memory=1XB"}, "", []string{"1XB", "64MiB"}},
 		{"tiny size", []string{"--model=a=b", "--kv-memory=1KiB"}, "", []string{"kv-memory: 1KiB, want at least 1MiB"}},
+		{"no size", []string{"--model=a=b", "--kv-memory=0"}, "", []string{"kv-memory", "want more than 0, or auto"}},
+		{"too much of a card", []string{"--model=a=b", "--gpu-memory-utilization=1.5"}, "", []string{"gpu-memory-utilization: 1.5, want more than 0"}},
+		{"share of a card on the CPU", []string{"--model=a=b", "--device=cpu", "--gpu-memory-utilization=0.5"}, "", []string{"gpu-memory-utilization: 0.5 has no effect"}},
+		{"load format", []string{"--model=a=b", "--load-format=dummy"}, "", []string{`load-format: "dummy", want one of auto, random`}},
 		{"bad duration", []string{"--model=a=b", "--drain-timeout=5"}, "", []string{"drain-timeout"}},
 		{"model without path", []string{"--model=a"}, "", []string{"NAME=PATH"}},
 		{"model twice", []string{"--model=a=b", "--model=a=c"}, "", []string{"given twice"}},

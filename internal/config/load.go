@@ -15,18 +15,40 @@ var ErrExit = errors.New("done")
 // The error lists every fault, but of several values that cannot be read it names the first; it is ErrExit after --help or --version,
 // whose text goes to stdout.
 func Load(args []string, version string, stdout io.Writer) (*Config, error) {
-	c, unknown, err := parse(args, version, stdout, nil)
+	return load(program{"inferno-server", "Serves Llama-family models over gRPC. `inferno-server doctor` says what this machine can serve, `inferno-server bench` how fast."},
+		args, version, stdout, (*Config).Validate)
+}
+
+// LoadBench is Load for `inferno-server bench`, whose own flags go to the struct that own points to.
+func LoadBench(own any, args []string, version string, stdout io.Writer) (*Config, error) {
+	p := program{"inferno-server bench", "Measures a model on its device, without the services in front: decode, prefill, or a mixed load."}
+	return load(p, args, version, stdout, (*Config).Validate, kong.Embed(own))
+}
+
+// LoadDoctor is Load for `inferno-server doctor`, which needs no model.
+func LoadDoctor(args []string, version string, stdout io.Writer) (*Config, error) {
+	return load(program{"inferno-server doctor", "Says what the card, or the CPU, is and can do, and whether models fit."},
+		args, version, stdout, (*Config).validateSettings)
+}
+
+// program is what --help says of itself.
+type program struct{ name, description string }
+
+func load(
+	p program, args []string, version string, stdout io.Writer, validate func(*Config) error, own ...kong.Option,
+) (*Config, error) {
+	c, unknown, err := parse(p, args, version, stdout, nil, own...)
 	if errors.Is(err, ErrExit) {
 		return nil, err
 	}
 	if err == nil && c.File != "" {
 		var f *file
 		if f, err = readFile(c.File); err == nil {
-			c, _, err = parse(args, version, stdout, f)
+			c, _, err = parse(p, args, version, stdout, f, own...)
 		}
 	}
 	if err == nil {
-		err = c.Validate()
+		err = validate(c)
 	}
 	if err = errors.Join(unknown, err); err != nil {
 		return nil, err
@@ -38,21 +60,21 @@ func Load(args []string, version string, stdout io.Writer) (*Config, error) {
 type settings Config
 
 // parse fills a Config. f, which may be nil, ranks below flags and environment. unknown names the variables that are no settings.
-func parse(args []string, version string, stdout io.Writer, f *file) (c *Config, unknown, err error) {
+func parse(p program, args []string, version string, stdout io.Writer, f *file, own ...kong.Option) (c *Config, unknown, err error) {
 	var cli struct {
 		settings
 		Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 	}
 	exited := false
-	parser, err := kong.New(&cli,
-		kong.Name("inferno-server"),
-		kong.Description("Serves Llama-family models over gRPC."),
+	parser, err := kong.New(&cli, append(own,
+		kong.Name(p.name),
+		kong.Description(p.description),
 		kong.Vars{"version": version},
 		kong.DefaultEnvars("INFERNO"),
 		kong.Writers(stdout, stdout),
 		kong.Exit(func(int) { exited = true }),
 		kong.Resolvers(resolver{f}),
-	)
+	)...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}

@@ -28,31 +28,15 @@ func CheckRMSNorm(out, x, w Tensor, eps float32) {
 	checkActivation(op, "x", &x)
 	checkLike(op, "out", &out, "x", &x)
 	checkVector(op, "w", &w, F32, x.Cols)
-	if !(eps >= 0) || eps > math.MaxFloat32 {
-		badNumber(op, "eps", eps, "at least 0 and finite")
-	}
+	checkEps(op, eps)
 }
 
 // CheckMatMul panics unless x is [n, c] and each of the 1 to MaxProducts products has W [m, c], Bias F32 [m] or none, and Out [n, m]
 // in x's type or in F32 (logits are F32 on every device).
 func CheckMatMul(x Tensor, products []Product) {
 	const op = "MatMul"
-	if len(products) < 1 || len(products) > MaxProducts {
-		badCount(op, "number of products", len(products), 1, MaxProducts)
-	}
 	checkActivation(op, "x", &x)
-	for i := range products {
-		p := &products[i]
-		checkWeight(op, "W", &p.W, x.Cols)
-		t := x.DType
-		if p.Out.DType == F32 {
-			t = F32
-		}
-		checkMatrix(op, "Out", &p.Out, t, x.Rows, p.W.Rows)
-		if p.Bias.Data != 0 {
-			checkVector(op, "Bias", &p.Bias, F32, p.W.Rows)
-		}
-	}
+	checkProducts(op, &x, products)
 }
 
 // CheckRopeTable panics unless table is F32 [n, k] for an even k, pos I32 [n], freq F32 [k/2], and scale is positive and finite.
@@ -75,11 +59,7 @@ func CheckStoreKV(a StoreKVArgs) { checkStoreKV("StoreKV", &a) }
 
 // CheckRopeStoreKV panics unless CheckRope and CheckStoreKV pass with q, Key and Value of one type and as many rows each.
 func CheckRopeStoreKV(q, table Tensor, heads int, a StoreKVArgs) {
-	const op = "RopeStoreKV"
-	checkStoreKV(op, &a)
-	checkGroups(op, heads, a.Shape.Heads)
-	checkRope(op, "q", &q, &table, heads, a.Shape.HeadDim)
-	checkMatrix(op, "Key", &a.Key, q.DType, q.Rows, a.Key.Cols)
+	checkRopeStoreKV("RopeStoreKV", &q, &table, heads, &a)
 }
 
 // CheckAttention panics unless Q and Out are [n, h·k], the caches [B, g·p·k] of one type, BlockTable I32 [b, max blocks], QueryStart
@@ -140,6 +120,98 @@ func CheckSample(a SampleArgs) {
 	checkVector(op, "IDs", &a.IDs, I32, a.Logits.Rows)
 }
 
+// CheckNormMatMul panics unless CheckRMSNorm and CheckMatMul pass, and neither Normed nor any Out is X.
+func CheckNormMatMul(a Norm, products []Product) {
+	const op = "NormMatMul"
+	checkNorm(op, &a)
+	checkProducts(op, &a.X, products)
+	for i := range products {
+		checkApart(op, "Out", &products[i].Out, &a.X)
+	}
+}
+
+// CheckNormGateUp panics unless Gate and Up are [f, d], their biases F32 [f] or none, Out and Scratch [n, f] in X's type, and none of
+// Normed, Out and Scratch is X.
+func CheckNormGateUp(a NormGateUpArgs) {
+	const op = "NormGateUp"
+	x := &a.Norm.X
+	checkNorm(op, &a.Norm)
+	checkWeight(op, "Gate", &a.Gate, x.Cols)
+	checkWeight(op, "Up", &a.Up, x.Cols)
+	if a.Up.Rows != a.Gate.Rows {
+		panic(fmt.Sprintf("device: %s: Up is %v, want as many rows as Gate, %v", op, a.Up, a.Gate))
+	}
+	checkBias(op, "GateBias", &a.GateBias, a.Gate.Rows)
+	checkBias(op, "UpBias", &a.UpBias, a.Up.Rows)
+	checkMatrix(op, "Out", &a.Out, x.DType, x.Rows, a.Gate.Rows)
+	checkLike(op, "Scratch", &a.Scratch, "Out", &a.Out)
+	checkApart(op, "Out", &a.Out, x)
+	checkApart(op, "Scratch", &a.Scratch, x)
+}
+
+// CheckNormQKV panics unless CheckRopeStoreKV passes for the outputs of the three products of X, which do not accumulate, have X's type,
+// and are not X.
+func CheckNormQKV(a NormQKVArgs) {
+	const op = "NormQKV"
+	x := &a.Norm.X
+	checkNorm(op, &a.Norm)
+	for _, p := range [...]*Product{&a.Q, &a.K, &a.V} {
+		checkProduct(op, x, p)
+		checkMatrix(op, "Out", &p.Out, x.DType, x.Rows, p.W.Rows)
+		checkApart(op, "Out", &p.Out, x)
+		if p.Accumulate {
+			panic(fmt.Sprintf("device: %s: the product of %v accumulates", op, p.W))
+		}
+	}
+	store := a.Store()
+	checkRopeStoreKV(op, &a.Q.Out, &a.Table, a.Heads, &store)
+}
+
+func checkNorm(op string, a *Norm) {
+	checkActivation(op, "X", &a.X)
+	checkVector(op, "W", &a.W, F32, a.X.Cols)
+	checkLike(op, "Normed", &a.Normed, "X", &a.X)
+	checkApart(op, "Normed", &a.Normed, &a.X)
+	checkEps(op, a.Eps)
+}
+
+func checkApart(op, arg string, t, x *Tensor) {
+	if t.Data == x.Data {
+		panic(fmt.Sprintf("device: %s: %s is X (address %#x), want memory of its own", op, arg, uintptr(t.Data)))
+	}
+}
+
+func checkEps(op string, eps float32) {
+	if !(eps >= 0) || eps > math.MaxFloat32 {
+		badNumber(op, "eps", eps, "at least 0 and finite")
+	}
+}
+
+func checkProducts(op string, x *Tensor, products []Product) {
+	if len(products) < 1 || len(products) > MaxProducts {
+		badCount(op, "number of products", len(products), 1, MaxProducts)
+	}
+	for i := range products {
+		checkProduct(op, x, &products[i])
+	}
+}
+
+func checkProduct(op string, x *Tensor, p *Product) {
+	checkWeight(op, "W", &p.W, x.Cols)
+	t := x.DType
+	if p.Out.DType == F32 {
+		t = F32
+	}
+	checkMatrix(op, "Out", &p.Out, t, x.Rows, p.W.Rows)
+	checkBias(op, "Bias", &p.Bias, p.W.Rows)
+}
+
+func checkBias(op, arg string, t *Tensor, n int) {
+	if t.Data != 0 {
+		checkVector(op, arg, t, F32, n)
+	}
+}
+
 // CheckPull panics unless src is I32 [slots, w] and dst I32 [w].
 func CheckPull(dst, src Tensor) {
 	const op = "Pull"
@@ -190,6 +262,13 @@ func checkStoreKV(op string, a *StoreKVArgs) {
 	checkLike(op, "Value", &a.Value, "Key", &a.Key)
 	checkVector(op, "Slots", &a.Slots, I32, a.Key.Rows)
 	checkCaches(op, &a.KCache, &a.VCache, &a.Shape)
+}
+
+func checkRopeStoreKV(op string, q, table *Tensor, heads int, a *StoreKVArgs) {
+	checkStoreKV(op, a)
+	checkGroups(op, heads, a.Shape.Heads)
+	checkRope(op, "q", q, table, heads, a.Shape.HeadDim)
+	checkMatrix(op, "Key", &a.Key, q.DType, q.Rows, a.Key.Cols)
 }
 
 func checkCaches(op string, k, v *Tensor, s *KVShape) {

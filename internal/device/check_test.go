@@ -13,6 +13,12 @@ const at = Ptr(4096)
 func f32(rows, cols int) Tensor { return Matrix(at, F32, rows, cols) }
 func i32(n int) Tensor          { return Vector(at, I32, n) }
 
+// elsewhere is t at another address.
+func elsewhere(t Tensor) Tensor {
+	t.Data += 4096
+	return t
+}
+
 func weight(t DType, rows, cols int) Weight {
 	return Weight{Data: at, DType: t, Rows: rows, Cols: cols}
 }
@@ -30,6 +36,9 @@ type args struct {
 	sample                SampleArgs
 	gathered, rows        Tensor
 	embedded, gate, upper Tensor
+	norm                  Norm
+	gateUp                NormGateUpArgs
+	qkv                   NormQKVArgs
 	pulled, pulledFrom    Tensor
 	told                  Tensor
 }
@@ -37,6 +46,7 @@ type args struct {
 func good() *args {
 	shape := KVShape{Heads: 2, HeadDim: 16, BlockSize: 8}
 	cache := Matrix(at, F16, 5, shape.Elements())
+	norm := Norm{X: elsewhere(f32(3, 64)), W: Vector(at, F32, 64), Normed: f32(3, 64), Eps: 1e-5}
 	return &args{
 		out: f32(3, 64), x: f32(3, 64), w: Vector(at, F32, 64), ids: i32(3), a: f32(3, 64), b: f32(3, 64),
 		table: f32(3, 16), pos: i32(3), freq: Vector(at, F32, 8),
@@ -56,6 +66,15 @@ func good() *args {
 		},
 		gathered: f32(2, 64), rows: i32(2),
 		embedded: f32(3, 64), gate: f32(3, 64), upper: f32(3, 64),
+		norm: norm,
+		gateUp: NormGateUpArgs{
+			Norm: norm, Gate: weight(BF16, 96, 64), Up: weight(Q8_0, 96, 64), UpBias: Vector(at, F32, 96), Out: f32(3, 96), Scratch: f32(3, 96),
+		},
+		qkv: NormQKVArgs{
+			Norm: norm, Q: Product{W: weight(Q8_0, 64, 64), Out: f32(3, 64)}, K: Product{W: weight(BF16, 32, 64), Out: f32(3, 32)},
+			V:     Product{W: weight(BF16, 32, 64), Bias: Vector(at, F32, 32), Out: f32(3, 32)},
+			Table: f32(3, 16), Heads: 4, Slots: i32(3), KCache: cache, VCache: cache, Shape: shape,
+		},
 		pulled: i32(7), pulledFrom: Matrix(at, I32, 2, 7), told: Matrix(at, I32, 2, 3),
 	}
 }
@@ -73,6 +92,9 @@ var checks = map[string]func(*args){
 	"Add":         func(a *args) { CheckAdd(a.out, a.a, a.b) },
 	"GatherRows":  func(a *args) { CheckGatherRows(a.gathered, a.x, a.rows) },
 	"Sample":      func(a *args) { CheckSample(a.sample) },
+	"NormMatMul":  func(a *args) { CheckNormMatMul(a.norm, a.products) },
+	"NormGateUp":  func(a *args) { CheckNormGateUp(a.gateUp) },
+	"NormQKV":     func(a *args) { CheckNormQKV(a.qkv) },
 	"Pull":        func(a *args) { CheckPull(a.pulled, a.pulledFrom) },
 	"Scatter":     func(a *args) { CheckScatter(a.pulled, a.ids, a.pos) },
 	"Feed":        func(a *args) { CheckFeed(a.ids, a.pos, a.pulled) },
@@ -90,6 +112,9 @@ func TestGoodArgumentsPass(t *testing.T) {
 			a.out.DType, a.x.DType, a.gate.DType, a.upper.DType, a.a.DType, a.b.DType = BF16, BF16, BF16, BF16, BF16, BF16
 			a.embedded.DType, a.gathered.DType, a.products[0].Out.DType = F16, BF16, BF16
 			a.store.Key.DType, a.store.Value.DType, a.attention.Q.DType, a.attention.Out.DType = BF16, BF16, BF16, BF16
+			a.norm.X.DType, a.norm.Normed.DType = BF16, BF16
+			a.gateUp.Norm, a.gateUp.Out.DType, a.gateUp.Scratch.DType = a.norm, BF16, BF16
+			a.qkv.Norm, a.qkv.Q.Out.DType, a.qkv.K.Out.DType, a.qkv.V.Out.DType = a.norm, BF16, BF16, BF16
 		},
 		"vectors as columns": func(a *args) { a.ids, a.w = Matrix(at, I32, 3, 1), Matrix(at, F32, 64, 1) },
 		"in place":           func(a *args) { a.out = a.x },
@@ -221,6 +246,42 @@ func TestBadArgumentsPanic(t *testing.T) {
 		{"Sample", func(a *args) { a.sample.Banned.Rows = 1 }, []string{"Banned", "I32[1 5]", "I32[2 5]"}},
 		{"Sample", func(a *args) { a.sample.IDs = i32(1) }, []string{"IDs", "I32[1 1]", "2 I32"}},
 		{"Sample", func(a *args) { a.sample.Logits.Data = 0 }, []string{"Logits", "no data"}},
+
+		{"NormMatMul", func(a *args) { a.norm.X.DType = I32 }, []string{"X", "I32[3 64]", "F32"}},
+		{"NormMatMul", func(a *args) { a.norm.W = Vector(at, F32, 63) }, []string{"W", "F32[1 63]", "64 F32"}},
+		{"NormMatMul", func(a *args) { a.norm.Normed = f32(2, 64) }, []string{"Normed", "F32[2 64]", "F32[3 64]"}},
+		{"NormMatMul", func(a *args) { a.norm.Normed = a.norm.X }, []string{"Normed", "is X", "0x2000"}},
+		{"NormMatMul", func(a *args) { a.norm.Eps = nan }, []string{"eps", "NaN"}},
+		{"NormMatMul", func(a *args) { a.products = nil }, []string{"products", "0", "1 to 3"}},
+		{"NormMatMul", func(a *args) { a.products[1].W.Cols = 65 }, []string{"W", "[9 65]", "64 columns"}},
+		{"NormMatMul", func(a *args) { a.products[0].Out.Data = a.norm.X.Data }, []string{"Out", "is X"}},
+		{"NormMatMul", func(a *args) { a.products[1].Bias = Vector(at, F32, 8) }, []string{"Bias", "F32[1 8]", "9 F32"}},
+
+		{"NormGateUp", func(a *args) { a.gateUp.Norm.Eps = -1 }, []string{"eps", "-1"}},
+		{"NormGateUp", func(a *args) { a.gateUp.Gate.Cols = 32 }, []string{"Gate", "[96 32]", "64 columns"}},
+		{"NormGateUp", func(a *args) { a.gateUp.Up.Data = 0 }, []string{"Up", "no data"}},
+		{"NormGateUp", func(a *args) { a.gateUp.Up.Rows = 64 }, []string{"Up", "[64 64]", "[96 64]"}},
+		{"NormGateUp", func(a *args) { a.gateUp.GateBias = Vector(at, F32, 64) }, []string{"GateBias", "F32[1 64]", "96 F32"}},
+		{"NormGateUp", func(a *args) { a.gateUp.UpBias.DType = BF16 }, []string{"UpBias", "BF16[1 96]", "96 F32"}},
+		{"NormGateUp", func(a *args) { a.gateUp.Out.DType = BF16 }, []string{"Out", "BF16[3 96]", "F32[3 96]"}},
+		{"NormGateUp", func(a *args) { a.gateUp.Scratch = f32(3, 64) }, []string{"Scratch", "F32[3 64]", "F32[3 96]"}},
+		{"NormGateUp", func(a *args) { a.gateUp.Out.Data = a.gateUp.Norm.X.Data }, []string{"Out", "is X"}},
+		{"NormGateUp", func(a *args) { a.gateUp.Scratch.Data = a.gateUp.Norm.X.Data }, []string{"Scratch", "is X"}},
+
+		{"NormQKV", func(a *args) { a.qkv.Norm.X.Data = 0 }, []string{"X", "no data"}},
+		{"NormQKV", func(a *args) { a.qkv.Q.W.Rows = 32 }, []string{"Out", "F32[3 64]", "F32[3 32]"}},
+		{"NormQKV", func(a *args) { a.qkv.V.Bias.Cols = 31 }, []string{"Bias", "F32[1 31]", "32 F32"}},
+		{"NormQKV", func(a *args) { a.qkv.K.Out.Data = a.qkv.Norm.X.Data }, []string{"Out", "is X"}},
+		{"NormQKV", func(a *args) { a.qkv.K.Accumulate = true }, []string{"[32 64]", "accumulates"}},
+		{"NormQKV", func(a *args) { a.qkv.Heads = 5 }, []string{"5 heads", "2 KV heads"}},
+		{"NormQKV", func(a *args) { a.qkv.Heads = 2 }, []string{"q", "F32[3 64]", "F32[3 32]"}},
+		{"NormQKV", func(a *args) { a.qkv.Shape.Heads = 1 }, []string{"Key", "F32[3 32]", "F32[3 16]"}},
+		{"NormQKV", func(a *args) { a.qkv.Table = f32(3, 8) }, []string{"table", "F32[3 8]", "F32[3 16]"}},
+		{"NormQKV", func(a *args) { a.qkv.Slots = i32(2) }, []string{"Slots", "I32[1 2]", "3 I32"}},
+		{"NormQKV", func(a *args) { a.qkv.VCache.Rows = 4 }, []string{"VCache", "F16[4 256]", "F16[5 256]"}},
+		{"NormQKV", func(a *args) {
+			a.qkv.Norm.X, a.qkv.Norm.Normed, a.qkv.Q.Out = elsewhere(Matrix(at, BF16, 3, 64)), Matrix(at, BF16, 3, 64), Matrix(at, BF16, 3, 64)
+		}, []string{"Out", "F32[3 32]", "BF16[3 32]"}},
 	} {
 		a := good()
 		c.spoil(a)

@@ -1,6 +1,6 @@
 // Package device is what a model may ask of a chip: memory, packed weights, a dozen ops, captured graphs. It knows no implementation.
-// One goroutine, locked to its thread, drives a Device (the engine's loop, or a test); Alloc, Free, PackBytes and Pack may also be
-// called from others, so that a load runs beside a step.
+// One goroutine, locked to its thread, drives a Device (the engine's loop, or a test); Alloc, Free, PackBytes, Pack,
+// PackRows, AllocHost, FreeHost and Random may also be called from others, so that a load runs beside a step.
 //
 // Ops enqueue and return nothing: the first failure sticks, and Sync reports it. A wrong shape or type is a bug of the caller and
 // panics in the Check functions, before native code sees it.
@@ -12,6 +12,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrUnavailable means that the device asked for cannot be had here: no library, driver or card. The wrapping error says which.
@@ -47,6 +48,16 @@ type Device interface {
 	// Pack copies w.Rows rows from src (host memory, rows as a file holds them, in w.DType) into w's packed form. sourceRow[i] names
 	// the source row that becomes row i; nil means row i itself. Complete on return.
 	Pack(w Weight, src []byte, sourceRow []int32) error
+	// PackRows is Pack of rows [first, first + n) alone: src holds whole rows, and sourceRow[i] names the one that becomes row first + i.
+	// first is a multiple of PackAlignment, and so is n, unless they are the last rows. Several goroutines may pack rows of one weight.
+	PackRows(w Weight, first, n int, src []byte, sourceRow []int32) error
+	// AllocHost returns host memory, contents undefined, that packing reads fastest; one goroutine at a time packs from it. The error
+	// wraps ErrOutOfMemory. FreeHost gives the whole of it back.
+	AllocHost(bytes int) ([]byte, error)
+	FreeHost(b []byte)
+	// Random fills a packed F32, F16 or BF16 weight with reproducible numbers, uniform in ±scale: RandomElement's. Complete on return.
+	// errors.ErrUnsupported: the caller makes and packs them.
+	Random(w Weight, seed uint64, scale float32) error
 
 	// Capture records the ops that record enqueues instead of running them. Nothing may upload, download, allocate or sync inside.
 	Capture(record func()) (Graph, error)
@@ -57,8 +68,8 @@ type Device interface {
 	// Sync starts what is pending, waits for it and returns the first failure since the device was opened.
 	Sync() error
 
-	// AllocHost returns host memory, zeros, that Pull and Mark reach; it lives as long as the device.
-	AllocHost(bytes int) (HostBlock, error)
+	// AllocMapped returns host memory, zeros, that Pull and Mark reach; it lives as long as the device.
+	AllocMapped(bytes int) (HostBlock, error)
 	// Steps are numbered by their marks, from 0: step k is what is enqueued before Mark number k and after the one before. Pull and Mark use
 	// row k mod slots of their host memory in step k, also as a graph's, so that steps may be prepared while others run.
 	// Pull is dst = src[k mod slots, :].
@@ -88,6 +99,42 @@ type Device interface {
 	Add(out, a, b Tensor)
 	GatherRows(out, x, rows Tensor)
 	Sample(a SampleArgs)
+
+	// The ops between a layer's residual streams, fused where the device has it; each leaves the bits of its composition.
+
+	// NormMatMul is RMSNorm, then MatMul of what it gives.
+	NormMatMul(a Norm, products []Product)
+	// NormGateUp is RMSNorm, MatMul of gate and up, and SwiGLU of the two.
+	NormGateUp(a NormGateUpArgs)
+	// NormQKV is RMSNorm, MatMul of q, k and v, and RopeStoreKV of the three.
+	NormQKV(a NormQKVArgs)
+}
+
+// PackAlignment is where PackRows may begin: at a multiple of so many rows.
+const PackAlignment = 64
+
+// RandomElement is element i, counted row by row, of what Random makes, before it is rounded to the weight's type.
+func RandomElement(seed uint64, i int64, scale float32) float32 {
+	z := seed + uint64(i+1)*0x9e3779b97f4a7c15 // splitmix64
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return float32(int32((z^z>>31)>>32)) * 0x1p-31 * scale
+}
+
+// Profiler is a Device that may have been opened to time each op by itself.
+type Profiler interface {
+	// Profile returns what was timed since it was last called; nothing where the device was not opened for it. Like Sync, for the goroutine
+	// that drives the device.
+	Profile() []ProfileRow
+}
+
+// ProfileRow is the calls of an op with one shape.
+type ProfileRow struct {
+	Op, Shape string
+	Rows      int // n of each call
+	Count     int
+	Bytes     int64         // that must be read or written, of all calls; 0 where it is not told
+	Took      time.Duration // all calls, each by itself
 }
 
 // HostBlock is host memory that a device reaches: the address by which it does, and the host's view.
@@ -105,6 +152,10 @@ type Info struct {
 	Name     string // "AMD EPYC 9654", "NVIDIA H200"
 	Features string // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90"
 	Threads  int    // CPU worker threads; 0 elsewhere
+	Library  string // path of the library, and
+	Table    int    // the version of its table; "" and 0 for what is compiled in
+	Driver   string // CUDA versions of the driver, and
+	Runtime  string // that the library was built with: "13.0"; "" on the CPU
 	Unified  bool   // device memory is host memory
 	Exact    bool   // quantised weights multiply activations as they are, not rounded to 8 bits
 	Capture  bool   // Capture works
@@ -113,6 +164,7 @@ type Info struct {
 	Activations, Cache DType
 	TotalBytes         int64 // of the memory that Alloc draws from
 	FreeBytes          int64
+	OwnBytes           int64 // of that memory, what opening took for the ops' own scratch
 }
 
 // Tensor is a dense matrix in device memory, or a vector. Element (i, j) is at Data + (i·Stride + j)·DType.Size().
@@ -191,6 +243,39 @@ type StoreKVArgs struct {
 	Slots          Tensor // I32 [n]
 	KCache, VCache Tensor // F32, F16 or BF16 [B, g·p·k], a block holding [g, p, k]
 	Shape          KVShape
+}
+
+// Norm is an RMSNorm in front of products. Normed is scratch: its contents are undefined afterwards.
+type Norm struct {
+	X      Tensor // [n, d]
+	W      Tensor // F32 [d]
+	Normed Tensor // [n, d], not X
+	Eps    float32
+}
+
+// NormGateUpArgs computes Out = SwiGLU(Gate·x + GateBias, Up·x + UpBias) for each normed row x.
+type NormGateUpArgs struct {
+	Norm             Norm
+	Gate, Up         Weight // [f, d]
+	GateBias, UpBias Tensor // F32 [f]; Data 0: none
+	Out              Tensor // [n, f]
+	Scratch          Tensor // [n, f]; contents undefined afterwards
+}
+
+// NormQKVArgs leaves rotated queries in Q.Out, and writes rotated keys and values to their slots.
+type NormQKVArgs struct {
+	Norm           Norm
+	Q, K, V        Product // of [h·k, d], [g·k, d], [g·k, d]; none accumulates; the contents of K.Out and V.Out are undefined afterwards
+	Table          Tensor  // F32 [n, k]
+	Heads          int     // h
+	Slots          Tensor  // I32 [n]
+	KCache, VCache Tensor  // [B, g·p·k]
+	Shape          KVShape
+}
+
+// Store is how the keys and values reach the cache.
+func (a *NormQKVArgs) Store() StoreKVArgs {
+	return StoreKVArgs{Key: a.K.Out, Value: a.V.Out, Slots: a.Slots, KCache: a.KCache, VCache: a.VCache, Shape: a.Shape}
 }
 
 // AttentionArgs is causal attention of a ragged batch over paged keys and values. Rows QueryStart[i] up to QueryStart[i+1] belong to

@@ -77,7 +77,7 @@ func view[T any](d *fakeDevice, t device.Tensor) []T {
 
 func (d *fakeDevice) Info() device.Info { return d.info }
 
-func (d *fakeDevice) AllocHost(bytes int) (device.HostBlock, error) {
+func (d *fakeDevice) AllocMapped(bytes int) (device.HostBlock, error) {
 	p, err := fakeMemory{d}.Alloc(memory.Input, int64(bytes))
 	if err != nil {
 		return device.HostBlock{}, err

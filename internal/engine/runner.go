@@ -110,10 +110,10 @@ func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limit
 	if r.info.Overlap {
 		r.depth = maxUnderWay
 	}
-	if r.host.input, err = d.AllocHost(maxUnderWay * b.inputBytes); err != nil {
+	if r.host.input, err = d.AllocMapped(maxUnderWay * b.inputBytes); err != nil {
 		return nil, fmt.Errorf("host's input of a step: %w", err)
 	}
-	if r.host.sampled, err = d.AllocHost(maxUnderWay * 4 * l.MaxRows); err != nil {
+	if r.host.sampled, err = d.AllocMapped(maxUnderWay * 4 * l.MaxRows); err != nil {
 		return nil, fmt.Errorf("host's sampled ids: %w", err)
 	}
 	d.Fill(b.state.Data, 0, int64(4*b.state.Len()))

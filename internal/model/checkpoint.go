@@ -2,6 +2,7 @@ package model
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type Checkpoint struct {
 	tensors  map[string]*Tensor
 	gguf     *gguf.File       // nil for a directory
 	shards   *safetensors.Set // nil for a GGUF file
+	random   bool             // there are no files: a tensor is what a builder declares
 	revision string
 }
 
@@ -42,6 +44,7 @@ type Tensor struct {
 	Shape  []int        // outermost first
 	Bytes  int64
 	Data   io.ReaderAt // the tensor's bytes, from 0 on; from any goroutine
+	place  int         // in the order of the files
 }
 
 // Open reads the headers of the checkpoint at path, a directory or a GGUF file, but no weights.
@@ -58,10 +61,13 @@ func Open(path string) (*Checkpoint, error) {
 
 // Close closes the files; Config and GGUF's metadata stay. Idempotent.
 func (c *Checkpoint) Close() error {
-	if c.gguf != nil {
+	switch {
+	case c.gguf != nil:
 		return c.gguf.Close()
+	case c.shards != nil:
+		return c.shards.Close()
 	}
-	return c.shards.Close()
+	return nil
 }
 
 // Path is what Open was given.
@@ -74,8 +80,9 @@ func (c *Checkpoint) GGUF() *gguf.File { return c.gguf }
 func (c *Checkpoint) Tensor(name string) *Tensor { return c.tensors[name] }
 
 // Revision is 16 hexadecimal digits that follow from the contents: config.json or the GGUF header, and every byte of every weight in use. It
-// is the same wherever the same model is loaded, and "" until a load has read the weights: they are hashed behind the reads, which
-// costs a fraction of them, while times and sizes of files change with every copy and not with every edit.
+// is the same wherever the same model is loaded, and "" until a load has read the weights: they are summed behind the reads, which
+// costs a fraction of them, while times and sizes of files change with every copy and not with every edit. It tells models apart; it does
+// not prove where they come from.
 func (c *Checkpoint) Revision() string { return c.revision }
 
 // setRevision hashes the settings and the digests of the weights, in a fixed order.
@@ -85,15 +92,9 @@ func (c *Checkpoint) setRevision(digests []digest) {
 	h.Write(settings[:])
 	for _, d := range digests {
 		fmt.Fprintf(h, "\n%q %s %v ", d.tensor.Name, d.tensor.Type, d.tensor.Shape)
-		h.Write(d.sum[:])
+		h.Write(binary.BigEndian.AppendUint32(nil, d.sum))
 	}
 	c.revision = hex.EncodeToString(h.Sum(nil)[:8])
-}
-
-// digest is the hash of a tensor's bytes.
-type digest struct {
-	tensor *Tensor
-	sum    [sha256.Size]byte
 }
 
 func openDir(path string) (*Checkpoint, error) {
@@ -109,9 +110,10 @@ func openDir(path string) (*Checkpoint, error) {
 	if c.shards, err = safetensors.OpenDir(root); err != nil {
 		return nil, err
 	}
-	for _, t := range c.shards.Tensors() {
+	for i, t := range c.shards.Tensors() {
 		c.tensors[t.Name] = &Tensor{
 			Name: t.Name, Stored: t.Name, Type: string(t.DType), DType: safetensorsTypes[t.DType], Shape: t.Shape, Bytes: t.Bytes, Data: t,
+			place: i,
 		}
 	}
 	return c, nil
@@ -187,9 +189,10 @@ func openGGUF(path string) (*Checkpoint, error) {
 	c := &Checkpoint{
 		Config: config, RopeInterleaved: true, path: path, settings: file.Header(), gguf: file, tensors: map[string]*Tensor{},
 	}
-	for _, t := range file.Tensors() {
+	for i, t := range file.Tensors() {
 		x := &Tensor{
 			Name: fromGGUFName(t.Name), Stored: t.Name, Type: t.DType.String(), DType: t.DType, Shape: t.Shape, Bytes: t.Bytes, Data: t,
+			place: i,
 		}
 		if twin := c.tensors[x.Name]; twin != nil {
 			return nil, errors.Join(fmt.Errorf("%s: tensors %s and %s are one", path, twin.Stored, x.Stored), file.Close())

@@ -28,8 +28,8 @@ type Options struct {
 	DType     device.DType // F32, F16 or BF16: weights of these types are converted to it; 0: they stay. Quantised ones stay anyway
 	KVType    device.DType // of cached keys and values; 0: F32 where all weights are F32, else what the device prefers
 
-	// Progress is told how many bytes of weights were packed, of how many, after each tensor; from several goroutines, one at a time,
-	// loaded never falls. May be nil.
+	// Progress is told how many bytes of weights were packed, of how many, after each piece of them; from several goroutines, one at a
+	// time, loaded never falls. May be nil.
 	Progress func(loaded, total int64)
 
 	// Upload writes the constants (norms, biases, frequencies) to the device, once, on the goroutine that called Load. nil means
@@ -40,7 +40,7 @@ type Options struct {
 }
 
 // Load makes a model of an open checkpoint. Nothing is read before all memory was found to be there. Cancelling ctx stops it within the
-// time of packing one tensor.
+// time of packing a few MiB.
 func (l *Loader) Load(ctx context.Context, c *Checkpoint, o Options) (Model, error) {
 	build, ok := l.Architectures[c.Config.Architecture]
 	if !ok {

@@ -45,6 +45,7 @@ type Batch struct {
 	KVLen      device.Tensor // [b] tokens of each sequence up to and including this step
 	BlockTable device.Tensor // [b, max blocks]
 	LogitRows  device.Tensor // [r] rows whose logits are wanted
+	AllRows    bool          // LogitRows is 0 .. n−1, as in a decode step; a model may then leave it unread
 	Logits     device.Tensor // F32 [r, v], written
 }
 

@@ -106,6 +106,9 @@ func (w *Weights) allF32() bool {
 // find reports a tensor that is missing or is not what is wanted.
 func (w *Weights) find(name string, shape []int) *Tensor {
 	w.known[name] = true
+	if w.checkpoint.random {
+		return w.checkpoint.declare(name, shape)
+	}
 	t := w.checkpoint.Tensor(name)
 	switch {
 	case t == nil:
@@ -132,7 +135,12 @@ func (w *Weights) Load(ctx context.Context) error {
 	if err != nil || w.options.measure {
 		return err
 	}
-	digests, err := w.read(ctx)
+	var digests []digest
+	if w.checkpoint.random {
+		err = w.randomise(ctx)
+	} else {
+		digests, err = w.read(ctx)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // pack.c: weights from a file's rows to the packed layout of matmul.h and back, one row at a time. A permutation of
 // 4-byte or 2-byte words, bound by stores: 3 to 4 GB/s a thread.
 //
-// cpu_pack touches nothing but its arguments, so any number of threads may pack different weights at once.
+// cpu_pack touches nothing but its arguments, so any number of threads may pack different weights, or rows of one, at once.
 #include "matmul.h"
 
 // Bytes of a source row that are read in one go, so that 16 rows a power of two apart do not evict each other.
@@ -79,19 +79,25 @@ static void pack_run(int32_t dtype, const uint8_t *src, int64_t from, int64_t to
 int32_t cpu_pack(inferno_device *dev, const inferno_pack_args *args) {
   const inferno_weight *w = &args->w;
   if (cpu_pack_bytes(dev, w->dtype, w->rows, w->cols) < 0 || !w->data || !args->src) return INFERNO_BAD_ARGUMENT;
-  for (int64_t i = 0; args->source_row && i < w->rows; i++) {
-    if (args->source_row[i] < 0) return INFERNO_BAD_ARGUMENT;
+  int64_t end = args->first_row + args->rows;
+  if (args->first_row < 0 || args->first_row % INFERNO_PACK_ROWS != 0 || args->rows < 1 || end > w->rows ||
+      (end < w->rows && end % INFERNO_PACK_ROWS != 0)) {
+    return INFERNO_BAD_ARGUMENT;
+  }
+  for (int64_t i = 0; i < args->rows; i++) {
+    int64_t source = args->source_row ? args->source_row[i] : i;
+    if (source < 0 || source >= args->source_rows) return INFERNO_BAD_ARGUMENT;
   }
   int64_t row_bytes = file_row_bytes(w->dtype, w->cols), group_bytes = cpu_group_bytes(w->dtype, w->cols);
   int64_t units = cpu_is_quantised(w->dtype) ? w->cols / CPU_QBLOCK : w->cols; // a run is counted in blocks or elements
   int64_t run = cpu_div_up(RUN_BYTES * units, row_bytes);
-  for (int64_t first = 0; first < w->rows; first += CPU_LANE_ROWS) {
-    uint8_t *group = (uint8_t *)w->data + first / CPU_LANE_ROWS * group_bytes;
-    int lanes = (int)cpu_min(CPU_LANE_ROWS, w->rows - first);
+  for (int64_t at = 0; at < args->rows; at += CPU_LANE_ROWS) {
+    uint8_t *group = (uint8_t *)w->data + (args->first_row + at) / CPU_LANE_ROWS * group_bytes;
+    int lanes = (int)cpu_min(CPU_LANE_ROWS, args->rows - at);
     if (lanes < CPU_LANE_ROWS) memset(group, 0, (size_t)group_bytes); // a scale of zero makes its row zero
     for (int64_t from = 0; from < units; from += run) {
       for (int lane = 0; lane < lanes; lane++) {
-        int64_t source = args->source_row ? args->source_row[first + lane] : first + lane;
+        int64_t source = args->source_row ? args->source_row[at + lane] : at + lane;
         const uint8_t *src = (const uint8_t *)args->src + source * row_bytes;
         pack_run(w->dtype, src, from, cpu_min(from + run, units), lane, group);
       }

@@ -2,8 +2,8 @@
 //
 // All work runs on one stream in the order of its calls. Every kernel is launched with programmatic dependent launch (PDL): it may start
 // while the one before still runs, so that each kernel, in every block, calls dependency_wait() before it touches anything that another
-// kernel writes or reads, and allow_dependents() as early as it can. Packed weights never change while a step runs: they alone may be
-// read before the wait.
+// kernel writes or reads, and allow_dependents() as early as it can. Before the wait it may read what kernels never write: packed weights,
+// and what only uploads write (norms, biases, frequencies, positions, slots). An upload has ended before any kernel after it starts.
 #ifndef INFERNO_CUDA_DEVICE_CUH
 #define INFERNO_CUDA_DEVICE_CUH
 
@@ -19,15 +19,19 @@ struct cuda_blocks;        // all that alloc gave: table.cu
 struct attention_partials; // results of rows that several blocks share: attention_decode.cu
 struct step_marks;         // how far the steps are, and host memory: step.cu
 struct sample_space;       // what the blocks of a row of logits share: sample.cu
+struct op_profile;         // times of ops: profile.cu
 
 struct inferno_device {
   int ordinal;
   bool exact;     // every weight is kept in float32, and activations are float32
   bool pdl;       // the card has programmatic dependent launch
+  bool profiles;  // each op is timed by itself
   bool capturing; // between capture_begin and capture_end
   int binary;     // version of the machine code that runs here: 90
   cudaDeviceProp properties;
   cudaStream_t stream;
+
+  int64_t own_bytes; // of the card's memory, taken by open for the parts below
 
   int32_t status; // the first failure; sticks
   char reason[192];
@@ -37,13 +41,14 @@ struct inferno_device {
   cuda_blocks *blocks;
   attention_partials *partials;
   sample_space *sampling;
+  op_profile *profile;   // NULL unless `profiles`
   step_marks *steps;
   inferno_graph *graphs; // all that live
 };
 
 // Makes the device's card the calling thread's.
 void cuda_use(inferno_device *dev);
-// The first failure sticks; `what` was being done.
+// failure.cu. The first failure sticks; `what` was being done.
 void cuda_fail(inferno_device *dev, int32_t status, const char *what);
 void cuda_fail(inferno_device *dev, cudaError_t error, const char *what);
 int32_t cuda_status(cudaError_t error);
@@ -77,7 +82,7 @@ cudaError_t staging_flush(inferno_device *dev);
 // step.cu: what hands a step's inputs to the device and its results back, and says how far the steps are.
 bool step_open(inferno_device *dev);
 void step_close(inferno_device *dev);
-int32_t step_alloc_host(inferno_device *dev, int64_t bytes, void **data);
+int32_t step_alloc_mapped(inferno_device *dev, int64_t bytes, void **data);
 int64_t step_passed(const inferno_device *dev);
 void cuda_pull(inferno_device *dev, const inferno_pull_args *args);
 void cuda_scatter(inferno_device *dev, const inferno_scatter_args *args);
@@ -89,6 +94,9 @@ bool pack_open(inferno_device *dev);
 void pack_close(inferno_device *dev);
 int64_t cuda_pack_bytes(inferno_device *dev, int32_t dtype, int64_t rows, int64_t cols);
 int32_t cuda_pack(inferno_device *dev, const inferno_pack_args *args);
+int32_t cuda_alloc_host(inferno_device *dev, int64_t bytes, void **data);
+void cuda_free_host(inferno_device *dev, void *data);
+int32_t cuda_random(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
 
 // attention_decode.cu
 bool attention_open(inferno_device *dev);

@@ -95,6 +95,25 @@ __device__ __forceinline__ void store8(float *p, const float (&v)[8], int64_t le
   }
 }
 
+// gate/(1+exp(−gate)) · up, as swiglu and whatever is fused with it compute it: right to 2⁻²⁰, where expf and a division would take longer
+// than memory does. The exponent of 2 is −gate·log2(e) in two floats; from 88 on the inverse of the sum is flushed to 0, as it may be.
+__device__ __forceinline__ float swiglu(float gate, float up) {
+  const float log2e = 1.44269502f, log2e_low = 1.92596299e-8f, ln2 = 0.693147182f;
+  float x = fminf(fmaxf(-gate, -88.0f), 88.0f), high = __fmul_rn(x, log2e);
+  float low = __fmaf_rn(x, log2e_low, __fmaf_rn(x, log2e, -high)), e, inverse;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(high));
+  e = __fmaf_rn(e, __fmul_rn(low, ln2), e);
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(__fadd_rn(1.0f, e)));
+  return __fmul_rn(__fmul_rn(gate, inverse), up);
+}
+
+// Turns (even, odd) by an angle. The rounding is spelled out: rope and whatever is fused with it leave the same bits.
+__device__ __forceinline__ void rotate(float &even, float &odd, float cosine, float sine) {
+  float x = even, y = odd;
+  even = __fmaf_rn(x, cosine, -__fmul_rn(y, sine));
+  odd = __fmaf_rn(x, sine, __fmul_rn(y, cosine));
+}
+
 // The sum over a warp, in every lane: a tree of one shape.
 __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll

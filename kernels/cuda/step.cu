@@ -20,7 +20,7 @@ struct step_marks {
   host_block *blocks;
 };
 
-int32_t step_alloc_host(inferno_device *dev, int64_t bytes, void **data) {
+int32_t step_alloc_mapped(inferno_device *dev, int64_t bytes, void **data) {
   host_block *block = (host_block *)calloc(1, sizeof *block);
   if (!block) return INFERNO_OUT_OF_MEMORY;
   cudaError_t error = cudaHostAlloc(&block->data, bytes > 0 ? (size_t)bytes : 1, cudaHostAllocDefault);
@@ -38,7 +38,7 @@ int32_t step_alloc_host(inferno_device *dev, int64_t bytes, void **data) {
 bool step_open(inferno_device *dev) {
   dev->steps = (step_marks *)calloc(1, sizeof *dev->steps);
   if (!dev->steps) return false;
-  if (step_alloc_host(dev, sizeof(int64_t), (void **)&dev->steps->passed) != INFERNO_OK) return false;
+  if (step_alloc_mapped(dev, sizeof(int64_t), (void **)&dev->steps->passed) != INFERNO_OK) return false;
   *dev->steps->passed = 0;
   return !cudaMalloc((void **)&dev->steps->count, sizeof(int64_t)) && !cudaMemset(dev->steps->count, 0, sizeof(int64_t));
 }

@@ -1,4 +1,4 @@
-// table.cu: the CUDA device's inferno_table: open and close, memory, graphs, failures. An entry makes the device's card the thread's, and
+// table.cu: the CUDA device's inferno_table: open and close, memory, graphs. An entry makes the device's card the thread's, and
 // an op's file does the rest.
 #include <pthread.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 
 #include "device.cuh"
 #include "numeric.cuh"
+#include "profile.cuh"
 
 // Blocks of alloc, so that close can free them. Loads on other threads allocate beside a step.
 struct cuda_block {
@@ -34,48 +35,7 @@ static int32_t refuse(cudaError_t error, char *reason, size_t reason_bytes, cons
   return cuda_status(error);
 }
 
-int32_t cuda_status(cudaError_t error) {
-  switch (error) {
-  case cudaSuccess: return INFERNO_OK;
-  case cudaErrorMemoryAllocation: return INFERNO_OUT_OF_MEMORY;
-  case cudaErrorInvalidValue:
-  case cudaErrorInvalidConfiguration:
-  case cudaErrorLaunchOutOfResources:
-  case cudaErrorStreamCaptureUnsupported:
-  case cudaErrorStreamCaptureInvalidated:
-  case cudaErrorStreamCaptureImplicit:
-  case cudaErrorStreamCaptureWrongThread:
-  case cudaErrorStreamCaptureUnjoined: return INFERNO_BAD_ARGUMENT;
-  case cudaErrorNoDevice:
-  case cudaErrorInvalidDevice:
-  case cudaErrorInsufficientDriver:
-  case cudaErrorSystemDriverMismatch:
-  case cudaErrorCompatNotSupportedOnDevice:
-  case cudaErrorInitializationError:
-  case cudaErrorDevicesUnavailable:
-  case cudaErrorSystemNotReady:
-  case cudaErrorStubLibrary:
-  case cudaErrorNoKernelImageForDevice:
-  case cudaErrorInvalidKernelImage:
-  case cudaErrorUnsupportedPtxVersion:
-  case cudaErrorInvalidDeviceFunction: return INFERNO_UNAVAILABLE;
-  default: return INFERNO_DEVICE_LOST;
-  }
-}
-
 void cuda_use(inferno_device *dev) { cudaSetDevice(dev->ordinal); }
-
-void cuda_fail(inferno_device *dev, int32_t status, const char *what) {
-  if (dev->status) return;
-  dev->status = status;
-  snprintf(dev->reason, sizeof dev->reason, "%s", what);
-}
-
-void cuda_fail(inferno_device *dev, cudaError_t error, const char *what) {
-  if (dev->status) return;
-  dev->status = cuda_status(error);
-  snprintf(dev->reason, sizeof dev->reason, "%s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
-}
 
 // Lifecycle ---------------------------------------------------------------------------------------------------------------------------
 
@@ -94,10 +54,14 @@ static cudaError_t open_parts(inferno_device *dev) {
   dev->binary = probe.binaryVersion;
   dev->pdl = dev->properties.major >= 9 && probe.binaryVersion >= 90;
   dev->blocks = (cuda_blocks *)calloc(1, sizeof *dev->blocks);
-  if (!dev->blocks) return cudaErrorMemoryAllocation;
+  if (!dev->blocks || (dev->profiles && !profile_open(dev))) return cudaErrorMemoryAllocation;
   pthread_mutex_init(&dev->blocks->mutex, NULL);
-  bool opened = staging_open(dev) && step_open(dev) && pack_open(dev) && sample_open(dev) && attention_open(dev);
-  return opened ? cudaSuccess : cudaErrorMemoryAllocation;
+  size_t before = 0, after = 0, total = 0;
+  cudaMemGetInfo(&before, &total);
+  if (!staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  cudaMemGetInfo(&after, &total);
+  dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
+  return cudaSuccess;
 }
 
 static int32_t device_open(const inferno_open_args *args, inferno_device **out, char *reason, size_t reason_bytes) {
@@ -113,6 +77,7 @@ static int32_t device_open(const inferno_open_args *args, inferno_device **out, 
   if (!dev) return refuse(INFERNO_OUT_OF_MEMORY, reason, reason_bytes, "no memory for the device");
   dev->ordinal = args->ordinal;
   dev->exact = args->flags & INFERNO_EXACT;
+  dev->profiles = args->flags & INFERNO_PROFILE;
   error = open_parts(dev);
   if (error) {
     int32_t status = refuse(error, reason, reason_bytes, error == cudaErrorNoKernelImageForDevice ? dev->properties.name : "open the card");
@@ -139,6 +104,7 @@ static void device_close(inferno_device *dev) {
   attention_close(dev);
   pack_close(dev);
   staging_close(dev);
+  profile_close(dev);
   step_close(dev);
   if (dev->blocks) {
     for (cuda_block *b = dev->blocks->first, *next; b; b = next) {
@@ -157,11 +123,15 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   cuda_use(dev);
   inferno_info i = {};
   i.size = sizeof i;
-  i.capture = i.overlap = 1;
+  i.capture = !dev->profiles;
+  i.overlap = 1;
   i.exact = 1;
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
   if (cudaMemGetInfo(&available, &total) == cudaSuccess) i.total_bytes = (int64_t)total, i.free_bytes = (int64_t)available;
+  i.own_bytes = dev->own_bytes;
+  cudaDriverGetVersion(&i.driver);
+  cudaRuntimeGetVersion(&i.runtime);
   snprintf(i.name, sizeof i.name, "%.95s", dev->properties.name);
   snprintf(i.features, sizeof i.features, "sm_%d", dev->binary);
   memcpy(info, &i, info->size < sizeof i ? info->size : sizeof i);
@@ -224,7 +194,7 @@ static void device_download(inferno_device *dev, void *dst, const void *src, int
 
 static int32_t capture_begin(inferno_device *dev) {
   if (dev->status) return dev->status;
-  if (dev->capturing) return INFERNO_BAD_ARGUMENT;
+  if (dev->capturing || dev->profiles) return INFERNO_BAD_ARGUMENT;
   cuda_use(dev);
   cudaError_t error = cudaStreamBeginCapture(dev->stream, cudaStreamCaptureModeThreadLocal);
   if (error) return cuda_status(error);
@@ -277,10 +247,10 @@ static int32_t device_sync(inferno_device *dev, char *reason, size_t reason_byte
   return refuse(dev->status, reason, reason_bytes, dev->reason);
 }
 
-static int32_t device_alloc_host(inferno_device *dev, int64_t bytes, void **data) {
+static int32_t device_alloc_mapped(inferno_device *dev, int64_t bytes, void **data) {
   if (bytes < 0) return INFERNO_BAD_ARGUMENT;
   cuda_use(dev);
-  return step_alloc_host(dev, bytes, data);
+  return step_alloc_mapped(dev, bytes, data);
 }
 
 static int64_t device_passed(inferno_device *dev) { return dev->status ? -1 : step_passed(dev); }
@@ -295,13 +265,20 @@ static int32_t device_poll(inferno_device *dev) {
 
 // The table ---------------------------------------------------------------------------------------------------------------------------
 
-// An entry of an op: on the device's card, unless the device has failed.
-#define ENTRY(op)                                                             \
-  static void op_##op(inferno_device *dev, const inferno_##op##_args *args) { \
-    if (dev->status) return;                                                  \
-    cuda_use(dev);                                                            \
-    cuda_##op(dev, args);                                                     \
-  }
+// An op on the device's card, unless the device has failed.
+template <typename Args>
+static void run(inferno_device *dev, const char *name, void (*op)(inferno_device *, const Args *), const Args *args) {
+  if (dev->status) return;
+  cuda_use(dev);
+  if (!dev->profiles) return op(dev, args);
+  op_shape shape = profile_shape(dev, args);
+  profile_begin(dev);
+  op(dev, args);
+  profile_end(dev, name, shape);
+}
+
+#define ENTRY(op) \
+  static void op_##op(inferno_device *dev, const inferno_##op##_args *args) { run(dev, #op, cuda_##op, args); }
 
 ENTRY(embed)
 ENTRY(rms_norm)
@@ -329,6 +306,21 @@ static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t by
 static int32_t device_pack(inferno_device *dev, const inferno_pack_args *args) {
   cuda_use(dev);
   return cuda_pack(dev, args);
+}
+
+static int32_t device_alloc_host(inferno_device *dev, int64_t bytes, void **data) {
+  cuda_use(dev);
+  return cuda_alloc_host(dev, bytes, data);
+}
+
+static void device_free_host(inferno_device *dev, void *data) {
+  cuda_use(dev);
+  cuda_free_host(dev, data);
+}
+
+static int32_t device_random(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale) {
+  cuda_use(dev);
+  return cuda_random(dev, w, seed, scale);
 }
 
 static const inferno_table table = {
@@ -361,7 +353,14 @@ static const inferno_table table = {
     op_gather_rows,
     op_sample,
     op_rope_store_kv,
+    NULL,
+    NULL,
+    NULL,
     device_alloc_host,
+    device_free_host,
+    device_random,
+    profile_take,
+    device_alloc_mapped,
     op_pull,
     op_scatter,
     op_feed,

@@ -90,7 +90,17 @@ func (r *rig) weight(s source, rows []int32) device.Weight {
 	if rows != nil {
 		n = len(rows)
 	}
-	w := device.Weight{DType: s.dtype, Rows: n, Cols: s.values.cols}
+	w := r.unpacked(s.dtype, n, s.values.cols)
+	if err := r.dev.Pack(w, s.bytes, rows); err != nil {
+		r.Fatalf("Pack(%v): %v", w, err)
+	}
+	return w
+}
+
+// unpacked is a weight whose memory nothing was packed into, with room around it.
+func (r *rig) unpacked(t device.DType, rows, cols int) device.Weight {
+	r.Helper()
+	w := device.Weight{DType: t, Rows: rows, Cols: cols}
 	packed := r.dev.PackBytes(w.DType, w.Rows, w.Cols)
 	if packed < 1 {
 		r.Fatalf("PackBytes(%v) = %d", w, packed)
@@ -100,9 +110,6 @@ func (r *rig) weight(s source, rows []int32) device.Weight {
 	r.dev.Upload(b.base, b.image)
 	r.sync()
 	w.Data = b.base + guardBytes
-	if err := r.dev.Pack(w, s.bytes, rows); err != nil {
-		r.Fatalf("Pack(%v): %v", w, err)
-	}
 	return w
 }
 

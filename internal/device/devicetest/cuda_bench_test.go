@@ -166,16 +166,18 @@ func (b *bench) shape() device.KVShape {
 	return device.KVShape{Heads: b.kvHeads, HeadDim: b.headDim, BlockSize: benchBlock}
 }
 
+func (b *bench) normalise() device.Norm {
+	return device.Norm{X: b.x, W: b.norm, Normed: b.normed, Eps: 1e-5}
+}
+
 // The ops of a step, each over layer i.
-func (b *bench) attentionNorm(int) { b.dev.RMSNorm(b.normed, b.x, b.norm, 1e-5) }
+func (b *bench) embed(int)     { b.dev.Embed(b.x, b.embedding, b.inputs[0]) }
+func (b *bench) ropeTable(int) { b.dev.RopeTable(b.angles, b.inputs[1], b.freq, 1) }
 func (b *bench) qkv(i int) {
 	l := &b.layers[i]
-	b.dev.MatMul(b.normed, []device.Product{{W: l.q, Out: b.q}, {W: l.k, Out: b.key}, {W: l.v, Out: b.value}})
-}
-func (b *bench) ropeStore(i int) {
-	l := &b.layers[i]
-	b.dev.RopeStoreKV(b.q, b.angles, b.heads, device.StoreKVArgs{
-		Key: b.key, Value: b.value, Slots: b.inputs[2], KCache: l.kCache, VCache: l.vCache, Shape: b.shape(),
+	b.dev.NormQKV(device.NormQKVArgs{
+		Norm: b.normalise(), Q: device.Product{W: l.q, Out: b.q}, K: device.Product{W: l.k, Out: b.key}, V: device.Product{W: l.v, Out: b.value},
+		Table: b.angles, Heads: b.heads, Slots: b.inputs[2], KCache: l.kCache, VCache: l.vCache, Shape: b.shape(),
 	})
 }
 func (b *bench) attention(i int) {
@@ -190,32 +192,28 @@ func (b *bench) output(i int) {
 }
 func (b *bench) gateUp(i int) {
 	l := &b.layers[i]
-	b.dev.MatMul(b.normed, []device.Product{{W: l.gate, Out: b.gate}, {W: l.up, Out: b.up}})
+	b.dev.NormGateUp(device.NormGateUpArgs{Norm: b.normalise(), Gate: l.gate, Up: l.up, Out: b.gate, Scratch: b.up})
 }
-func (b *bench) swiGLU(int) { b.dev.SwiGLU(b.gate, b.gate, b.up) }
 func (b *bench) down(i int) {
 	b.dev.MatMul(b.gate, []device.Product{{W: b.layers[i].down, Out: b.x, Accumulate: true}})
 }
-func (b *bench) lmHead(int) { b.dev.MatMul(b.normed, []device.Product{{W: b.head, Out: b.logits}}) }
+func (b *bench) lmHead(int) {
+	b.dev.NormMatMul(b.normalise(), []device.Product{{W: b.head, Out: b.logits}})
+}
 func (b *bench) sample(int) {
 	b.dev.Sample(device.SampleArgs{Logits: b.logits, Params: b.params, IDs: b.ids})
 }
 
 func (b *bench) step() {
-	b.dev.Embed(b.x, b.embedding, b.inputs[0])
-	b.dev.RopeTable(b.angles, b.inputs[1], b.freq, 1)
+	b.embed(0)
+	b.ropeTable(0)
 	for i := range b.layers {
-		b.attentionNorm(i)
 		b.qkv(i)
-		b.ropeStore(i)
 		b.attention(i)
 		b.output(i)
-		b.attentionNorm(i)
 		b.gateUp(i)
-		b.swiGLU(i)
 		b.down(i)
 	}
-	b.attentionNorm(0)
 	b.lmHead(0)
 	b.sample(0)
 }
@@ -262,10 +260,10 @@ func BenchmarkCUDA(t *testing.B) {
 					bytes int64 // of one
 					do    func(int)
 				}{
-					{"rms_norm", 2 * 2 * d * int64(n), b.attentionNorm}, {"qkv", 2 * d * (h + 2*kv), b.qkv},
-					{"rope_store_kv", 2 * 2 * (h + 2*kv) * int64(n), b.ropeStore}, {"attention", b.kvBytes / layers, b.attention},
-					{"o", 2 * d * h, b.output}, {"gate_up", 4 * d * int64(s.ffn), b.gateUp}, {"swiglu", 6 * int64(n*s.ffn), b.swiGLU},
-					{"down", 2 * d * int64(s.ffn), b.down}, {"lm_head", head, b.lmHead}, {"sample", 4 * int64(n*s.voc), b.sample},
+					{"embed", 2 * 2 * d * int64(n), b.embed}, {"rope_table", 4 * int64(n*s.headDim), b.ropeTable},
+					{"norm_qkv", 2 * d * (h + 2*kv), b.qkv}, {"attention", b.kvBytes / layers, b.attention},
+					{"o", 2 * d * h, b.output}, {"norm_gate_up", 4 * d * int64(s.ffn), b.gateUp},
+					{"down", 2 * d * int64(s.ffn), b.down}, {"norm_lm_head", head, b.lmHead}, {"sample", 4 * int64(n*s.voc), b.sample},
 				} {
 					t.Run(op.name, func(t *testing.B) {
 						b.TB = t

@@ -58,6 +58,8 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	})
 	r := &rig{T: t, dev: dev, o: o.withDefaults(), info: dev.Info()}
 	r.run("memory", judgeMemory)
+	r.run("pack", judgePack)
+	r.run("random", judgeRandom)
 	r.run("embed", judgeEmbed)
 	r.run("rms_norm", judgeRMSNorm)
 	r.run("matmul", judgeMatMul)
@@ -70,6 +72,9 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	r.run("add", judgeAdd)
 	r.run("gather_rows", judgeGatherRows)
 	r.run("sample", judgeSample)
+	r.run("norm_matmul", judgeNormMatMul)
+	r.run("norm_gate_up", judgeNormGateUp)
+	r.run("norm_qkv", judgeNormQKV)
 	r.run("step", judgeStep)
 	r.run("graph", judgeGraph)
 	r.run("pack beside a step", judgeConcurrentPack)

@@ -12,8 +12,9 @@ import (
 	"github.com/inferno-serve/inferno/internal/device"
 )
 
-// layer is one transformer layer between an embedding and a choice of tokens: every op, each reading what another wrote. It has no
-// reference of its own; the ops have. It shows that they work together: in order, recorded, repeated, beside a load.
+// layer is a transformer layer twice, once in primitives and once in fused ops, between an embedding and a choice of tokens: every op,
+// each reading what another wrote. It has no reference of its own; the ops have. It shows that they work together: in order, recorded,
+// repeated, beside a load.
 type layer struct {
 	record func()    // enqueues the ops
 	inputs []*buffer // what a step uploads
@@ -64,6 +65,7 @@ func (r *rig) newLayer() *layer {
 	wo, gate := weight(device.BF16, layerDim, qCols), weight(device.Q4_1, layerFFN, layerDim)
 	up, down := weight(device.F16, layerFFN, layerDim), weight(device.Q8_0, layerDim, layerFFN)
 	norm := r.input(device.F32, r.normal(device.F32, 1, layerDim, 1), contiguous).Tensor
+	vBias, gateBias := r.newBias(kvCols, true), r.newBias(layerFFN, true)
 	frequencies := newMatrix(1, layerHeadDim/2)
 	for i := range frequencies.v {
 		frequencies.v[i] = math.Pow(10_000, -2*float64(i)/layerHeadDim)
@@ -81,6 +83,12 @@ func (r *rig) newLayer() *layer {
 	attended, gated, upper, again := out(t, n, qCols), out(t, n, layerFFN), out(t, n, layerFFN), out(t, n, layerDim)
 	last, logits, chosen := out(t, sequences, layerDim), out(device.F32, sequences, layerVocab), out(device.I32, 1, sequences)
 	kCache, vCache := cached(), cached()
+	scratch, upScratch := r.output(t, n, layerDim, contiguous).Tensor, r.output(t, n, layerFFN, contiguous).Tensor
+	kScratch, vScratch := r.output(t, n, kvCols, contiguous).Tensor, r.output(t, n, kvCols, contiguous).Tensor
+	attention := device.AttentionArgs{
+		Out: attended, Q: q, KCache: kCache, VCache: vCache, BlockTable: blockTable.Tensor,
+		QueryStart: queryStart.Tensor, KVLen: kvLen.Tensor, Heads: layerHeads, Shape: shape, Scale: 0.2,
+	}
 
 	l.record = func() {
 		dev.Embed(x, table, ids.Tensor)
@@ -90,18 +98,27 @@ func (r *rig) newLayer() *layer {
 		dev.RopeStoreKV(q, angles, layerHeads, device.StoreKVArgs{
 			Key: k, Value: v, Slots: slots.Tensor, KCache: kCache, VCache: vCache, Shape: shape,
 		})
-		dev.Attention(device.AttentionArgs{
-			Out: attended, Q: q, KCache: kCache, VCache: vCache, BlockTable: blockTable.Tensor,
-			QueryStart: queryStart.Tensor, KVLen: kvLen.Tensor, Heads: layerHeads, Shape: shape, Scale: 0.2,
-		})
+		dev.Attention(attention)
 		dev.MatMul(attended, []device.Product{{W: wo, Out: x, Accumulate: true}})
 		dev.RMSNorm(normed, x, norm, 1e-5)
 		dev.MatMul(normed, []device.Product{{W: gate, Out: gated}, {W: up, Out: upper}})
 		dev.SwiGLU(gated, gated, upper)
 		dev.MatMul(gated, []device.Product{{W: down, Out: again}})
 		dev.Add(x, x, again)
+		dev.NormQKV(device.NormQKVArgs{
+			Norm: device.Norm{X: x, W: norm, Normed: scratch, Eps: 1e-5}, Q: device.Product{W: wq, Out: q},
+			K: device.Product{W: wk, Out: kScratch}, V: device.Product{W: wv, Bias: vBias, Out: vScratch},
+			Table: angles, Heads: layerHeads, Slots: slots.Tensor, KCache: kCache, VCache: vCache, Shape: shape,
+		})
+		dev.Attention(attention)
+		dev.MatMul(attended, []device.Product{{W: wo, Out: x, Accumulate: true}})
+		dev.NormGateUp(device.NormGateUpArgs{
+			Norm: device.Norm{X: x, W: norm, Normed: scratch, Eps: 1e-5},
+			Gate: gate, Up: up, GateBias: gateBias, Out: gated, Scratch: upScratch,
+		})
+		dev.MatMul(gated, []device.Product{{W: down, Out: x, Accumulate: true}})
 		dev.GatherRows(last, x, logitRows.Tensor)
-		dev.MatMul(last, []device.Product{{W: head, Out: logits}})
+		dev.NormMatMul(device.Norm{X: last, W: norm, Normed: scratch.Top(sequences), Eps: 1e-5}, []device.Product{{W: head, Out: logits}})
 		dev.Sample(device.SampleArgs{Logits: logits, Params: sampleParams, IDs: chosen})
 	}
 	return l

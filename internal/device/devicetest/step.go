@@ -51,7 +51,7 @@ func newStepCase(r *rig, n int) *stepCase {
 	c := &stepCase{rig: r, n: n, wantIDs: make([]int32, n), wantState: make([]int32, 3*n)}
 	host := func(cols int) (device.HostBlock, device.Tensor) {
 		stride := cols + 24
-		b, err := r.dev.AllocHost(4 * stepSlots * stride)
+		b, err := r.dev.AllocMapped(4 * stepSlots * stride)
 		if err != nil {
 			r.Fatal(err)
 		}

@@ -22,6 +22,7 @@ type CUDAOptions struct {
 	Library string // path of libinferno_cuda.so; empty: beside the executable, then in ../lib/inferno from there
 	Ordinal int    // which card
 	Exact   bool   // all in float32: weights of every type, activations, cached keys and values
+	Profile bool   // time each op by itself, for device.Profiler: slow, and nothing can be captured
 }
 
 const cudaLibrary = "libinferno_cuda.so"
@@ -52,7 +53,15 @@ func openCUDA(o CUDAOptions) (*native, error) {
 	if o.Exact {
 		args.flags |= C.INFERNO_EXACT
 	}
-	return open(table, "cuda", args)
+	if o.Profile {
+		args.flags |= C.INFERNO_PROFILE
+	}
+	d, err := open(table, "cuda", args)
+	if err != nil {
+		return nil, err
+	}
+	d.library = path
+	return d, nil
 }
 
 // findLibrary returns the first path that exists, explicit's alone if that is given.

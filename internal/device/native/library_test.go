@@ -47,6 +47,34 @@ func (l *libraries) gcc(t *testing.T, args ...string) {
 	}
 }
 
+// fusedOps are the optional ops that the CPU device lacks, in C, out of the primitives; fuse puts them into t.
+const fusedOps = `
+static void norm_matmul(inferno_device *dev, const inferno_norm_matmul_args *a) {
+  inferno_rms_norm_args norm = {.size = sizeof norm, .eps = a->eps, .out = a->normed, .x = a->x, .w = a->norm};
+  inferno_matmul_args matmul = {.size = sizeof matmul, .count = a->count, .x = a->normed};
+  for (int i = 0; i < a->count; i++) matmul.product[i] = a->product[i];
+  t.rms_norm(dev, &norm);
+  t.matmul(dev, &matmul);
+}
+static void norm_gate_up(inferno_device *dev, const inferno_norm_gate_up_args *a) {
+  inferno_norm_matmul_args products = {.size = sizeof products, .eps = a->eps, .x = a->x, .norm = a->norm, .normed = a->normed, .count = 2,
+    .product = {{.w = a->gate, .bias = a->gate_bias, .out = a->out}, {.w = a->up, .bias = a->up_bias, .out = a->scratch}}};
+  inferno_swiglu_args swiglu = {.size = sizeof swiglu, .out = a->out, .gate = a->out, .up = a->scratch};
+  norm_matmul(dev, &products);
+  t.swiglu(dev, &swiglu);
+}
+static void norm_qkv(inferno_device *dev, const inferno_norm_qkv_args *a) {
+  inferno_norm_matmul_args products = {.size = sizeof products, .eps = a->eps, .x = a->x, .norm = a->norm, .normed = a->normed, .count = 3,
+    .product = {a->q, a->k, a->v}};
+  inferno_rope_store_kv_args store = {.size = sizeof store, .heads = a->heads, .kv_heads = a->kv_heads, .head_dim = a->head_dim,
+    .block_size = a->block_size, .q = a->q.out, .key = a->k.out, .value = a->v.out, .table = a->table, .slots = a->slots,
+    .k_cache = a->k_cache, .v_cache = a->v_cache};
+  norm_matmul(dev, &products);
+  t.rope_store_kv(dev, &store);
+}
+void fuse(void) { t.norm_matmul = norm_matmul, t.norm_gate_up = norm_gate_up, t.norm_qkv = norm_qkv; }
+`
+
 // build makes a library of the CPU device whose inferno_device_table is body, after `inferno_table t = *cpu_device_table();`.
 func (l *libraries) build(t *testing.T, name, body string) string {
 	t.Helper()
@@ -60,7 +88,7 @@ int32_t refuse(const inferno_open_args *args, inferno_device **dev, char *reason
   snprintf(reason, bytes, "card %d is on fire", (int)args->ordinal);
   return INFERNO_UNAVAILABLE;
 }
-__attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) {
+` + fusedOps + `__attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) {
   t = *cpu_device_table();
   ` + body + `
 }
@@ -76,9 +104,11 @@ func TestOpenLibrary(t *testing.T) {
 	l := newLibraries(t)
 	want := devicetest.Bits(t, openCPU(t, native.CPUOptions{}), devicetest.Options{})
 	for name, body := range map[string]string{
-		"complete":             "return &t;",
-		"without the fused op": "t.rope_store_kv = NULL; return &t;",
-		"longer than known":    "t.size += 64; return &t;",
+		"complete":            "return &t;",
+		"without a fused op":  "t.rope_store_kv = NULL; return &t;",
+		"with all fused ops":  "fuse(); return &t;",
+		"with one on another": "fuse(); t.norm_gate_up = NULL, t.norm_qkv = NULL, t.rope_store_kv = NULL; return &t;",
+		"longer than known":   "t.size += 64; return &t;",
 	} {
 		t.Run(name, func(t *testing.T) {
 			dev, err := native.OpenCUDA(native.CUDAOptions{Library: l.build(t, strings.ReplaceAll(name, " ", "_"), body)})

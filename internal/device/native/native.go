@@ -65,6 +65,8 @@ type native struct {
 	dev   *C.inferno_device // nil once closed
 	kind  string
 
+	library string // that the table is from; "" where it is compiled in
+
 	pinned runtime.Pinner      // destinations of downloads that C may still write to, until Sync
 	reason [reasonBytes]C.char // what the driving goroutine's last call said; here so that a Sync allocates nothing
 }
@@ -113,7 +115,7 @@ func (d *native) Info() device.Info {
 	var info C.inferno_info
 	info.size = C.sizeof_inferno_info
 	C.call_info(d.table, d.dev, &info)
-	return device.Info{
+	i := device.Info{
 		Kind:       d.kind,
 		Name:       strings.TrimSpace(C.GoString(&info.name[0])),
 		Features:   C.GoString(&info.features[0]),
@@ -124,10 +126,26 @@ func (d *native) Info() device.Info {
 		Overlap:    info.overlap != 0,
 		TotalBytes: int64(info.total_bytes),
 		FreeBytes:  int64(info.free_bytes),
+		OwnBytes:   int64(info.own_bytes),
+		Library:    d.library,
+		Driver:     cudaVersion(int(info.driver)),
+		Runtime:    cudaVersion(int(info.runtime)),
 
 		Activations: device.DType(info.activations),
 		Cache:       device.DType(info.cache),
 	}
+	if d.library != "" {
+		i.Table = int(d.table.version)
+	}
+	return i
+}
+
+// cudaVersion is CUDA's 1000·major + 10·minor as people write it; "" where there is none.
+func cudaVersion(v int) string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", v/1000, v%1000/10)
 }
 
 // Close implements device.Device.

@@ -25,6 +25,12 @@ package native
 // #cgo nocallback call_sample
 // #cgo noescape call_rope_store_kv
 // #cgo nocallback call_rope_store_kv
+// #cgo noescape call_norm_matmul
+// #cgo nocallback call_norm_matmul
+// #cgo noescape call_norm_gate_up
+// #cgo nocallback call_norm_gate_up
+// #cgo noescape call_norm_qkv
+// #cgo nocallback call_norm_qkv
 import "C"
 
 import (
@@ -104,6 +110,29 @@ type (
 		size, _                     uint32
 		logits, params, banned, ids device.Tensor
 	}
+	normMatMulArgs struct {
+		size            uint32
+		eps             float32
+		x, norm, normed device.Tensor
+		count, _        int32
+		products        [device.MaxProducts]product
+	}
+	normGateUpArgs struct {
+		size             uint32
+		eps              float32
+		x, norm, normed  device.Tensor
+		gate, up         device.Weight
+		gateBias, upBias device.Tensor
+		out, scratch     device.Tensor
+	}
+	normQKVArgs struct {
+		size                               uint32
+		eps                                float32
+		x, norm, normed                    device.Tensor
+		q, k, v                            product
+		heads, kvHeads, headDim, blockSize int32
+		table, slots, kCache, vCache       device.Tensor
+	}
 )
 
 // Compiles only where each pair has one size.
@@ -124,6 +153,9 @@ var _ = [...][0]struct{}{
 	[unsafe.Sizeof(addArgs{}) - C.sizeof_inferno_add_args]struct{}{},
 	[unsafe.Sizeof(gatherRowsArgs{}) - C.sizeof_inferno_gather_rows_args]struct{}{},
 	[unsafe.Sizeof(sampleArgs{}) - C.sizeof_inferno_sample_args]struct{}{},
+	[unsafe.Sizeof(normMatMulArgs{}) - C.sizeof_inferno_norm_matmul_args]struct{}{},
+	[unsafe.Sizeof(normGateUpArgs{}) - C.sizeof_inferno_norm_gate_up_args]struct{}{},
+	[unsafe.Sizeof(normQKVArgs{}) - C.sizeof_inferno_norm_qkv_args]struct{}{},
 }
 
 // Embed implements device.Device.
@@ -152,13 +184,17 @@ func (d *native) MatMul(x device.Tensor, products []device.Product) {
 	device.CheckMatMul(x, products)
 	args := matMulArgs{size: C.sizeof_inferno_matmul_args, count: int32(len(products)), x: x}
 	for i := range products {
-		p := &products[i]
-		args.products[i] = product{w: p.W, bias: p.Bias, out: p.Out}
-		if p.Accumulate {
-			args.products[i].accumulate = 1
-		}
+		args.products[i] = productOf(&products[i])
 	}
 	C.call_matmul(d.table, d.dev, unsafe.Pointer(&args))
+}
+
+func productOf(p *device.Product) product {
+	args := product{w: p.W, bias: p.Bias, out: p.Out}
+	if p.Accumulate {
+		args.accumulate = 1
+	}
+	return args
 }
 
 // RopeTable implements device.Device.
@@ -264,4 +300,58 @@ func (d *native) Sample(a device.SampleArgs) {
 		logits: a.Logits, params: a.Params, banned: a.Banned, ids: a.IDs,
 	}
 	C.call_sample(d.table, d.dev, unsafe.Pointer(&args))
+}
+
+// NormMatMul implements device.Device.
+func (d *native) NormMatMul(a device.Norm, products []device.Product) {
+	d.mustBeOpen()
+	device.CheckNormMatMul(a, products)
+	if d.table.norm_matmul == nil {
+		d.RMSNorm(a.Normed, a.X, a.W, a.Eps)
+		d.MatMul(a.Normed, products)
+		return
+	}
+	args := normMatMulArgs{
+		size: C.sizeof_inferno_norm_matmul_args, eps: a.Eps, x: a.X, norm: a.W, normed: a.Normed, count: int32(len(products)),
+	}
+	for i := range products {
+		args.products[i] = productOf(&products[i])
+	}
+	C.call_norm_matmul(d.table, d.dev, unsafe.Pointer(&args))
+}
+
+// NormGateUp implements device.Device.
+func (d *native) NormGateUp(a device.NormGateUpArgs) {
+	d.mustBeOpen()
+	device.CheckNormGateUp(a)
+	if d.table.norm_gate_up == nil {
+		d.NormMatMul(a.Norm, []device.Product{
+			{W: a.Gate, Bias: a.GateBias, Out: a.Out}, {W: a.Up, Bias: a.UpBias, Out: a.Scratch},
+		})
+		d.SwiGLU(a.Out, a.Out, a.Scratch)
+		return
+	}
+	args := normGateUpArgs{
+		size: C.sizeof_inferno_norm_gate_up_args, eps: a.Norm.Eps, x: a.Norm.X, norm: a.Norm.W, normed: a.Norm.Normed,
+		gate: a.Gate, up: a.Up, gateBias: a.GateBias, upBias: a.UpBias, out: a.Out, scratch: a.Scratch,
+	}
+	C.call_norm_gate_up(d.table, d.dev, unsafe.Pointer(&args))
+}
+
+// NormQKV implements device.Device.
+func (d *native) NormQKV(a device.NormQKVArgs) {
+	d.mustBeOpen()
+	device.CheckNormQKV(a)
+	if d.table.norm_qkv == nil {
+		d.NormMatMul(a.Norm, []device.Product{a.Q, a.K, a.V})
+		d.RopeStoreKV(a.Q.Out, a.Table, a.Heads, a.Store())
+		return
+	}
+	args := normQKVArgs{
+		size: C.sizeof_inferno_norm_qkv_args, eps: a.Norm.Eps, x: a.Norm.X, norm: a.Norm.W, normed: a.Norm.Normed,
+		q: productOf(&a.Q), k: productOf(&a.K), v: productOf(&a.V),
+		heads: int32(a.Heads), kvHeads: int32(a.Shape.Heads), headDim: int32(a.Shape.HeadDim), blockSize: int32(a.Shape.BlockSize),
+		table: a.Table, slots: a.Slots, kCache: a.KCache, vCache: a.VCache,
+	}
+	C.call_norm_qkv(d.table, d.dev, unsafe.Pointer(&args))
 }

@@ -243,6 +243,7 @@ func TestStepAllocatesNothing(t *testing.T) {
 	square, head := pack(d, d), pack(vocab, d)
 	products := []device.Product{{W: square, Out: q}, {W: square, Out: key}, {W: square, Out: value}}
 	last := []device.Product{{W: head, Out: logits}}
+	normed := device.Norm{X: x, W: norm, Normed: matrix(n, d), Eps: 1e-5}
 	params := device.Matrix(alloc(t, dev, n*device.SampleParamsBytes), device.I32, n, device.SampleParamsBytes/4)
 	dev.Fill(params.Data, 0, n*device.SampleParamsBytes)
 	shape := device.KVShape{Heads: heads, HeadDim: dim, BlockSize: block}
@@ -266,6 +267,12 @@ func TestStepAllocatesNothing(t *testing.T) {
 		dev.Add(x, x, y)
 		dev.GatherRows(y, x, ids)
 		dev.MatMul(y, last)
+		dev.NormMatMul(normed, last)
+		dev.NormGateUp(device.NormGateUpArgs{Norm: normed, Gate: square, Up: square, Out: y, Scratch: q})
+		dev.NormQKV(device.NormQKVArgs{
+			Norm: normed, Q: device.Product{W: square, Out: q}, K: device.Product{W: square, Out: key}, V: device.Product{W: square, Out: value},
+			Table: table, Heads: heads, Slots: ids, KCache: kCache, VCache: vCache, Shape: shape,
+		})
 		dev.Sample(device.SampleArgs{Logits: logits, Params: params, IDs: ids})
 	}
 	g, err := dev.Capture(ops)

@@ -1,8 +1,8 @@
 package native
 
 // #include "trampoline.h"
-// #cgo noescape call_alloc_host
-// #cgo nocallback call_alloc_host
+// #cgo noescape call_alloc_mapped
+// #cgo nocallback call_alloc_mapped
 // #cgo noescape call_pull
 // #cgo nocallback call_pull
 // #cgo noescape call_scatter
@@ -51,14 +51,14 @@ var _ = [...][0]struct{}{
 	[unsafe.Sizeof(markArgs{}) - C.sizeof_inferno_mark_args]struct{}{},
 }
 
-// AllocHost implements device.Device.
-func (d *native) AllocHost(bytes int) (device.HostBlock, error) {
+// AllocMapped implements device.Device.
+func (d *native) AllocMapped(bytes int) (device.HostBlock, error) {
 	d.mustBeOpen()
 	if bytes < 1 {
 		return device.HostBlock{}, fmt.Errorf("allocate host memory: %d bytes, want at least 1", bytes)
 	}
 	var data unsafe.Pointer
-	if status := C.call_alloc_host(d.table, d.dev, C.int64_t(bytes), &data); status != C.INFERNO_OK {
+	if status := C.call_alloc_mapped(d.table, d.dev, C.int64_t(bytes), &data); status != C.INFERNO_OK {
 		return device.HostBlock{}, fmt.Errorf("allocate %d bytes of host memory for %s: %w", bytes, d.kind, statusError(status))
 	}
 	block := device.HostBlock{Data: device.Ptr(uintptr(data)), Bytes: unsafe.Slice((*byte)(data), bytes)}

@@ -27,6 +27,13 @@ static inline int64_t call_pack_bytes(const inferno_table *t, inferno_device *de
   return t->pack_bytes(dev, dtype, rows, cols);
 }
 static inline int32_t call_pack(const inferno_table *t, inferno_device *dev, const inferno_pack_args *args) { return t->pack(dev, args); }
+static inline int32_t call_alloc_host(const inferno_table *t, inferno_device *dev, int64_t bytes, void **data) {
+  return t->alloc_host(dev, bytes, data);
+}
+static inline void call_free_host(const inferno_table *t, inferno_device *dev, void *data) { t->free_host(dev, data); }
+static inline int32_t call_random(const inferno_table *t, inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale) {
+  return t->random(dev, w, seed, scale);
+}
 static inline int32_t call_capture_begin(const inferno_table *t, inferno_device *dev) { return t->capture_begin(dev); }
 static inline int32_t call_capture_end(const inferno_table *t, inferno_device *dev, inferno_graph **graph) {
   return t->capture_end(dev, graph);
@@ -37,8 +44,11 @@ static inline int32_t call_sync(const inferno_table *t, inferno_device *dev, cha
   return t->sync(dev, reason, reason_bytes);
 }
 
-static inline int32_t call_alloc_host(const inferno_table *t, inferno_device *dev, int64_t bytes, void **data) {
-  return t->alloc_host(dev, bytes, data);
+static inline int32_t call_profile(const inferno_table *t, inferno_device *dev, inferno_profile_row *rows, int32_t capacity) {
+  return t->profile ? t->profile(dev, rows, capacity) : 0;
+}
+static inline int32_t call_alloc_mapped(const inferno_table *t, inferno_device *dev, int64_t bytes, void **data) {
+  return t->alloc_mapped(dev, bytes, data);
 }
 static inline int64_t call_passed(const inferno_table *t, inferno_device *dev) { return t->passed(dev); }
 static inline int32_t call_poll(const inferno_table *t, inferno_device *dev) { return t->poll(dev); }
@@ -59,6 +69,9 @@ CALL_OP(add)
 CALL_OP(gather_rows)
 CALL_OP(sample)
 CALL_OP(rope_store_kv)
+CALL_OP(norm_matmul)
+CALL_OP(norm_gate_up)
+CALL_OP(norm_qkv)
 CALL_OP(pull)
 CALL_OP(scatter)
 CALL_OP(feed)

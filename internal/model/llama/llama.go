@@ -25,8 +25,8 @@ type Model struct {
 	freq      device.Tensor // [k/2]
 	ropeScale float32
 
-	act      activations
-	products [device.MaxProducts]device.Product // of the MatMul being enqueued
+	act     activations
+	product [1]device.Product // of the op being enqueued
 }
 
 type layer struct {
@@ -43,12 +43,12 @@ type projection struct {
 // activations hold a step's values, one row a token, in the type that the device computes in; the rotations are F32 on every device.
 type activations struct {
 	x         device.Tensor // [n, d] the residual stream
-	normed    device.Tensor // [n, d]
+	normed    device.Tensor // [n, d] scratch, as key, value and up are
 	q         device.Tensor // [n, h·k]
 	key       device.Tensor // [n, g·k]
 	value     device.Tensor // [n, g·k]
 	attention device.Tensor // [n, h·k]
-	gate, up  device.Tensor // [n, f]
+	gated, up device.Tensor // [n, f]
 	rope      device.Tensor // [n, k]
 	last      device.Tensor // [r, d] the residual stream of the rows that want logits
 }
@@ -120,7 +120,7 @@ func (a *activations) allocate(from memory.Allocator, c *model.Config, l model.L
 		{&a.x, t, l.MaxTokens, c.Dim}, {&a.normed, t, l.MaxTokens, c.Dim},
 		{&a.q, t, l.MaxTokens, c.Heads * c.HeadDim}, {&a.attention, t, l.MaxTokens, c.Heads * c.HeadDim},
 		{&a.key, t, l.MaxTokens, c.KVHeads * c.HeadDim}, {&a.value, t, l.MaxTokens, c.KVHeads * c.HeadDim},
-		{&a.gate, t, l.MaxTokens, c.FFNDim}, {&a.up, t, l.MaxTokens, c.FFNDim},
+		{&a.gated, t, l.MaxTokens, c.FFNDim}, {&a.up, t, l.MaxTokens, c.FFNDim},
 		{&a.rope, device.F32, l.MaxTokens, c.HeadDim}, {&a.last, t, l.MaxRows, c.Dim},
 	} {
 		var err error
@@ -135,7 +135,7 @@ func (a *activations) allocate(from memory.Allocator, c *model.Config, l model.L
 func (a *activations) top(n int) activations {
 	return activations{
 		x: a.x.Top(n), normed: a.normed.Top(n), q: a.q.Top(n), key: a.key.Top(n), value: a.value.Top(n), attention: a.attention.Top(n),
-		gate: a.gate.Top(n), up: a.up.Top(n), rope: a.rope.Top(n), last: a.last.Top(min(n, a.last.Rows)),
+		gated: a.gated.Top(n), up: a.up.Top(n), rope: a.rope.Top(n), last: a.last.Top(min(n, a.last.Rows)),
 	}
 }
 
@@ -147,53 +147,57 @@ func (m *Model) KVLayout() model.KVLayout { return m.kvLayout }
 
 // Forward enqueues a step of n tokens. All that it reads but the weights lies in b and kv.
 func (m *Model) Forward(b *model.Batch, kv *model.KV) {
-	d, eps := m.device, m.config.Epsilon
-	n, r := b.Tokens.Len(), b.LogitRows.Len()
+	d, n, r := m.device, b.Tokens.Len(), b.LogitRows.Len()
 	a := m.act.top(n)
 
 	d.Embed(a.x, m.embedding, b.Tokens)
 	d.RopeTable(a.rope, b.Positions, m.freq, m.ropeScale)
 	for i := range m.layers {
 		l := &m.layers[i]
-		d.RMSNorm(a.normed, a.x, l.attentionNorm, eps)
 		m.attend(l, &a, b, kv, i)
-		if i == len(m.layers)-1 {
-			if r == 0 {
-				return
-			}
+		if i == len(m.layers)-1 && r == 0 {
+			return
+		}
+		if i == len(m.layers)-1 && !b.AllRows {
 			// The cache is written: from here on only the rows that want logits matter.
 			wanted := m.act.top(r)
 			d.GatherRows(wanted.last, a.x, b.LogitRows)
 			a, a.x = wanted, wanted.last
 		}
-		d.RMSNorm(a.normed, a.x, l.mlpNorm, eps)
-		m.project(a.normed, l.gate.to(a.gate), l.up.to(a.up))
-		d.SwiGLU(a.gate, a.gate, a.up)
-		m.project(a.gate, l.down.addTo(a.x))
+		d.NormGateUp(device.NormGateUpArgs{
+			Norm: m.normalise(&a, l.mlpNorm),
+			Gate: l.gate.weight, GateBias: l.gate.bias, Up: l.up.weight, UpBias: l.up.bias, Out: a.gated, Scratch: a.up,
+		})
+		d.MatMul(a.gated, m.one(l.down.addTo(a.x)))
 	}
-	d.RMSNorm(a.normed, a.x, m.norm, eps)
-	m.project(a.normed, device.Product{W: m.head, Out: b.Logits})
+	d.NormMatMul(m.normalise(&a, m.norm), m.one(device.Product{W: m.head, Out: b.Logits}))
 }
 
-// attend adds layer i's attention over a.normed to a.x.
+// attend adds layer i's attention over a.x to a.x.
 func (m *Model) attend(l *layer, a *activations, b *model.Batch, kv *model.KV, i int) {
 	c := m.config
 	shape := device.KVShape{Heads: c.KVHeads, HeadDim: c.HeadDim, BlockSize: kv.BlockSize}
-	m.project(a.normed, l.q.to(a.q), l.k.to(a.key), l.v.to(a.value))
-	m.device.RopeStoreKV(a.q, a.rope, c.Heads, device.StoreKVArgs{
-		Key: a.key, Value: a.value, Slots: b.Slots, KCache: kv.K[i], VCache: kv.V[i], Shape: shape,
+	m.device.NormQKV(device.NormQKVArgs{
+		Norm: m.normalise(a, l.attentionNorm), Q: l.q.to(a.q), K: l.k.to(a.key), V: l.v.to(a.value),
+		Table: a.rope, Heads: c.Heads, Slots: b.Slots, KCache: kv.K[i], VCache: kv.V[i], Shape: shape,
 	})
 	m.device.Attention(device.AttentionArgs{
 		Out: a.attention, Q: a.q, KCache: kv.K[i], VCache: kv.V[i],
 		BlockTable: b.BlockTable, QueryStart: b.QueryStart, KVLen: b.KVLen,
 		Heads: c.Heads, Shape: shape, Scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
 	})
-	m.project(a.attention, l.o.addTo(a.x))
+	m.device.MatMul(a.attention, m.one(l.o.addTo(a.x)))
 }
 
-// project enqueues products of x; the slice is the model's own, so that a step allocates nothing.
-func (m *Model) project(x device.Tensor, products ...device.Product) {
-	m.device.MatMul(x, m.products[:copy(m.products[:], products)])
+// normalise is the RMSNorm of the residual stream by weight w.
+func (m *Model) normalise(a *activations, w device.Tensor) device.Norm {
+	return device.Norm{X: a.x, W: w, Normed: a.normed, Eps: m.config.Epsilon}
+}
+
+// one is p alone; the slice is the model's own, so that a step allocates nothing.
+func (m *Model) one(p device.Product) []device.Product {
+	m.product[0] = p
+	return m.product[:]
 }
 
 func (p *projection) to(out device.Tensor) device.Product {

@@ -142,7 +142,7 @@ func (r *Runner) Batch(parts ...Part) *model.Batch {
 	return &model.Batch{
 		Tokens: up(tokens, 1, len(tokens)), Positions: up(positions, 1, len(tokens)), Slots: up(slots, 1, len(tokens)),
 		QueryStart: up(queryStart, 1, len(queryStart)), KVLen: up(kvLen, 1, len(kvLen)), BlockTable: up(table, len(parts), r.maxBlocks()),
-		LogitRows: up(logitRows, 1, len(logitRows)), Logits: r.logits.Top(len(logitRows)),
+		LogitRows: up(logitRows, 1, len(logitRows)), AllRows: len(logitRows) == len(tokens), Logits: r.logits.Top(len(logitRows)),
 	}
 }
 

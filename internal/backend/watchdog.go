@@ -1,0 +1,109 @@
+package backend
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/engine"
+)
+
+// DefaultStuckStep is how long a step may run at least before it counts as one that never ends.
+const DefaultStuckStep = 10 * time.Second
+
+// stuckFactor times the 99th percentile of the steps so far is what a step may take beyond that, so that a device whose steps are slow is
+// not taken for a dead one.
+const stuckFactor = 20
+
+// Buckets of step durations: bucketsPerOctave of them for each doubling, from a microsecond up to half an hour.
+const (
+	bucketsPerOctave = 4
+	numBuckets       = 31*bucketsPerOctave + 1
+)
+
+// watchdog finds the step that never ends. It hears of each step from the engine's loop, which may hang, and watches from a goroutine
+// of its own.
+type watchdog struct {
+	least     time.Duration
+	observers []engine.Observer // hear of all that the watchdog hears of
+	steps     [numBuckets]atomic.Uint64
+}
+
+func newWatchdog(least time.Duration, observers ...engine.Observer) *watchdog {
+	w := &watchdog{least: least}
+	if w.least <= 0 {
+		w.least = DefaultStuckStep
+	}
+	for _, o := range observers {
+		if o != nil {
+			w.observers = append(w.observers, o)
+		}
+	}
+	return w
+}
+
+// ObserveStep implements engine.Observer.
+func (w *watchdog) ObserveStep(s *engine.StepInfo) {
+	w.steps[bucketOf(s.Duration)].Add(1)
+	for _, o := range w.observers {
+		o.ObserveStep(s)
+	}
+}
+
+// ObserveRequest implements engine.Observer.
+func (w *watchdog) ObserveRequest(r *engine.RequestInfo) {
+	for _, o := range w.observers {
+		o.ObserveRequest(r)
+	}
+}
+
+// watch looks at the step under way until ctx ends or the step is stuck, and returns for how long it has been running. A time in which
+// the whole process stood still, watchdog included, says nothing about the step and is not counted.
+func (w *watchdog) watch(ctx context.Context, inStep func() time.Duration) (held time.Duration, stuck bool) {
+	every := max(w.least/20, time.Millisecond)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return 0, false
+		case <-tick.C:
+		}
+		now := time.Now()
+		passed := now.Sub(last)
+		last = now
+		running := inStep()
+		held = min(running, held+min(passed, 2*every)) // a step that began since the last look has been running for less
+		if held > w.limit() {
+			return running, true
+		}
+	}
+}
+
+// limit is how long a step may run.
+func (w *watchdog) limit() time.Duration {
+	var counts [numBuckets]uint64
+	total := uint64(0)
+	for i := range w.steps {
+		counts[i] = w.steps[i].Load()
+		total += counts[i]
+	}
+	above := uint64(0)
+	for i := numBuckets - 1; i >= 0; i-- {
+		if above += counts[i]; 100*above > total {
+			return max(w.least, stuckFactor*upperBound(i))
+		}
+	}
+	return w.least
+}
+
+// bucketOf is the bucket of a duration: i holds what is at most upperBound(i) and more than upperBound(i−1).
+func bucketOf(d time.Duration) int {
+	octaves := math.Log2(max(float64(d)/float64(time.Microsecond), 1))
+	return min(int(math.Ceil(bucketsPerOctave*octaves)), numBuckets-1)
+}
+
+func upperBound(bucket int) time.Duration {
+	return time.Duration(float64(time.Microsecond) * math.Exp2(float64(bucket)/bucketsPerOctave))
+}

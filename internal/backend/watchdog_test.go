@@ -1,0 +1,168 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/inferno-serve/inferno/internal/config"
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/engine"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// impatient is how long a step may take in tests whose device hangs: far longer than a step of the tiny model.
+const impatient = 2 * time.Second
+
+func TestHangingStepTurnsHealthAndEndsTheServer(t *testing.T) {
+	r := startWith(t, false, nil, impatient)
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := infernov1.NewHealthServiceClient(r.dial()).Watch(t.Context(), &infernov1.WatchRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.held.Store(true) // and nobody releases it before the server has ended
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v, want UNAVAILABLE", err)
+	}
+	reason := ""
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			break
+		}
+		for _, c := range m.GetReport().GetComponents() {
+			if c.GetState() == infernov1.HealthState_HEALTH_STATE_NOT_SERVING {
+				reason = c.GetReason()
+			}
+		}
+	}
+	if !strings.Contains(reason, "a step has been running for") {
+		t.Errorf("health gave %q as the reason, want the step", reason)
+	}
+	ended := <-r.done
+	if !errors.Is(ended, device.ErrLost) || !strings.Contains(ended.Error(), "a step has been running for") {
+		t.Errorf("the server ended with %v, want device.ErrLost and the step", ended)
+	}
+	if list, err := r.registry.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("still announced: %v %v", list, err)
+	}
+	close(r.release)
+	r.stop()
+}
+
+func TestStepThatHangsWhileDrainingEndsTheServer(t *testing.T) {
+	r := startWith(t, false, func(c *config.Config) { c.DrainTimeout = time.Millisecond }, impatient)
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	r.held.Store(true)
+	if err := r.end(); !errors.Is(err, device.ErrLost) {
+		t.Errorf("the server ended with %v, want device.ErrLost", err)
+	}
+	close(r.release)
+}
+
+func TestStepThatHangsBeforeTheFirstTokenEndsTheServer(t *testing.T) {
+	r := startWith(t, true, nil, impatient)
+	<-r.loading
+	r.holdFrom(func() bool { return strings.Contains(r.log.all(), "engine warm") })
+	close(r.gate)
+	if err := <-r.done; !errors.Is(err, ErrStart) || !errors.Is(err, device.ErrLost) {
+		t.Errorf("the server ended with %v, want ErrStart and device.ErrLost", err)
+	}
+	close(r.release)
+	r.stop()
+}
+
+func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
+	second := time.Second
+	for name, c := range map[string]struct {
+		before []time.Duration // steps that have ended
+		inStep func(now time.Duration) time.Duration
+		want   time.Duration // when it was found stuck; 0: never
+	}{
+		"idle":             {inStep: func(time.Duration) time.Duration { return 0 }},
+		"steps of a while": {inStep: func(now time.Duration) time.Duration { return now % (9 * second) }},
+		"one without end":  {inStep: func(now time.Duration) time.Duration { return now }, want: 10*second + second/2},
+		"slow device": {
+			before: []time.Duration{second, second, second},
+			inStep: func(now time.Duration) time.Duration { return now % (19 * second) },
+		},
+		"slow device that hangs": {
+			before: []time.Duration{second, second, second},
+			inStep: func(now time.Duration) time.Duration { return now }, want: 21 * second, // a bucket is 19 % wide
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWatchdog(0)
+				for _, d := range c.before {
+					w.ObserveStep(&engine.StepInfo{Duration: d})
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				began := time.Now()
+				_, stuck := w.watch(ctx, func() time.Duration { return c.inStep(time.Since(began)) })
+				after := time.Since(began)
+				if stuck != (c.want > 0) || stuck && (after < c.want || after > c.want*5/4) {
+					t.Errorf("stuck %v after %v, want %v", stuck, after, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestWatchdogForgivesAStoppedProcess: its own looks come as late as the step's end.
+func TestWatchdogForgivesAStoppedProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatchdog(0)
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+		defer cancel()
+		stopped := time.Duration(0)
+		began := time.Now()
+		held, stuck := w.watch(ctx, func() time.Duration {
+			if stopped == 0 {
+				stopped = time.Hour
+				time.Sleep(stopped) // in this look; the next one is late
+			}
+			return time.Since(began)
+		})
+		if stuck {
+			t.Errorf("found stuck after %v of which the process stood still for %v", held, stopped)
+		}
+	})
+}
+
+func TestStepBucketsHoldWhatTheySay(t *testing.T) {
+	for _, d := range []time.Duration{0, 1, time.Microsecond, 3 * time.Microsecond, time.Millisecond, 777 * time.Millisecond, time.Minute} {
+		b := bucketOf(d)
+		if d > upperBound(b) || b > 0 && d <= upperBound(b-1) {
+			t.Errorf("%v is in bucket %d, up to %v", d, b, upperBound(b))
+		}
+	}
+	if b := bucketOf(100 * time.Hour); b != numBuckets-1 {
+		t.Errorf("100 hours are in bucket %d", b)
+	}
+}
