@@ -42,18 +42,9 @@ template <int K> struct shared_view {
 struct wgmma_view {
   attention_view<bf16> a;
   prefill_sequences which;
-  int32_t tiles, box; // tiles of rows; tokens that the copy engine takes at a time, a divisor of the block size
+  int32_t box;        // tokens that the copy engine takes at a time: a divisor of the block size
   int32_t num_blocks; // of the cache
 };
-
-// The tile of rows and head of a block's turn. Even turns go through the blocks forwards, odd ones backwards: the first have more keys.
-template <int K> __device__ __forceinline__ query_tile turn_of(const wgmma_view &d, int turn, int &head) {
-  int place = turn % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x, item = turn * gridDim.x + place;
-  head = item % d.a.heads;
-  query_tile t = {};
-  if (item < d.tiles * d.a.heads) t = tile_of<wgmma_shape<K>::ROWS>(d.a, d.which, d.tiles - 1 - item / d.a.heads);
-  return t;
-}
 
 // How one warp brings the keys and values of a KV head: each lane has a box of 64 columns of a tile's, and looks up its block.
 template <int K> struct copy_warp {
@@ -96,39 +87,34 @@ template <int K> struct copy_warp {
   }
 };
 
-// Brings all that a block needs.
+// Brings all that a block needs: keys a tile ahead of values, as they are asked for.
 template <int K>
-__device__ __forceinline__ void copy_tiles(const wgmma_view &d, const shared_view<K> &shared, const CUtensorMap *keys, const CUtensorMap *values) {
+__device__ __forceinline__ void copy_tiles(const wgmma_view &d, const query_tile &t, int kv_head, const shared_view<K> &shared,
+                                           const CUtensorMap *keys, const CUtensorMap *values) {
   constexpr int TILE = wgmma_shape<K>::TILE;
-  int count = 0; // tiles of keys brought
-  for (int turn = 0; turn * gridDim.x < (unsigned)(d.tiles * d.a.heads); turn++) {
-    int head;
-    query_tile t = turn_of<K>(d, turn, head);
-    if (t.rows == 0) continue;
-    int end = t.position + t.rows, tiles = (end + KEYS - 1) / KEYS;
-    copy_warp<K> copier = {d, t, head / (d.a.heads / d.a.kv_heads), end};
-    int before = 0, block = copier.block_of(0);
-    for (int tile = 0; tile <= tiles; tile++, count++) {
-      int next = copier.block_of(tile + 1);
-      if (tile < tiles) {
-        int stage = count % STAGES;
-        wait_phase(shared.keys_free + stage, count / STAGES % 2 ^ 1);
-        copier.template copy<false>(shared.keys + stage * TILE, keys, d.a.k_cache, tile, block, shared.keys_full + stage);
-      }
-      if (tile > 0) {
-        int stage = (count - 1) % STAGES;
-        wait_phase(shared.values_free + stage, (count - 1) / STAGES % 2 ^ 1);
-        copier.template copy<true>(shared.values + stage * TILE, values, d.a.v_cache, tile - 1, before, shared.values_full + stage);
-      }
-      before = block;
-      block = next;
+  int end = t.position + t.rows, tiles = (end + KEYS - 1) / KEYS;
+  copy_warp<K> copier = {d, t, kv_head, end};
+  int before = 0, block = copier.block_of(0);
+  for (int tile = 0; tile <= tiles; tile++) {
+    int next = copier.block_of(tile + 1);
+    if (tile < tiles) {
+      int stage = tile % STAGES;
+      wait_phase(shared.keys_free + stage, tile / STAGES % 2 ^ 1);
+      copier.template copy<false>(shared.keys + stage * TILE, keys, d.a.k_cache, tile, block, shared.keys_full + stage);
     }
-    count--;
+    if (tile > 0) {
+      int last = tile - 1, stage = last % STAGES;
+      wait_phase(shared.values_free + stage, last / STAGES % 2 ^ 1);
+      copier.template copy<true>(shared.values + stage * TILE, values, d.a.v_cache, last, before, shared.values_full + stage);
+    }
+    before = block;
+    block = next;
   }
 }
 
 // scores[64, 128] = q kᵀ.
 template <int K> __device__ __forceinline__ void start_scores(float (&scores)[KEYS / 2], const bf16 *queries, const bf16 *keys) {
+  products_begin();
 #pragma unroll
   for (int step = 0; step < K / 16; step++) {
     int panel = step / 4, column = step % 4 * 16;
@@ -139,6 +125,7 @@ template <int K> __device__ __forceinline__ void start_scores(float (&scores)[KE
 
 // sums[64, K] += weights[64, 128] v.
 template <int K> __device__ __forceinline__ void start_values(float (&sums)[K / 2], const uint32_t (&weights)[KEYS / 4], const bf16 *values) {
+  products_begin();
 #pragma unroll
   for (int step = 0; step < KEYS / 16; step++) {
     multiply_values(sums, weights + 4 * step, operand(values + step * 16 * PANEL, KEYS * PANEL * (int)sizeof(bf16)));
@@ -151,71 +138,61 @@ __device__ __forceinline__ void round_weights(uint32_t (&to)[KEYS / 4], const fl
   for (int i = 0; i < KEYS / 4; i++) to[i] = pack_halves(weights[2 * i], weights[2 * i + 1]);
 }
 
-// Group `group` of the block's rows, turn after turn.
-template <int K> __device__ __forceinline__ void attend_tiles(const wgmma_view &d, const shared_view<K> &shared, int group) {
+// Group `group` of the block's rows.
+template <int K>
+__device__ __forceinline__ void attend_rows(const wgmma_view &d, const query_tile &t, int head, const shared_view<K> &shared, int group) {
   using shape = wgmma_shape<K>;
-  int warp = threadIdx.x % GROUP / 32, lane = threadIdx.x % 32;
-  bf16 *queries = shared.queries + group * shape::QUERIES;
-  float scale = d.a.scale * 1.44269504f; // softmax in powers of 2
-  // Barriers 1 .. GROUPS: group i may issue its products once the one before it has; barriers from TURNS on: a group by itself.
+  // Barriers 1 .. GROUPS: a group may issue its products once the one before it has. Those that follow: a group by itself.
   constexpr int TURNS = 1, ALONE = TURNS + shape::GROUPS;
-  int after = group + 1 == shape::GROUPS ? 0 : group + 1;
-  if (after == 0) announce(TURNS, 2 * GROUP);
-  int count = 0; // tiles of keys used
-  for (int turn = 0; turn * gridDim.x < (unsigned)(d.tiles * d.a.heads); turn++) {
-    int head;
-    query_tile t = turn_of<K>(d, turn, head);
-    if (t.rows == 0) continue;
-    int tiles = (t.position + t.rows + KEYS - 1) / KEYS, first = 64 * group + 16 * warp;
-    query_tile mine = {t.sequence, t.row + 64 * group, t.rows - 64 * group, t.position + 64 * group};
-    if (turn > 0) meet(ALONE + group, GROUP); // no warp of the group still scores with the queries before
-    load_queries<64, K, GROUP>(queries, d.a, mine, head, threadIdx.x % GROUP);
-    shared_written();
-    meet(ALONE + group, GROUP);
+  int warp = threadIdx.x % GROUP / 32, lane = threadIdx.x % 32, after = group + 1 == shape::GROUPS ? 0 : group + 1;
+  int tiles = (t.position + t.rows + KEYS - 1) / KEYS, first = 64 * group + 16 * warp;
+  bf16 *queries = shared.queries + group * shape::QUERIES;
+  query_tile mine = {t.sequence, t.row + 64 * group, t.rows - 64 * group, t.position + 64 * group};
+  load_queries<64, K, GROUP>(queries, d.a, mine, head, threadIdx.x % GROUP);
+  shared_written();
+  meet(ALONE + group, GROUP);
+  if (after == 0 && tiles > 1) announce(TURNS, 2 * GROUP);
 
-    float sums[K / 2] = {}, scores[KEYS / 2], shrink[2];
-    uint32_t weights[KEYS / 4];
-    running_softmax softmax = {{-INFINITY, -INFINITY}, {0, 0}};
-    wait_phase(shared.keys_full + count % STAGES, count / STAGES % 2);
-    products_begin();
-    start_scores<K>(scores, queries, shared.keys + count % STAGES * shape::TILE);
-    products_wait<0>(scores);
-    if (lane == 0) arrive(shared.keys_free + count % STAGES);
-    if (KEYS > t.position + first) mask_future(scores, 0, t.position + first);
-    softmax.weigh(scores, scale, shrink);
-    round_weights(weights, scores);
-    for (int tile = 1; tile < tiles; tile++) {
-      int before = count % STAGES, before_phase = count / STAGES % 2;
-      count++;
-      int stage = count % STAGES;
-      wait_phase(shared.keys_full + stage, count / STAGES % 2);
-      meet(TURNS + group, 2 * GROUP);
-      products_begin();
+  float sums[K / 2] = {}, scores[KEYS / 2], shrink[2], scale = d.a.scale * 1.44269504f; // softmax in powers of 2
+  uint32_t weights[KEYS / 4];
+  running_softmax softmax = {{-INFINITY, -INFINITY}, {0, 0}};
+  wait_phase(shared.keys_full, 0);
+  start_scores<K>(scores, queries, shared.keys);
+  products_wait<0>(scores);
+  if (lane == 0) arrive(shared.keys_free);
+  if (KEYS > t.position + first) mask_future(scores, 0, t.position + first);
+  softmax.weigh(scores, scale, shrink);
+  round_weights(weights, scores);
+  auto wait_keys = [&](int tile) {
+    if (tile < tiles) wait_phase(shared.keys_full + tile % STAGES, tile / STAGES % 2);
+  };
+  wait_keys(1);
+  for (int tile = 1; tile < tiles; tile++) {
+    int stage = tile % STAGES, before = (tile - 1) % STAGES;
+    meet(TURNS + group, 2 * GROUP);
       start_scores<K>(scores, queries, shared.keys + stage * shape::TILE);
-      wait_phase(shared.values_full + before, before_phase);
-      start_values<K>(sums, weights, shared.values + before * shape::TILE);
-      announce(TURNS + after, 2 * GROUP);
-      products_wait<1>(scores);
-      if (lane == 0) arrive(shared.keys_free + stage);
-      if (KEYS * (tile + 1) > t.position + first) mask_future(scores, KEYS * tile, t.position + first);
-      softmax.weigh(scores, scale, shrink);
-      products_wait<0>(sums);
-      if (lane == 0) arrive(shared.values_free + before);
-#pragma unroll
-      for (int i = 0; i < K / 2; i++) sums[i] *= shrink[i / 2 % 2];
-      round_weights(weights, scores);
-    }
-    wait_phase(shared.values_full + count % STAGES, count / STAGES % 2);
-    products_begin();
-    start_values<K>(sums, weights, shared.values + count % STAGES * shape::TILE);
+    wait_phase(shared.values_full + before, (tile - 1) / STAGES % 2);
+    start_values<K>(sums, weights, shared.values + before * shape::TILE);
+    if (after > 0 || tile + 1 < tiles) announce(TURNS + after, 2 * GROUP);
+    products_wait<1>(scores);
+    if (lane == 0) arrive(shared.keys_free + stage);
+    if (KEYS * (tile + 1) > t.position + first) mask_future(scores, KEYS * tile, t.position + first);
+    softmax.weigh(scores, scale, shrink);
+    wait_keys(tile + 1); // also keeps the compiler from waiting for the sums before it weighs
     products_wait<0>(sums);
-    if (lane == 0) arrive(shared.values_free + count % STAGES);
-    count++;
-    store_rows(d.a, t, first, head, sums, softmax);
+    if (lane == 0) arrive(shared.values_free + before);
+#pragma unroll
+    for (int i = 0; i < K / 2; i++) sums[i] *= shrink[i / 2 % 2];
+    round_weights(weights, scores);
   }
+  int last = tiles - 1;
+  wait_phase(shared.values_full + last % STAGES, last / STAGES % 2);
+  start_values<K>(sums, weights, shared.values + last % STAGES * shape::TILE);
+  products_wait<0>(sums);
+  store_rows(d.a, t, first, head, sums, softmax);
 }
 
-// As many blocks as the card holds, each of which takes tiles in turn; the first group of warps copies.
+// A block a head (x) and tile of rows (y), the last tiles first. The first group of warps copies.
 template <int K>
 __global__ void __launch_bounds__(wgmma_shape<K>::THREADS, 1)
     attention_wgmma_kernel(const __grid_constant__ wgmma_view d, const __grid_constant__ CUtensorMap keys, const __grid_constant__ CUtensorMap values) {
@@ -228,19 +205,22 @@ __global__ void __launch_bounds__(wgmma_shape<K>::THREADS, 1)
     for (int i = 0; i < STAGES; i++) {
       barrier_open(shared.keys_full + i, 1);
       barrier_open(shared.values_full + i, 1);
-      barrier_open(shared.keys_free + i, shape::GROUPS * 4);
-      barrier_open(shared.values_free + i, shape::GROUPS * 4);
+      barrier_open(shared.keys_free + i, shape::GROUPS * GROUP / 32);
+      barrier_open(shared.values_free + i, shape::GROUPS * GROUP / 32);
     }
     barriers_opened();
   }
   __syncthreads();
   dependency_wait();
+  query_tile t = tile_of<shape::ROWS>(d.a, d.which, gridDim.y - 1 - blockIdx.y);
+  if (t.rows == 0) return;
+  int head = blockIdx.x;
   if (threadIdx.x < GROUP) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(shape::COPY_REGISTERS));
-    if (threadIdx.x < 32) copy_tiles<K>(d, shared, &keys, &values);
+    if (threadIdx.x < 32) copy_tiles<K>(d, t, head / (d.a.heads / d.a.kv_heads), shared, &keys, &values);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(shape::REGISTERS));
-    attend_tiles<K>(d, shared, threadIdx.x / GROUP - 1);
+    attend_rows<K>(d, t, head, shared, threadIdx.x / GROUP - 1);
   }
 #endif
 }
@@ -269,14 +249,9 @@ template <int K> static void go(inferno_device *dev, const inferno_attention_arg
   if (!error) error = map_cache(&values, a->v_cache, a, box);
   if (!error) error = cudaFuncSetAttribute(attention_wgmma_kernel<K>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shape::SHARED);
   if (error) return cuda_fail(dev, error, "attention");
-  wgmma_view d = {view_of<bf16>(a), which, (int32_t)num_tiles<shape::ROWS>(a), box, (int32_t)a->k_cache.rows};
-  int64_t items = (int64_t)d.tiles * a->heads;
-#ifdef ALL_BLOCKS
-  unsigned blocks = (unsigned)items;
-#else
-  unsigned blocks = (unsigned)(items < dev->properties.multiProcessorCount ? items : dev->properties.multiProcessorCount);
-#endif
-  cuda_launch(dev, "attention", attention_wgmma_kernel<K>, blocks, shape::THREADS, shape::SHARED, d, keys, values);
+  wgmma_view d = {view_of<bf16>(a), which, box, (int32_t)a->k_cache.rows};
+  dim3 grid((unsigned)a->heads, num_tiles<shape::ROWS>(a));
+  cuda_launch(dev, "attention", attention_wgmma_kernel<K>, grid, shape::THREADS, shape::SHARED, d, keys, values);
 }
 
 void cuda_attention_wgmma(inferno_device *dev, const inferno_attention_args *a, prefill_sequences which) {
