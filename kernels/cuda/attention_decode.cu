@@ -20,12 +20,14 @@
 enum {
   MAX_CLUSTER = 16,         // blocks of a row and KV head that merge through shared memory
   MAX_PARTS = 32,           // that merge through device memory; also the results of a row and KV head
-  TARGET_PARTS = 256,       // of all rows and KV heads
   MAX_ARRIVALS = 1 << 16,   // rows × KV heads that can be split
   PARTIAL_FLOATS = 8 << 20, // of all results
 };
 #ifndef MIN_PARTS
-#define MIN_PARTS 4
+#define MIN_PARTS 1
+#endif
+#ifndef TARGET_PARTS
+#define TARGET_PARTS 256
 #endif
 
 // On cards without clusters: results of groups, and how many of a row's parts are done: zeros between launches. Fixed in size, so that no
@@ -67,9 +69,8 @@ struct decode_view {
 struct decode_part {
   int row, sequence, keys;
   int chunks, level, groups; // of the row: its groups of that level. None: groups 0
-  int share, first, end;     // groups a part; this part's chunks are first .. end−1
-
-  __device__ bool operator==(const decode_part &o) const { return row == o.row && sequence == o.sequence && keys == o.keys; }
+  int share_bits;            // 2^share_bits groups a part
+  int first, end;            // this part's chunks are first .. end−1
 };
 
 __device__ __forceinline__ int groups_of(int chunks, int level) {
@@ -101,18 +102,39 @@ __device__ __forceinline__ decode_part part_of(const decode_view &d) {
   p.level = d.parts_bits ? 0 : (int)LEVELS;
   while (groups_of(p.chunks, p.level) > d.slots << d.parts_bits) p.level++;
   p.groups = groups_of(p.chunks, p.level);
-  p.share = (p.groups + (1 << d.parts_bits) - 1) >> d.parts_bits;
-  int size = p.level == LEVELS ? p.chunks : 1 << FAN_BITS * p.level, first = blockIdx.x * p.share * size;
+  p.share_bits = p.groups > 1 << d.parts_bits;
+  int size = (p.level == LEVELS ? p.chunks : 1 << FAN_BITS * p.level) << p.share_bits, first = blockIdx.x * size;
   p.first = min(p.chunks, first);
-  p.end = min(p.chunks, first + p.share * size);
+  p.end = min(p.chunks, first + size);
   return p;
 }
 
-// Element offset, from the head's place in block 0, of the eight tokens of this lane in a chunk. A guess must not lead out of the cache.
-template <int K> __device__ __forceinline__ int64_t place_of(const decode_view &d, const decode_part &p, int chunk) {
+// Whether a part is what part_of() would find now.
+struct part_check {
+  int first, end, length; // of its sequence
+
+  __device__ __forceinline__ part_check(const decode_view &d, const decode_part &p) {
+    int sequence = max(p.sequence, 0);
+    first = __ldcg(d.a.query_start + sequence);
+    end = __ldcg(d.a.query_start + sequence + 1);
+    length = __ldcg(d.a.kv_len + sequence);
+  }
+
+  __device__ __forceinline__ bool holds(const decode_view &d, const decode_part &p) const {
+    return p.groups > 0 && first <= p.row && p.row < end && p.keys == length - (end - 1 - p.row) &&
+           (d.which == EVERY_ROW || end == first + 1);
+  }
+};
+
+// The block of the cache that holds the eight tokens of this lane in a chunk.
+__device__ __forceinline__ int block_of(const decode_view &d, const decode_part &p, int chunk) {
   int token = CHUNK * chunk + 8 * (threadIdx.x % (CHUNK / 8));
-  if (chunk >= p.end || token >= p.keys) return 0;
-  int block = __ldcg(d.a.block_table.row(p.sequence) + token / d.a.block_size);
+  return chunk < p.end && token < p.keys ? __ldcg(d.a.block_table.row(p.sequence) + token / d.a.block_size) : 0;
+}
+
+// Element offset of these tokens from the head's place in block 0. A guess must not lead out of the cache.
+template <int K> __device__ __forceinline__ int64_t place_of(const decode_view &d, int block, int chunk) {
+  int token = CHUNK * chunk + 8 * (threadIdx.x % (CHUNK / 8));
   return block >= 0 && block < d.num_blocks ? block * d.a.k_cache.stride + token % d.a.block_size * K : 0;
 }
 
@@ -156,11 +178,11 @@ __device__ __forceinline__ bool arrive_last(uint32_t *arrivals, int parts) {
 // The results of a row and KV head's groups; `results` are those of part 0 (device memory) or of the own part (CLUSTERED).
 template <int K, bool CLUSTERED> struct group_results {
   const float *results;
-  int share, part_floats, group_floats;
+  int share_bits, part_floats, group_floats;
 
   // Four columns of a group's head.
   __device__ __forceinline__ partial<4> load(int group, int head, int column) const {
-    int part = group / share;
+    int part = group >> share_bits;
     const float *from = results;
     if constexpr (CLUSTERED) {
 #if __CUDA_ARCH__ >= 900
@@ -169,7 +191,7 @@ template <int K, bool CLUSTERED> struct group_results {
     } else {
       from += (int64_t)part * part_floats;
     }
-    from += group % share * group_floats + head * decode_shape<K>::PITCH;
+    from += (group & ((1 << share_bits) - 1)) * group_floats + head * decode_shape<K>::PITCH;
     float4 v;
     float2 sums;
     if constexpr (CLUSTERED) v = *(const float4 *)(from + column), sums = *(const float2 *)(from + K);
@@ -178,30 +200,32 @@ template <int K, bool CLUSTERED> struct group_results {
   }
 };
 
-// Merges what lanes first .. first + COUNT − 1 of the caller's eight hold, as far as below n.
-template <int COUNT> __device__ __forceinline__ partial<4> merge_lanes(const partial<4> &x, int first, int n) {
+// Merges what the first COUNT of the caller's LANES lanes from `first` on hold, as far as below n.
+template <int LANES, int COUNT> __device__ __forceinline__ partial<4> merge_lanes(const partial<4> &x, int first, int n) {
   partial<4> sum = {};
 #pragma unroll
   for (int i = 0; i < COUNT; i++) {
     partial<4> y;
-    y.largest = __shfl_sync(~0u, x.largest, first + i, 8);
-    y.weights = __shfl_sync(~0u, x.weights, first + i, 8);
+    y.largest = __shfl_sync(~0u, x.largest, first + i, LANES);
+    y.weights = __shfl_sync(~0u, x.weights, first + i, LANES);
 #pragma unroll
-    for (int j = 0; j < 4; j++) y.values[j] = __shfl_sync(~0u, x.values[j], first + i, 8);
+    for (int j = 0; j < 4; j++) y.values[j] = __shfl_sync(~0u, x.values[j], first + i, LANES);
     if (i == 0) sum = y;
     else if (first + i < n) merge<by_thread>(sum, y);
   }
   return sum;
 }
 
-// Merges the groups of a row, at most 32, into out: eight lanes take four columns of a head at a time. The caller is block `block` of
-// `blocks` that share the columns.
-template <int K, typename RESULTS>
+// Merges the groups of a row, at most FAN · LANES, into out: so many lanes take four columns of a head at a time. The caller is block
+// `block` of `blocks` that share the columns.
+template <int K, int LANES, typename RESULTS>
 __device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS &results, const decode_part &p, int num_heads, int block,
                                              int blocks) {
-  constexpr int QUADS = K / 4, STEP = THREADS / 8;
-  for (int i = block * STEP + threadIdx.x / 8; i < num_heads * QUADS; i += blocks * STEP) {
-    int head = i / QUADS, column = i % QUADS * 4, n = p.groups, mine = threadIdx.x % 8 * FAN;
+  constexpr int QUADS = K / 4, STEP = THREADS / LANES;
+  int lane = threadIdx.x % LANES;
+  for (int first = block * STEP; first < num_heads * QUADS; first += blocks * STEP) {
+    int i = first + threadIdx.x / LANES, n = p.groups;
+    int head = min(i / QUADS, num_heads - 1), column = i % QUADS * 4; // whole warps stay for the exchange
     partial<4> x = {};
     if (p.level + 1 == LEVELS) {
       x = results.load(0, head, column);
@@ -210,28 +234,37 @@ __device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS
       partial<4> y[FAN];
 #pragma unroll
       for (int j = 0; j < FAN; j++) {
-        if (mine + j < n) y[j] = results.load(mine + j, head, column);
+        if (lane * FAN + j < n) y[j] = results.load(lane * FAN + j, head, column);
       }
       x = y[0];
 #pragma unroll
       for (int j = 1; j < FAN; j++) {
-        if (mine + j < n) merge<by_thread>(x, y[j]);
+        if (lane * FAN + j < n) merge<by_thread>(x, y[j]);
       }
       n = (n + FAN - 1) / FAN;
-      if (p.level + 2 == LEVELS) {
-        x = merge_lanes<8>(x, 0, n);
-      } else {
-        partial<4> later = merge_lanes<FAN>(x, FAN, n);
-        x = merge_lanes<FAN>(x, 0, n);
+      if (LANES > FAN && p.level + 2 < LEVELS) {
+        partial<4> later = merge_lanes<LANES, FAN>(x, FAN, n);
+        x = merge_lanes<LANES, FAN>(x, 0, n);
         if (n > FAN) merge<by_thread>(x, later);
+      } else if (LANES > 1) {
+        x = merge_lanes<LANES, LANES>(x, 0, n);
       }
     }
-    if (mine > 0) continue;
+    if (lane > 0 || i >= num_heads * QUADS) continue;
     bf16 *to = out + head * K + column;
     float share = 1 / x.weights;
     store_pair(to, x.values[0] * share, x.values[1] * share, wide);
     store_pair(to + 2, x.values[2] * share, x.values[3] * share, wide);
   }
+}
+
+// The same for any number of groups.
+template <int K, typename RESULTS>
+__device__ __forceinline__ void merge_all(bf16 *out, bool wide, const RESULTS &results, const decode_part &p, int num_heads, int block,
+                                          int blocks) {
+  if (p.groups <= FAN) merge_groups<K, 1>(out, wide, results, p, num_heads, block, blocks);
+  else if (p.groups <= FAN * FAN) merge_groups<K, FAN>(out, wide, results, p, num_heads, block, blocks);
+  else merge_groups<K, 2 * FAN>(out, wide, results, p, num_heads, block, blocks);
 }
 
 // A block a part (x), KV head and tile of its query heads (y), and row (z); CLUSTERED: the parts are a cluster.
@@ -248,13 +281,15 @@ __global__ void __launch_bounds__(THREADS, K == 128 ? 3 : 4) attention_decode_ke
   int first_head = kv_head * group + tile * TILE_HEADS, num_heads = min((int)TILE_HEADS, group - tile * TILE_HEADS);
   int64_t head = (int64_t)kv_head * d.a.block_size * K;
   const bf16 *keys = d.a.k_cache.data + head, *values = d.a.v_cache.data + head;
-  decode_part p = {};
-  int64_t place[STAGES];
+  decode_part p = part_of(d);
+  int blocks[STAGES];
+  int64_t places[STAGES];
   uint32_t q[K / 8];
-  auto look_up = [&](decode_part &part, int64_t(&places)[STAGES]) {
-    part = part_of(d);
+  auto look_up = [&] {
 #pragma unroll
-    for (int i = 0; i < STAGES; i++) places[i] = place_of<K>(d, part, part.first + i);
+    for (int i = 0; i < STAGES; i++) blocks[i] = block_of(d, p, p.first + i);
+#pragma unroll
+    for (int i = 0; i < STAGES; i++) places[i] = place_of<K>(d, blocks[i], p.first + i);
   };
   auto load = [&](int chunk, int64_t at) {
     paged_head<K> cache(d.a, p.sequence, p.keys);
@@ -266,34 +301,35 @@ __global__ void __launch_bounds__(THREADS, K == 128 ? 3 : 4) attention_decode_ke
   };
   auto begin = [&] {
 #pragma unroll
-    for (int i = 0; i < STAGES; i++) load(p.first + i, place[i]);
+    for (int i = 0; i < STAGES; i++) load(p.first + i, places[i]);
     if (p.groups > 0) load_query<K>(q, d.a.q.row(p.row) + (int64_t)first_head * K, num_heads, d.a.wide_rows);
   };
 
-  look_up(p, place);
+  look_up();
 #pragma unroll
   for (int i = 0; i < STAGES; i++) {
-    if (p.first + i < p.end) prefetch_chunk<K>(keys, values, place[i]);
+    if (p.first + i < p.end) prefetch_chunk<K>(keys, values, places[i]);
+    asm volatile("" : "+l"(places[i])); // kept over the wait, not computed again
   }
   dependency_wait();
   begin();
-  decode_part certain;
-  int64_t certain_place[STAGES];
-  look_up(certain, certain_place);
-  bool wrong = !(p == certain);
+  part_check check(d, p);
+  int certain[STAGES];
 #pragma unroll
-  for (int i = 0; i < STAGES; i++) wrong |= place[i] != certain_place[i];
+  for (int i = 0; i < STAGES; i++) certain[i] = block_of(d, p, p.first + i);
+  bool wrong = !check.holds(d, p);
+#pragma unroll
+  for (int i = 0; i < STAGES; i++) wrong |= blocks[i] != certain[i];
   if (__syncthreads_or(wrong)) {
     copies_wait<0>();
     __syncthreads();
-    p = certain;
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) place[i] = certain_place[i];
+    p = part_of(d);
+    look_up();
     begin();
   }
   if (p.groups == 0) return;
 
-  int64_t next_place = place_of<K>(d, p, p.first + STAGES); // of the chunk that is asked for next
+  int next_block = block_of(d, p, p.first + STAGES); // of the chunk that is asked for next
   float scale = d.a.scale * 1.44269504f;                    // softmax in powers of 2
   bf16 *out = d.a.out.row(p.row) + (int64_t)first_head * K;
   int64_t item = (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
@@ -307,8 +343,8 @@ __global__ void __launch_bounds__(THREADS, K == 128 ? 3 : 4) attention_decode_ke
     else copies_wait<2 * STAGES - 3>();
     __syncthreads(); // the keys have landed, and the chunk before is used up
     if (c > p.first) {
-      load(c - 1 + STAGES, next_place);
-      next_place = place_of<K>(d, p, c + STAGES);
+      load(c - 1 + STAGES, place_of<K>(d, next_block, c - 1 + STAGES));
+      next_block = block_of(d, p, c + STAGES);
     }
     const bf16 *stage = stages + (c - p.first) % STAGES * 2 * shape::TILE;
     float *mine = scores + c % 2 * TILE_HEADS * SCORE_PITCH;
@@ -332,16 +368,16 @@ __global__ void __launch_bounds__(THREADS, K == 128 ? 3 : 4) attention_decode_ke
   }
   if (p.groups == 1) return; // the row's part 0 does it all
 
-  group_results<K, CLUSTERED> results = {all, p.share, part_floats, group_floats};
+  group_results<K, CLUSTERED> results = {all, p.share_bits, part_floats, group_floats};
   if constexpr (CLUSTERED) {
     cluster_arrive();
     cluster_wait();
-    merge_groups<K>(out, d.a.wide_rows, results, p, num_heads, blockIdx.x, gridDim.x);
+    merge_all<K>(out, d.a.wide_rows, results, p, num_heads, blockIdx.x, gridDim.x);
     cluster_arrive(); // a block's shared memory stays until all have read it
     cluster_wait();
   } else {
-    if (p.first == p.end || !arrive_last(d.partials.arrivals + item, (p.groups + p.share - 1) / p.share)) return;
-    merge_groups<K>(out, d.a.wide_rows, results, p, num_heads, 0, 1);
+    if (p.first == p.end || !arrive_last(d.partials.arrivals + item, (p.groups + p.share_bits) >> p.share_bits)) return;
+    merge_all<K>(out, d.a.wide_rows, results, p, num_heads, 0, 1);
   }
 }
 

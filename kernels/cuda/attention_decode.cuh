@@ -79,8 +79,14 @@ template <int K> struct decode_shape {
 // q as the column operand: words 2s and 2s + 1 of lane 4·j + t are columns 16s + 2t and 16s + 2t + 8 of head j.
 template <int K> __device__ __forceinline__ void load_query(uint32_t (&q)[K / 8], const bf16 *heads, int num_heads, bool wide) {
   int j = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const bf16 *head = heads + j * K + 2 * t;
+  if (wide) { // the loads of each branch are on their way together
 #pragma unroll
-  for (int i = 0; i < K / 8; i++) q[i] = j < num_heads ? load_pair(heads + j * K + 8 * i + 2 * t, wide) : 0;
+    for (int i = 0; i < K / 8; i++) q[i] = j < num_heads ? load_pair(head + 8 * i, true) : 0;
+  } else {
+#pragma unroll
+    for (int i = 0; i < K / 8; i++) q[i] = j < num_heads ? load_pair(head + 8 * i, false) : 0;
+  }
 }
 
 // The raw scores of 16 keys of a warp, into scores[head][key].

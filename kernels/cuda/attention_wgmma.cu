@@ -29,8 +29,8 @@ template <int K> struct wgmma_shape {
 // A block's shared memory, from a multiple of 1 KiB on.
 template <int K> struct shared_view {
   using shape = wgmma_shape<K>;
-  bf16 *queries;                                          // [GROUPS][64 · K]
-  bf16 *keys, *values;                                    // [STAGES][KEYS · K]
+  bf16 *queries;                                               // [GROUPS][64 · K]
+  bf16 *keys, *values;                                         // [STAGES][KEYS · K]
   uint64_t *keys_full, *keys_free, *values_full, *values_free; // [STAGES]
 
   __device__ shared_view(unsigned char *shared)
@@ -83,7 +83,8 @@ template <int K> struct copy_warp {
     if (lane == 0) arrive_expecting(full, (KEYS - (by_hand ? d.box : 0)) * K * (int)sizeof(bf16));
     __syncwarp();
     int panel = lane % PANELS;
-    if (mine) copy_box(to + tile_at<KEYS>(offset, 0) + panel * KEYS * PANEL, map, panel * PANEL, first + token % d.a.block_size, block, full);
+    if (mine)
+      copy_box(to + tile_at<KEYS>(offset, 0) + panel * KEYS * PANEL, map, panel * PANEL, first + token % d.a.block_size, block, full);
   }
 };
 
@@ -124,7 +125,8 @@ template <int K> __device__ __forceinline__ void start_scores(float (&scores)[KE
 }
 
 // sums[64, K] += weights[64, 128] v.
-template <int K> __device__ __forceinline__ void start_values(float (&sums)[K / 2], const uint32_t (&weights)[KEYS / 4], const bf16 *values) {
+template <int K>
+__device__ __forceinline__ void start_values(float (&sums)[K / 2], const uint32_t (&weights)[KEYS / 4], const bf16 *values) {
   products_begin();
 #pragma unroll
   for (int step = 0; step < KEYS / 16; step++) {
@@ -170,7 +172,7 @@ __device__ __forceinline__ void attend_rows(const wgmma_view &d, const query_til
   for (int tile = 1; tile < tiles; tile++) {
     int stage = tile % STAGES, before = (tile - 1) % STAGES;
     meet(TURNS + group, 2 * GROUP);
-      start_scores<K>(scores, queries, shared.keys + stage * shape::TILE);
+    start_scores<K>(scores, queries, shared.keys + stage * shape::TILE);
     wait_phase(shared.values_full + before, (tile - 1) / STAGES % 2);
     start_values<K>(sums, weights, shared.values + before * shape::TILE);
     if (after > 0 || tile + 1 < tiles) announce(TURNS + after, 2 * GROUP);
@@ -195,7 +197,8 @@ __device__ __forceinline__ void attend_rows(const wgmma_view &d, const query_til
 // A block a head (x) and tile of rows (y), the last tiles first. The first group of warps copies.
 template <int K>
 __global__ void __launch_bounds__(wgmma_shape<K>::THREADS, 1)
-    attention_wgmma_kernel(const __grid_constant__ wgmma_view d, const __grid_constant__ CUtensorMap keys, const __grid_constant__ CUtensorMap values) {
+    attention_wgmma_kernel(const __grid_constant__ wgmma_view d, const __grid_constant__ CUtensorMap keys,
+                           const __grid_constant__ CUtensorMap values) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using shape = wgmma_shape<K>;
   extern __shared__ __align__(1024) unsigned char memory[];
@@ -235,8 +238,9 @@ static cudaError_t map_cache(CUtensorMap *map, const inferno_tensor &cache, cons
   cuuint64_t sizes[3] = {(cuuint64_t)a->head_dim, (cuuint64_t)a->kv_heads * a->block_size, (cuuint64_t)cache.rows};
   cuuint64_t strides[2] = {sizes[0] * sizeof(bf16), (cuuint64_t)(cache.rows == 1 ? cache.cols : cache.stride) * sizeof(bf16)}; // bytes
   cuuint32_t boxes[3] = {PANEL, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
-  CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, cache.data, sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                           CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  CUresult result =
+      encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, cache.data, sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result ? cudaErrorInvalidValue : cudaSuccess;
 }
 
