@@ -330,7 +330,7 @@ __global__ void __launch_bounds__(THREADS, K == 128 ? 3 : 4) attention_decode_ke
   if (p.groups == 0) return;
 
   int next_block = block_of(d, p, p.first + STAGES); // of the chunk that is asked for next
-  float scale = d.a.scale * 1.44269504f;                    // softmax in powers of 2
+  float scale = d.a.scale * 1.44269504f;             // softmax in powers of 2
   bf16 *out = d.a.out.row(p.row) + (int64_t)first_head * K;
   int64_t item = (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
   int group_floats = num_heads * shape::PITCH, part_floats = d.slots * group_floats;

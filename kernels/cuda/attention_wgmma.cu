@@ -115,11 +115,12 @@ __device__ __forceinline__ void copy_tiles(const wgmma_view &d, const query_tile
 
 // scores[64, 128] = q kᵀ.
 template <int K> __device__ __forceinline__ void start_scores(float (&scores)[KEYS / 2], const bf16 *queries, const bf16 *keys) {
+  uint32_t a = operand(queries, 16), b = operand(keys, 16);
   products_begin();
 #pragma unroll
-  for (int step = 0; step < K / 16; step++) {
-    int panel = step / 4, column = step % 4 * 16;
-    multiply_keys(scores, operand(queries + panel * 64 * PANEL + column, 16), operand(keys + panel * KEYS * PANEL + column, 16), step > 0);
+  for (int i = 0; i < K / 16; i++) {
+    int panel = i / 4, column = i % 4 * 16;
+    multiply_keys(scores, a + step(panel * 64 * PANEL + column), b + step(panel * KEYS * PANEL + column), i > 0);
   }
   products_commit();
 }
@@ -127,11 +128,10 @@ template <int K> __device__ __forceinline__ void start_scores(float (&scores)[KE
 // sums[64, K] += weights[64, 128] v.
 template <int K>
 __device__ __forceinline__ void start_values(float (&sums)[K / 2], const uint32_t (&weights)[KEYS / 4], const bf16 *values) {
+  uint32_t b = operand(values, KEYS * PANEL * (int)sizeof(bf16));
   products_begin();
 #pragma unroll
-  for (int step = 0; step < KEYS / 16; step++) {
-    multiply_values(sums, weights + 4 * step, operand(values + step * 16 * PANEL, KEYS * PANEL * (int)sizeof(bf16)));
-  }
+  for (int i = 0; i < KEYS / 16; i++) multiply_values(sums, weights + 4 * i, b + step(i * 16 * PANEL));
   products_commit();
 }
 
@@ -223,7 +223,7 @@ __global__ void __launch_bounds__(wgmma_shape<K>::THREADS, 1)
     if (threadIdx.x < 32) copy_tiles<K>(d, t, head / (d.a.heads / d.a.kv_heads), shared, &keys, &values);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(shape::REGISTERS));
-    attend_rows<K>(d, t, head, shared, threadIdx.x / GROUP - 1);
+    attend_rows<K>(d, t, head, shared, __shfl_sync(~0u, threadIdx.x / GROUP - 1, 0)); // known to be the same in a warp
   }
 #endif
 }

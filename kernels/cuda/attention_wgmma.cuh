@@ -66,62 +66,72 @@ template <int PENDING, int N> __device__ __forceinline__ void products_wait(floa
   for (int i = 0; i < N; i++) asm volatile("" : "+f"(sums[i])::"memory"); // no use of them moves before the wait
 }
 
-// An operand in shared memory with 128-byte swizzle, from p on: `panels` bytes between panels of 64 columns where columns are the rows of
-// the product, 1 KiB between eights of tokens.
-__device__ __forceinline__ uint64_t operand(const bf16 *p, int panels) {
-  return (uint64_t)(shared_address(p) >> 4 & 0x3fff) | (uint64_t)(panels >> 4 & 0x3fff) << 16 | (uint64_t)(1024 >> 4) << 32 | 1ull << 62;
-}
+// The low word of what describes an operand in shared memory with 128-byte swizzle, from p on: `panels` bytes lie between panels of 64
+// columns where columns are the rows of the product. Steps through the operand are added to it: step() of so many elements.
+__device__ __forceinline__ uint32_t operand(const bf16 *p, int panels) { return shared_address(p) >> 4 | (uint32_t)(panels >> 4) << 16; }
+__device__ __forceinline__ constexpr uint32_t step(int elements) { return (uint32_t)elements * sizeof(bf16) >> 4; }
+
+// The high word: 1 KiB between eights of tokens, and the swizzle.
+#define OPERAND_HIGH "0x40000040"
 
 #define SUMS_8(i)                                                                                                                  \
   "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3]), "+f"(sums[i + 4]), "+f"(sums[i + 5]), "+f"(sums[i + 6]), \
       "+f"(sums[i + 7])
 
 // sums[64, 128] = a[64, 16] · b[128, 16]ᵀ (+ sums), both in shared memory.
-__device__ __forceinline__ void multiply_keys(float (&sums)[64], uint64_t a, uint64_t b, int accumulate) {
+__device__ __forceinline__ void multiply_keys(float (&sums)[64], uint32_t a, uint32_t b, int accumulate) {
   asm volatile("{\n"
                ".reg .pred add;\n"
+               ".reg .b64 a, b;\n"
                "setp.ne.b32 add, %66, 0;\n"
+               "mov.b64 a, {%64, " OPERAND_HIGH "};\n"
+               "mov.b64 b, {%65, " OPERAND_HIGH "};\n"
                "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
                "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
                " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
                " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
                " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-               "%64, %65, add, 1, 1, 0, 0;\n"
+               "a, b, add, 1, 1, 0, 0;\n"
                "}"
                : SUMS_8(0), SUMS_8(8), SUMS_8(16), SUMS_8(24), SUMS_8(32), SUMS_8(40), SUMS_8(48), SUMS_8(56)
-               : "l"(a), "l"(b), "r"(accumulate));
+               : "r"(a), "r"(b), "r"(accumulate));
 }
 
 // sums[64, 128] += a[64, 16] · b[16, 128], a in registers as of mma.m16n8k16, b in shared memory.
-__device__ __forceinline__ void multiply_values(float (&sums)[64], const uint32_t *a, uint64_t b) {
+__device__ __forceinline__ void multiply_values(float (&sums)[64], const uint32_t *a, uint32_t b) {
   asm volatile("{\n"
                ".reg .pred add;\n"
+               ".reg .b64 b;\n"
                "setp.eq.b32 add, 0, 0;\n"
+               "mov.b64 b, {%68, " OPERAND_HIGH "};\n"
                "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
                "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
                " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
                " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
                " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-               "{%64, %65, %66, %67}, %68, add, 1, 1, 1;\n"
+               "{%64, %65, %66, %67}, b, add, 1, 1, 1;\n"
                "}"
                : SUMS_8(0), SUMS_8(8), SUMS_8(16), SUMS_8(24), SUMS_8(32), SUMS_8(40), SUMS_8(48), SUMS_8(56)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
 }
 
 // sums[64, 64] += a[64, 16] · b[16, 64], a in registers as of mma.m16n8k16, b in shared memory.
-__device__ __forceinline__ void multiply_values(float (&sums)[32], const uint32_t *a, uint64_t b) {
+__device__ __forceinline__ void multiply_values(float (&sums)[32], const uint32_t *a, uint32_t b) {
   asm volatile("{\n"
                ".reg .pred add;\n"
+               ".reg .b64 b;\n"
                "setp.eq.b32 add, 0, 0;\n"
+               "mov.b64 b, {%36, " OPERAND_HIGH "};\n"
                "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
                "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
                " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-               "{%32, %33, %34, %35}, %36, add, 1, 1, 1;\n"
+               "{%32, %33, %34, %35}, b, add, 1, 1, 1;\n"
                "}"
                : SUMS_8(0), SUMS_8(8), SUMS_8(16), SUMS_8(24)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
 }
 
 #undef SUMS_8
+#undef OPERAND_HIGH
 
 #endif // INFERNO_CUDA_ATTENTION_WGMMA_CUH
