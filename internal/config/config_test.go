@@ -61,6 +61,14 @@ func TestModelsAreAListOrAMapping(t *testing.T) {
 	}
 }
 
+func TestSizesReadShort(t *testing.T) {
+	for bytes, want := range map[Bytes]string{0: "0B", 1000: "1000B", 1536: "1.5KiB", 681728: "665.8KiB", 16<<30 - 40<<20: "15.96GiB", 3 << 40: "3TiB"} {
+		if got := bytes.Short(); got != want {
+			t.Errorf("%d bytes are %s, want %s", int64(bytes), got, want)
+		}
+	}
+}
+
 func TestDoctorNeedsNoModel(t *testing.T) {
 	c, err := LoadDoctor([]string{"--device=cpu"}, "v", new(bytes.Buffer))
 	if err != nil || c.Device != "cpu" || c.KVMemory.String() != "auto" || c.GPUUtilization != DefaultGPUUtilization {

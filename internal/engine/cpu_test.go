@@ -197,3 +197,73 @@ func checkAmongOthers(t *testing.T, e *engine.Engine, requests []*engine.Request
 		t.Logf("%d steps of up to %d tokens, %d preemptions", s.Steps, s.MaxBatchTokens, s.Preemptions)
 	}
 }
+
+// TestAheadChangesNoToken compares graphs, and steps that are launched ahead (which a CPU also computes ahead), with neither.
+func TestAheadChangesNoToken(t *testing.T) {
+	requests := stoppingRequests(t, "llama")
+	want := runTogether(t, startCPU(t, "llama", sizes{blocks: 600, maxBatchTokens: 64, eager: true}), requests)
+	for name, s := range map[string]sizes{
+		"graphs": {blocks: 600, maxBatchTokens: 64},
+		"ahead":  {blocks: 600, maxBatchTokens: 64, prepare: (*engine.Engine).WorkAhead},
+		"few":    {blocks: 40, maxBatchTokens: 64, prepare: (*engine.Engine).WorkAhead},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := startCPU(t, "llama", s)
+			for i, got := range runTogether(t, e, requests) {
+				if !slices.Equal(got, want[i]) {
+					t.Errorf("%s: got %v, want %v", requests[i].ID, got, want[i])
+				}
+			}
+			if e.Graphs() == 0 {
+				t.Error("no step was captured")
+			}
+		})
+	}
+}
+
+// stoppingRequests are 40 mixed ones, some of which end by a token that they themselves generate, some not before a minimum.
+func stoppingRequests(t *testing.T, checkpoint string) []*engine.Request {
+	t.Helper()
+	c, err := model.Open("../model/testdata/" + checkpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	requests := mixedRequests(c.Config.Vocab)
+	for _, q := range mixedRequests(c.Config.Vocab)[:8] {
+		q.ID += " again"
+		q.Stop.MaxTokens += 2
+		requests = append(requests, q)
+	}
+	for i, q := range requests {
+		switch i % 5 {
+		case 1: // a sixteenth of the ids
+			for id := range int32(c.Config.Vocab / 16) {
+				if len(q.Stop.StopTokens) < 60 {
+					q.Stop.StopTokens = append(q.Stop.StopTokens, 16*id+int32(i%16))
+				}
+			}
+		case 2:
+			q.Stop.EndTokens = []int32{1, 2, 3, 5, 8, 13, 21, 34, 55, 89}
+			q.Stop.MinTokens = q.Stop.MaxTokens / 2
+		}
+	}
+	return requests
+}
+
+// runTogether submits all and returns what each got.
+func runTogether(t *testing.T, e *engine.Engine, requests []*engine.Request) [][]int32 {
+	t.Helper()
+	streams := make([]*engine.Stream, len(requests))
+	for i, q := range requests {
+		var err error
+		if streams[i], err = e.Submit(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make([][]int32, len(requests))
+	for i := range requests {
+		got[i] = read(t, streams[i])
+	}
+	return got
+}

@@ -264,7 +264,6 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		case seq.state == ended:
 			e.turn.ended = append(e.turn.ended, seq)
 		case item.row >= 0:
-			seq.stream.publish()
 			e.waker.add(seq.stream)
 		}
 	}

@@ -33,37 +33,30 @@ func (s *Sampling) validate() error {
 	return nil
 }
 
-// sampleParams is what the token at that position of s is chosen with. The position counts from the start of the prompt, so that the noise
-// is the same whichever batch computes it, and after a preemption too.
-func (s *sequence) sampleParams(position int) device.SampleParams {
-	o := &s.request.Sampling
-	p := device.SampleParams{
-		Seed: o.Seed, Position: uint32(position), TopK: int32(o.TopK), Temperature: o.Temperature, TopP: o.TopP, MinP: o.MinP,
-		NumBanned: int32(s.numBanned(position)),
-	}
+// params are those of each token, but for what depends on its position.
+func (s *Sampling) params() device.SampleParams {
+	p := device.SampleParams{Seed: s.Seed, TopK: int32(s.TopK), Temperature: s.Temperature, TopP: s.TopP, MinP: s.MinP}
 	if p.TopP == 0 {
 		p.TopP = 1
 	}
 	return p
 }
 
+// sampleParams is what the token at that position of s is chosen with. The position counts from the start of the prompt, so that the noise
+// is the same whichever batch computes it, and after a preemption too.
+func (s *sequence) sampleParams(position int) device.SampleParams {
+	p := s.params
+	p.Position, p.NumBanned = uint32(position), int32(s.numBanned(position))
+	return p
+}
+
 // numBanned is how many ids the token at that position must not be: all that would end the output, until MinTokens are there.
 func (s *sequence) numBanned(position int) int {
-	stop := &s.request.Stop
-	switch {
-	case position-s.prompt >= stop.MinTokens:
+	if position-s.prompt >= s.minNew {
 		return 0
-	case stop.IgnoreEOS:
-		return len(stop.StopTokens)
 	}
-	return len(stop.StopTokens) + len(stop.EndTokens)
+	return len(s.stops) + len(s.ends)
 }
 
 // writeBanned puts those ids at the start of dst.
-func (s *sequence) writeBanned(dst []int32) {
-	stop := &s.request.Stop
-	n := copy(dst, stop.StopTokens)
-	if !stop.IgnoreEOS {
-		copy(dst[n:], stop.EndTokens)
-	}
-}
+func (s *sequence) writeBanned(dst []int32) { copy(dst[copy(dst, s.stops):], s.ends) }

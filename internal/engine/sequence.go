@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/inferno-serve/inferno/internal/device"
 )
 
 // sequence is a request on its way through the engine. The loop owns it from the moment that it drained the intake.
@@ -11,38 +13,42 @@ import (
 // A sequence waits, runs or has ended. While it runs, the first `computed` tokens have their keys and values in the blocks of its
 // table, or get them by a step under way; it holds just the blocks for those.
 type sequence struct {
-	request *Request
-	stream  *Stream // nil in tests of the scheduler
-	probe   bool    // made by Probe or Warmup: not counted, and nobody reads
-
-	order    uint64  // of arrival; what runs is older than what waits
+	// What a step touches comes first, in few cache lines.
 	tokens   []int32 // prompt, then what was generated
 	prompt   int     // tokens of the prompt
 	maxNew   int     // tokens that may be generated
 	pending  int     // tokens that steps under way sample
 	computed int     // tokens whose keys and values are in the cache once the steps under way have ended
 	table    []int32 // blocks, in the order of the tokens; its capacity is the context's
-	state    sequenceState
 
-	scheduled  int       // tokens in the step being planned
-	underWay   int       // steps that name its blocks and are not committed
-	prev, next *sequence // in the queue
+	scheduled int // tokens in the step being planned
+	underWay  int // steps that name its blocks and are not committed
+	state     sequenceState
+	finish    FinishReason
+	probe     bool  // made by Probe or Warmup: not counted, and nobody reads
+	err       error // why it ended, where that is no finish
 
 	// The runner's: where the device has what of s.
 	place   int // row of its block table; nowhere: none
 	placed  int // blocks of the table that are there
 	sampled int // row of its latest sampled id
 
-	preemptions int
-	err         error // why it ended, where that is no finish
-	finish      FinishReason
-
+	params   device.SampleParams // of the request, the same for each token
+	minNew   int                 // tokens before any of ends and stops
+	ends     []int32             // the model's, unless they are ignored
+	stops    []int32             // the request's
+	stream   *Stream             // nil in tests of the scheduler
+	started  time.Time           // of its first step
+	first    time.Time           // of its first token
+	last     time.Time           // of its latest token
+	request  *Request
 	arrived  time.Time
 	deadline time.Time   // zero: none
 	detach   func() bool // from the context of Submit
-	started  time.Time   // of its first step
-	first    time.Time   // of its first token
-	last     time.Time   // of its latest token
+
+	order       uint64 // of arrival; what runs is older than what waits
+	preemptions int
+	prev, next  *sequence // in the queue
 }
 
 type sequenceState uint8
@@ -57,7 +63,13 @@ const (
 const nowhere = -1
 
 func newSequence(r *Request, context int) *sequence {
-	s := &sequence{request: r, prompt: len(r.Prompt), place: nowhere, maxNew: r.Stop.maxNew(len(r.Prompt), context)}
+	s := &sequence{
+		request: r, prompt: len(r.Prompt), place: nowhere, maxNew: r.Stop.maxNew(len(r.Prompt), context),
+		params: r.Sampling.params(), minNew: r.Stop.MinTokens, stops: r.Stop.StopTokens,
+	}
+	if !r.Stop.IgnoreEOS {
+		s.ends = r.Stop.EndTokens
+	}
 	s.tokens = append(make([]int32, 0, len(r.Prompt)+min(s.maxNew, 64)), r.Prompt...)
 	return s
 }
@@ -114,15 +126,14 @@ func (s *sequence) phase() Phase {
 // accept appends a sampled token and says whether the output ends with it.
 func (s *sequence) accept(id int32) FinishReason {
 	s.tokens = append(s.tokens, id)
-	stop := &s.request.Stop
 	switch {
-	case !stop.IgnoreEOS && slices.Contains(stop.EndTokens, id):
+	case slices.Contains(s.ends, id):
 		return EndToken
-	case slices.Contains(stop.StopTokens, id):
+	case slices.Contains(s.stops, id):
 		return StopToken
 	case s.generated() < s.maxNew:
 		return 0
-	case stop.MaxTokens > 0:
+	case s.request.Stop.MaxTokens > 0:
 		return MaxTokens
 	}
 	return ContextFull

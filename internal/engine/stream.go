@@ -64,22 +64,27 @@ type Timings struct {
 
 // Stream carries the tokens of one request from the loop to one consumer.
 //
-// The loop only appends, and then leaves a wake in a slot of one: it takes no lock and never waits. A reader that is behind gets several
-// tokens at once. The buffer is bounded by what the request may generate.
+// The loop only appends; the waker publishes, and leaves a wake in a slot of one: neither takes a lock or waits. A reader that is behind gets
+// several tokens at once. The buffer is bounded by what the request may generate.
 type Stream struct {
-	engine *Engine
-	seq    *sequence
+	// The loop's, a cache line apart from what readers touch.
+	writing []int32 // the buffer
+	written int     // tokens in it
+	_       [cacheLine - 32]byte
 
 	buffer    atomic.Pointer[[]int32] // replaced by a larger copy when full; what was published never changes
 	published atomic.Int64            // tokens of buffer that the reader may see
 	end       atomic.Pointer[streamEnd]
 	wake      chan struct{} // one slot
 
-	start   Start // written before the first token is published
-	written int   // tokens in the buffer; the loop's
-	read    int   // tokens that Next has returned; the reader's
-	done    bool  // the reader has seen the end; the reader's
+	engine *Engine
+	seq    *sequence
+	start  Start // written before the first token is published
+	read   int   // tokens that Next has returned; the reader's
+	done   bool  // the reader has seen the end; the reader's
 }
+
+const cacheLine = 64
 
 // streamEnd is set once.
 type streamEnd struct {
@@ -92,27 +97,30 @@ const firstBuffer = 16 // tokens
 
 func newStream(e *Engine, seq *sequence) *Stream {
 	s := &Stream{engine: e, seq: seq, wake: make(chan struct{}, 1)}
-	buffer := make([]int32, min(firstBuffer, seq.maxNew))
-	s.buffer.Store(&buffer)
+	s.grow(min(firstBuffer, seq.maxNew))
 	return s
 }
 
-// put adds a token, which publish or close lets the reader see. Like those it is called by the loop alone. The reader has to be woken after
-// publish.
+// grow makes the buffer that large.
+func (s *Stream) grow(tokens int) {
+	larger := make([]int32, tokens)
+	copy(larger, s.writing)
+	s.writing = larger
+	s.buffer.Store(&larger)
+}
+
+// put adds a token, which publish or close lets the reader see. Like close it is called by the loop alone.
 func (s *Stream) put(token int32) {
-	buffer := *s.buffer.Load()
-	if s.written == len(buffer) {
-		larger := make([]int32, 2*len(buffer))
-		copy(larger, buffer)
-		buffer = larger
-		s.buffer.Store(&larger)
+	if s.written == len(s.writing) {
+		s.grow(2 * len(s.writing))
 	}
-	buffer[s.written] = token
+	s.writing[s.written] = token
 	s.written++
 }
 
-func (s *Stream) publish() {
-	s.published.Store(int64(s.written))
+func (s *Stream) publish(tokens int) {
+	s.published.Store(int64(tokens))
+	s.notify()
 }
 
 func (s *Stream) close(finish *Finish, err error) {

@@ -72,4 +72,7 @@ void cuda_attention_decode(inferno_device *dev, const inferno_attention_args *a,
 enum prefill_sequences { EVERY_SEQUENCE, LONGER_SEQUENCES };
 void cuda_attention_prefill(inferno_device *dev, const inferno_attention_args *a, prefill_sequences which);
 
+// The same, on cards with wgmma: attention_wgmma.cu.
+void cuda_attention_wgmma(inferno_device *dev, const inferno_attention_args *a, prefill_sequences which);
+
 #endif // INFERNO_CUDA_ATTENTION_CUH

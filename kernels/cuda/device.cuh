@@ -2,8 +2,8 @@
 //
 // All work runs on one stream in the order of its calls. Every kernel is launched with programmatic dependent launch (PDL): it may start
 // while the one before still runs, so that each kernel, in every block, calls dependency_wait() before it touches anything that another
-// kernel writes or reads, and allow_dependents() as early as it can. Before the wait it may read what kernels never write: packed weights,
-// and what only uploads write (norms, biases, frequencies, positions, slots). An upload has ended before any kernel after it starts.
+// kernel writes or reads, and allow_dependents() as early as it can. Before the wait it may read what never changes while steps run:
+// packed weights, norms, biases and frequencies. A step's own inputs (ids, positions, slots, tables) may come from kernels.
 #ifndef INFERNO_CUDA_DEVICE_CUH
 #define INFERNO_CUDA_DEVICE_CUH
 
