@@ -37,13 +37,13 @@ func (r *benchReport) describe(l *backend.Loaded) {
 	r.Parameters, r.WeightBytes = l.Info.Parameters, l.Info.WeightBytes
 }
 
-// measure does one round before each that counts, so that nothing happens in it for the first time.
+// measure does a short round before each that counts, so that nothing happens in it for the first time.
 func (r *benchReport) measure(ctx context.Context, m *measurement, f *benchFlags, workload []size) error {
 	for _, what := range f.Run {
 		switch what {
 		case "decode":
 			for _, batch := range f.Batch {
-				if _, err := m.runAll(ctx, slices.Repeat([]size{{f.ContextTokens, minDecodeTokens}}, batch)); err != nil {
+				if _, err := m.runAll(ctx, slices.Repeat([]size{{1, minDecodeTokens}}, batch)); err != nil {
 					return err
 				}
 				row, err := m.decode(ctx, batch, size{f.ContextTokens, f.MaxTokens}, r.Bandwidth)
