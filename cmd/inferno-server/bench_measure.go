@@ -40,7 +40,8 @@ type stepLog struct {
 
 type stepEnd struct {
 	at              time.Time
-	decode, prefill int // tokens
+	decode, prefill int           // tokens
+	host            time.Duration // the loop's own work for it
 }
 
 // ObserveStep implements engine.Observer.
@@ -48,7 +49,7 @@ func (l *stepLog) ObserveStep(s *engine.StepInfo) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.steps = append(l.steps, stepEnd{now, s.DecodeTokens, s.PrefillTokens})
+	l.steps = append(l.steps, stepEnd{now, s.DecodeTokens, s.PrefillTokens, s.Host})
 }
 
 // ObserveRequest implements engine.Observer.
@@ -109,7 +110,8 @@ type decodeRow struct {
 	Gigabytes       float64 `json:"gigabytes_per_step"` // weights, keys and values read
 	Rate            float64 `json:"gigabytes_per_second"`
 	Share           float64 `json:"share_of_bandwidth"`
-	CPU             float64 `json:"cpu_us_per_token"` // of the whole run, prompts included
+	Host            float64 `json:"host_us_per_step"` // the engine's loop's own work: median
+	CPU             float64 `json:"cpu_us_per_token"` // of all threads and the whole run, prompts included
 }
 
 func (m *measurement) decode(ctx context.Context, batch int, s size, bandwidth float64) (row decodeRow, err error) {
@@ -120,7 +122,7 @@ func (m *measurement) decode(ctx context.Context, batch int, s size, bandwidth f
 		return row, err
 	}
 	row = decodeRow{Batch: batch, CPU: usage().cpuSince(before) / float64(tokens)}
-	gaps, generated := fullSteps(m.steps.take(), batch)
+	gaps, host, generated := fullSteps(m.steps.take(), batch)
 	if len(gaps) == 0 {
 		return row, fmt.Errorf("batch %d: no step decoded all of it at once: more --max-tokens, or more --kv-memory than for %d tokens, "+
 			"would help", batch, m.Info.KVBlocks*m.Info.KVBlockSize)
@@ -132,6 +134,7 @@ func (m *measurement) decode(ctx context.Context, batch int, s size, bandwidth f
 	}
 	row.TokensPerSecond = float64(batch*len(gaps)) / total.Seconds()
 	median := percentile(gaps, 50)
+	row.Host = microseconds(percentile(host, 50))
 	row.Milliseconds, row.P99 = milliseconds(median), milliseconds(percentile(gaps, 99))
 	bytes := float64(stepWeightBytes(m.Loaded)) + float64(batch*row.Context)*kvTokenBytes(m.Loaded)
 	row.Gigabytes = bytes / 1e9
@@ -140,18 +143,19 @@ func (m *measurement) decode(ctx context.Context, batch int, s size, bandwidth f
 	return row, nil
 }
 
-// fullSteps are the times between the ends of successive full decode steps, and how many tokens a request had by then on average.
-func fullSteps(steps []stepEnd, batch int) (gaps []time.Duration, generated int) {
+// fullSteps are the times between the ends of successive full decode steps, the loop's own work for them, and how many tokens a request
+// had by then on average.
+func fullSteps(steps []stepEnd, batch int) (gaps, host []time.Duration, generated int) {
 	full := func(s stepEnd) bool { return s.decode == batch && s.prefill == 0 }
 	decoded, sum := 0, 0
 	for i, s := range steps {
 		decoded += s.decode
 		if i > 0 && full(s) && full(steps[i-1]) {
-			gaps = append(gaps, s.at.Sub(steps[i-1].at))
+			gaps, host = append(gaps, s.at.Sub(steps[i-1].at)), append(host, s.host)
 			sum += decoded / batch
 		}
 	}
-	return gaps, sum / max(len(gaps), 1)
+	return gaps, host, sum / max(len(gaps), 1)
 }
 
 // stepWeightBytes is what a decode step reads of the weights: all but an embedding that is not the head too, of which it looks up rows.

@@ -37,13 +37,13 @@ func (r *benchReport) describe(l *backend.Loaded) {
 	r.Parameters, r.WeightBytes = l.Info.Parameters, l.Info.WeightBytes
 }
 
-// measure does one round before each that counts, so that nothing happens in it for the first time.
+// measure does a short round before each that counts, so that nothing happens in it for the first time.
 func (r *benchReport) measure(ctx context.Context, m *measurement, f *benchFlags, workload []size) error {
 	for _, what := range f.Run {
 		switch what {
 		case "decode":
 			for _, batch := range f.Batch {
-				if _, err := m.runAll(ctx, slices.Repeat([]size{{f.ContextTokens, minDecodeTokens}}, batch)); err != nil {
+				if _, err := m.runAll(ctx, slices.Repeat([]size{{1, minDecodeTokens}}, batch)); err != nil {
 					return err
 				}
 				row, err := m.decode(ctx, batch, size{f.ContextTokens, f.MaxTokens}, r.Bandwidth)
@@ -97,11 +97,11 @@ func (r *benchReport) print(out io.Writer, asJSON bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(format string, args ...any) { fmt.Fprintf(w, format+"\t\n", args...) }
 	if len(r.Decode) > 0 {
-		row("\ndecode: batch\tcontext\tsteps\tms/step\tp99\ttok/s\tGB/step\tGB/s\t%% of bandwidth\tCPU µs/token")
+		row("\ndecode: batch\tcontext\tsteps\tms/step\tp99\ttok/s\tGB/step\tGB/s\t%% of bandwidth\thost µs/step\tCPU µs/token")
 	}
 	for _, d := range r.Decode {
-		row("%d\t%d\t%d\t%.3f\t%.3f\t%.0f\t%.3f\t%.0f\t%.0f\t%.1f",
-			d.Batch, d.Context, d.Steps, d.Milliseconds, d.P99, d.TokensPerSecond, d.Gigabytes, d.Rate, 100*d.Share, d.CPU)
+		row("%d\t%d\t%d\t%.3f\t%.3f\t%.0f\t%.3f\t%.0f\t%.0f\t%.1f\t%.1f",
+			d.Batch, d.Context, d.Steps, d.Milliseconds, d.P99, d.TokensPerSecond, d.Gigabytes, d.Rate, 100*d.Share, d.Host, d.CPU)
 	}
 	if len(r.Prefill) > 0 {
 		row("\nprefill: tokens\tprompts\tTTFT ms\tslowest\ttok/s")

@@ -48,6 +48,7 @@ func TestBenchMeasuresDecodePrefillAndMixed(t *testing.T) {
 			Rate      float64 `json:"output_tokens_per_second"`
 			Gigabytes float64 `json:"gigabytes_per_step"`
 			Share     float64 `json:"share_of_bandwidth"`
+			Host      float64 `json:"host_us_per_step"`
 		}
 		Prefill []struct {
 			Prompt int     `json:"prompt_tokens"`
@@ -68,7 +69,7 @@ func TestBenchMeasuresDecodePrefillAndMixed(t *testing.T) {
 	for i, d := range report.Decode {
 		// A request decodes 31 of its 32 tokens; the first full step has none before it, and prompts of others may take some more.
 		if d.Batch != []int{1, 4}[i] || d.Steps < 16 || d.Steps > 30 || d.Context <= 64 || d.Context >= 96 || d.Step <= 0 || d.P99 < d.Step ||
-			d.Rate <= 0 || d.Share <= 0 {
+			d.Rate <= 0 || d.Share <= 0 || d.Host <= 0 {
 			t.Errorf("decode reported %+v", d)
 		}
 		weights := float64(report.Weights) / 1e9
