@@ -103,6 +103,7 @@ func (r *runner) record(g *stepGraph) {
 		QueryStart: device.Vector(r.numbers.Data, device.I32, m+1),
 		BlockTable: state.Columns(0, width),
 		LogitRows:  device.Vector(r.numbers.Data, device.I32, m),
+		AllRows:    true,
 		Logits:     r.logits.Top(m),
 	}
 	r.compute(device.SampleArgs{

@@ -226,6 +226,7 @@ func (r *runner) enqueue(b *batch) {
 		KVLen:      device.Vector(r.at(l.kvLen), device.I32, len(b.items)),
 		BlockTable: device.Matrix(r.at(l.table), device.I32, len(b.items), width),
 		LogitRows:  device.Vector(r.at(l.logitRows), device.I32, b.rows),
+		AllRows:    b.rows == b.tokens,
 		Logits:     r.logits.Top(b.rows),
 	}
 	if fed > 0 && r.launched > r.collected { // otherwise the host has all tokens
