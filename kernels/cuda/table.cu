@@ -58,7 +58,9 @@ static cudaError_t open_parts(inferno_device *dev) {
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!staging_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  if (!tensor_map_open(dev) || !staging_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) {
+    return cudaErrorMemoryAllocation;
+  }
   cudaMemGetInfo(&after, &total);
   dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
   return cudaSuccess;
@@ -274,6 +276,9 @@ ENTRY(add)
 ENTRY(gather_rows)
 ENTRY(sample)
 ENTRY(rope_store_kv)
+ENTRY(norm_matmul)
+ENTRY(norm_gate_up)
+ENTRY(norm_qkv)
 
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
@@ -302,42 +307,24 @@ static int32_t device_random(inferno_device *dev, const inferno_weight *w, uint6
 }
 
 static const inferno_table table = {
-    INFERNO_ABI_VERSION,
-    sizeof(inferno_table),
-    device_open,
-    device_close,
-    device_info,
-    device_alloc,
-    device_free,
-    device_upload,
-    device_download,
-    device_fill,
-    cuda_pack_bytes,
-    device_pack,
-    capture_begin,
-    capture_end,
-    graph_free,
-    device_launch,
-    device_sync,
-    op_embed,
-    op_rms_norm,
-    op_matmul,
-    op_rope_table,
-    op_rope,
-    op_store_kv,
-    op_attention,
-    op_swiglu,
-    op_add,
-    op_gather_rows,
-    op_sample,
-    op_rope_store_kv,
-    NULL,
-    NULL,
-    NULL,
-    device_alloc_host,
-    device_free_host,
-    device_random,
-    profile_take,
+    INFERNO_ABI_VERSION, sizeof(inferno_table),
+    device_open,         device_close,
+    device_info,         device_alloc,
+    device_free,         device_upload,
+    device_download,     device_fill,
+    cuda_pack_bytes,     device_pack,
+    capture_begin,       capture_end,
+    graph_free,          device_launch,
+    device_sync,         op_embed,
+    op_rms_norm,         op_matmul,
+    op_rope_table,       op_rope,
+    op_store_kv,         op_attention,
+    op_swiglu,           op_add,
+    op_gather_rows,      op_sample,
+    op_rope_store_kv,    op_norm_matmul,
+    op_norm_gate_up,     op_norm_qkv,
+    device_alloc_host,   device_free_host,
+    device_random,       profile_take,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }
