@@ -23,11 +23,12 @@ struct op_profile;         // times of ops: profile.cu
 
 struct inferno_device {
   int ordinal;
-  bool exact;     // every weight is kept in float32, and activations are float32
-  bool pdl;       // the card has programmatic dependent launch
-  bool profiles;  // each op is timed by itself
-  bool capturing; // between capture_begin and capture_end
-  int binary;     // version of the machine code that runs here: 90
+  bool exact;              // every weight is kept in float32, and activations are float32
+  bool pdl;                // the card has programmatic dependent launch
+  bool profiles;           // each op is timed by itself
+  bool capturing;          // between capture_begin and capture_end
+  int binary;              // version of the machine code that runs here: 90
+  void *encode_tensor_map; // the driver's cuTensorMapEncodeTiled, where this code and the card are Hopper's; else NULL
   cudaDeviceProp properties;
   cudaStream_t stream;
 
@@ -53,22 +54,36 @@ void cuda_fail(inferno_device *dev, int32_t status, const char *what);
 void cuda_fail(inferno_device *dev, cudaError_t error, const char *what);
 int32_t cuda_status(cudaError_t error);
 
-// Enqueues a kernel; `what` names it in a failure.
+// Enqueues a kernel in clusters of `cluster` blocks; `what` names it in a failure.
 template <typename... P, typename... A>
-void cuda_launch(inferno_device *dev, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args) {
+void cuda_launch_clusters(inferno_device *dev, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
+                          unsigned cluster, A... args) {
   if (dev->status) return;
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  int count = 0;
+  if (dev->pdl) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {cluster, 1, 1};
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = dev->stream;
-  config.attrs = &overlap;
-  config.numAttrs = dev->pdl ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   cudaError_t error = cudaLaunchKernelEx(&config, kernel, P(args)...);
   if (error) cuda_fail(dev, error, what);
+}
+
+// Enqueues a kernel; `what` names it in a failure.
+template <typename... P, typename... A>
+void cuda_launch(inferno_device *dev, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args) {
+  cuda_launch_clusters(dev, what, kernel, grid, threads, shared, 1, args...);
 }
 
 // staging.cu: copies between the host and the device in order with the ops. A download's destination is written by staging_flush, which
@@ -98,6 +113,9 @@ int32_t cuda_alloc_host(inferno_device *dev, int64_t bytes, void **data);
 void cuda_free_host(inferno_device *dev, void *data);
 int32_t cuda_random(inferno_device *dev, const inferno_weight *w, uint64_t seed, float scale);
 
+// tensor_map.cu
+bool tensor_map_open(inferno_device *dev);
+
 // attention_decode.cu
 bool attention_open(inferno_device *dev);
 void attention_close(inferno_device *dev);
@@ -114,7 +132,10 @@ void cuda_rope_table(inferno_device *dev, const inferno_rope_table_args *args); 
 void cuda_rope(inferno_device *dev, const inferno_rope_args *args);
 void cuda_store_kv(inferno_device *dev, const inferno_store_kv_args *args);
 void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *args);
-void cuda_matmul(inferno_device *dev, const inferno_matmul_args *args);       // matmul.cu
+void cuda_matmul(inferno_device *dev, const inferno_matmul_args *args);           // matmul.cu
+void cuda_norm_matmul(inferno_device *dev, const inferno_norm_matmul_args *args); // matmul_fused.cu
+void cuda_norm_gate_up(inferno_device *dev, const inferno_norm_gate_up_args *args);
+void cuda_norm_qkv(inferno_device *dev, const inferno_norm_qkv_args *args);
 void cuda_attention(inferno_device *dev, const inferno_attention_args *args); // attention.cu
 void cuda_sample(inferno_device *dev, const inferno_sample_args *args);       // sample.cu
 bool sample_open(inferno_device *dev);

@@ -5,7 +5,7 @@
 
 enum { THREADS = 128 };
 
-// W is the packed type: BF16 in chunks, or F32 in rows (numeric.cuh).
+// W is the packed type: BF16 in units, or F32 in rows (numeric.cuh).
 template <typename T, typename W>
 __global__ void __launch_bounds__(THREADS)
     embed_kernel(matrix_view<T> out, const W *table, const int32_t *ids, int64_t n, int64_t vocab, int64_t d, bool wide) {
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(THREADS)
     int32_t id = ids[row];
     float v[8] = {};
     if (id >= 0 && id < vocab) {
-      if (sizeof(W) == sizeof(bf16)) load8(v, table + weight_piece(id, piece, weight_chunks(d)), 8, true);
+      if (sizeof(W) == sizeof(bf16)) load8(v, table + weight_piece(id, piece, weight_units(d)), 8, true);
       else load8(v, table + id * weight_f32_stride(d) + i, d - i, true);
     }
     store8(out.row(row) + i, v, d - i, wide);

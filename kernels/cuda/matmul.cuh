@@ -2,6 +2,8 @@
 #ifndef INFERNO_CUDA_MATMUL_CUH
 #define INFERNO_CUDA_MATMUL_CUH
 
+#include <cuda.h>
+
 #include "device.cuh"
 #include "numeric.cuh"
 
@@ -29,24 +31,50 @@ struct product_list {
   }
 
   // The product of a block.
-  __device__ const product_view &of(int block) const {
+  __device__ int index(int block) const {
     int i = 0;
     while (i + 1 < count && block >= product[i + 1].first_block) i++;
-    return product[i];
+    return i;
+  }
+  __device__ const product_view &of(int block) const { return product[index(block)]; }
+
+  // The first unit of the i-th group of rows of block `block`, whose blocks have `groups` of them; beyond the weight the last group again.
+  __device__ const char *weight(int block, int groups, int i, int units) const {
+    const product_view &p = of(block);
+    int64_t group = min((block - p.first_block) * groups + i, (p.rows - 1) / GROUP_ROWS);
+    return (const char *)p.w + group * units * UNIT_BYTES;
   }
 };
 
-// Writes out[m, row], rounded once.
-__device__ __forceinline__ void finish(const product_view &p, int64_t m, int row, float sum) {
+// Eight columns of x as they are, zeros beyond the row.
+__device__ __forceinline__ uint4 load_x(const bf16 *p, int64_t left, bool wide) {
+  if (wide && left >= 8) return *(const uint4 *)p;
+  uint32_t word[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    uint32_t low = 2 * i < left ? *(const uint16_t *)(p + 2 * i) : 0, high = 2 * i + 1 < left ? *(const uint16_t *)(p + 2 * i + 1) : 0;
+    word[i] = low | high << 16;
+  }
+  return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+// What out[m, row] becomes before it is rounded.
+__device__ __forceinline__ float with_bias(const product_view &p, int64_t m, int row, float sum) {
   int64_t at = m * p.stride + row;
   if (p.bias) sum += p.bias[row];
-  if (p.is_f32) {
-    float *out = (float *)p.out + at;
-    *out = p.accumulate ? sum + *out : sum;
-  } else {
-    bf16 *out = (bf16 *)p.out + at;
-    *out = __float2bfloat16_rn(p.accumulate ? sum + __bfloat162float(*out) : sum);
-  }
+  if (p.accumulate) sum += p.is_f32 ? ((const float *)p.out)[at] : to_float(((const bf16 *)p.out)[at]);
+  return sum;
+}
+
+// Writes out[m, row], rounded once.
+__device__ __forceinline__ void store(const product_view &p, int64_t m, int row, float v) {
+  int64_t at = m * p.stride + row;
+  if (p.is_f32) ((float *)p.out)[at] = v;
+  else ((bf16 *)p.out)[at] = __float2bfloat16_rn(v);
+}
+
+__device__ __forceinline__ void finish(const product_view &p, int64_t m, int row, float sum) {
+  store(p, m, row, with_bias(p, m, row, sum));
 }
 
 // x BF16 or F32, weights F32: matmul_f32.cu.
@@ -55,5 +83,31 @@ enum { F32_BLOCK_ROWS = 8 };
 
 // x BF16, weights BF16, any number of rows of x: matmul_small.cu.
 void cuda_matmul_small(inferno_device *dev, const inferno_tensor &x, const product_list &products);
+
+// On Hopper ---------------------------------------------------------------------------------------------------------------------------
+
+// tensor_map.cu
+CUtensorMap activation_map(inferno_device *dev, const inferno_tensor &x, int tokens);
+
+// How many clusters of `size` blocks of a kernel the card holds at once.
+template <typename K> cudaError_t cuda_clusters(int *clusters, K kernel, unsigned threads, size_t shared, unsigned size) {
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {size, 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(size);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  return cudaOccupancyMaxActiveClusters(clusters, kernel, &config);
+}
+
+// x BF16, weights BF16, few rows of x; x is wide where it has more than the first of these: matmul_skinny.cu.
+enum { SKINNY_STAGED_ROWS = 16, SKINNY_ROWS = 64 };
+void cuda_matmul_skinny(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
+
+// x BF16 and wide, weights BF16, many rows of x: matmul_large.cu.
+void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 
 #endif // INFERNO_CUDA_MATMUL_CUH

@@ -7,6 +7,8 @@
 // for the kernel that makes x.
 #include "matmul.cuh"
 
+static_assert(GROUP_ROWS / TILE_ROWS == 4 && UNIT_COLS / CHUNK_COLS == 2, "a chunk of 4 tiles lies in 256 pieces of 16 bytes");
+
 enum {
   WARPS = 16,
   THREADS = 32 * WARPS,
@@ -23,18 +25,6 @@ __device__ __forceinline__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uin
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Eight columns of x as they are, zeros beyond the row.
-__device__ __forceinline__ uint4 load_x(const bf16 *p, int64_t left, bool wide) {
-  if (wide && left >= 8) return *(const uint4 *)p;
-  uint32_t word[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    uint32_t low = 2 * i < left ? *(const uint16_t *)(p + 2 * i) : 0, high = 2 * i + 1 < left ? *(const uint16_t *)(p + 2 * i + 1) : 0;
-    word[i] = low | high << 16;
-  }
-  return make_uint4(word[0], word[1], word[2], word[3]);
-}
-
 // TILES of 8 tokens a block; STAGED: x lies in shared memory, else each warp reads its own from L2.
 template <int TILES, bool STAGED>
 __global__ void __launch_bounds__(THREADS, TILES <= 2 ? 2 : 1)
@@ -46,11 +36,11 @@ __global__ void __launch_bounds__(THREADS, TILES <= 2 ? 2 : 1)
   const product_view &p = products.of(blockIdx.x);
   int tile = blockIdx.x - p.first_block, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   int run = (chunks + WARPS - 1) / WARPS, from = min(chunks, warp * run), to = min(chunks, from + run);
-  const uint4 *w = (const uint4 *)p.w + (int64_t)tile * chunks * 64 + 4 * g + (t ^ (g / 2));
+  const uint4 *w = (const uint4 *)p.w + ((int64_t)(tile / 4) * chunks * 4 + tile % 4) * 64 + 4 * g + (t ^ (g / 2));
   uint4 upper[IN_FLIGHT], lower[IN_FLIGHT]; // rows g and g + 8 of a chunk
 #pragma unroll
   for (int i = 0; i < IN_FLIGHT; i++) {
-    if (from + i < to) upper[i] = load_weights(w + (int64_t)(from + i) * 64), lower[i] = load_weights(w + (int64_t)(from + i) * 64 + 32);
+    if (from + i < to) upper[i] = load_weights(w + (int64_t)(from + i) * 256), lower[i] = load_weights(w + (int64_t)(from + i) * 256 + 32);
   }
   dependency_wait();
   int first = blockIdx.y * TILES * 8, tokens = min(n - first, TILES * 8), pitch = CHUNK_COLS * chunks + PADDING;
@@ -69,7 +59,7 @@ __global__ void __launch_bounds__(THREADS, TILES <= 2 ? 2 : 1)
       if (c + i >= to) continue;
       uint4 a = upper[i], b = lower[i];
       int next = c + IN_FLIGHT + i;
-      if (next < to) upper[i] = load_weights(w + (int64_t)next * 64), lower[i] = load_weights(w + (int64_t)next * 64 + 32);
+      if (next < to) upper[i] = load_weights(w + (int64_t)next * 256), lower[i] = load_weights(w + (int64_t)next * 256 + 32);
 #pragma unroll
       for (int j = 0; j < TILES; j++) {
         int m = j * 8 + g, col = (c + i) * CHUNK_COLS + 8 * t;
@@ -97,7 +87,7 @@ __global__ void __launch_bounds__(THREADS, TILES <= 2 ? 2 : 1)
 }
 
 template <int TILES> static void go(inferno_device *dev, const inferno_tensor &x, const product_list &products) {
-  int chunks = (int)weight_chunks(x.cols);
+  int chunks = 2 * (int)weight_units(x.cols);
   int64_t tokens = x.rows < TILES * 8 ? x.rows : TILES * 8, staged = tokens * (CHUNK_COLS * chunks + PADDING) * 2;
   size_t sums = (size_t)WARPS * TILES * 128 * 4;
   bool fits = staged <= STAGED_BYTES;

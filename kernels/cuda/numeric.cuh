@@ -129,22 +129,24 @@ __device__ __forceinline__ float warp_max(float v) {
 
 // Packed weights ----------------------------------------------------------------------------------------------------------------------
 //
-// BF16 [rows, cols] lies in chunks of 16 rows by 32 columns, 1 KiB each: those of a tile of 16 rows one after another, tile after tile,
-// filled up with zeros. In a chunk lies row after row, and in a row four pieces of 8 columns, piece p of row r at place p ^ (r/2 % 4).
-// So a warp reads the operand of two mma.m16n8k16 (k in the order 8t..8t+7 of lane t) as 2 × 512 contiguous bytes, and a chunk copied as
-// it is into shared memory is what wgmma takes with 64-byte swizzle.
+// BF16 [rows, cols] lies in units of 64 rows by 64 columns, 8 KiB each: those of a group of 64 rows one after another, group after group,
+// filled up with zeros. A unit is two chunks of 32 columns, a chunk four tiles of 16 rows, 1 KiB each. In a tile lies row after row, and in a
+// row four pieces of 8 columns, piece p of row r at place p ^ (r/2 % 4).
+// So a block reads its part of K in one run; a warp reads the operand of two mma.m16n8k16 (k in the order 8t..8t+7 of lane t) as 2 × 512
+// contiguous bytes; and a unit copied as it is into shared memory is what wgmma takes with 64-byte swizzle.
 //
 // F32 lies row after row, each filled up with zeros to a multiple of 4 columns.
-enum { TILE_ROWS = 16, CHUNK_COLS = 32, CHUNK_BYTES = 1024 };
+enum { GROUP_ROWS = 64, TILE_ROWS = 16, UNIT_COLS = 64, CHUNK_COLS = 32, UNIT_BYTES = 8192 };
 
-__host__ __device__ __forceinline__ int64_t weight_chunks(int64_t cols) { return (cols + CHUNK_COLS - 1) / CHUNK_COLS; }
+__host__ __device__ __forceinline__ int64_t weight_units(int64_t cols) { return (cols + UNIT_COLS - 1) / UNIT_COLS; }
+__host__ __device__ __forceinline__ int64_t weight_groups(int64_t rows) { return (rows + GROUP_ROWS - 1) / GROUP_ROWS; }
 __host__ __device__ __forceinline__ int64_t weight_f32_stride(int64_t cols) { return (cols + 3) / 4 * 4; }
 
 // Where, in elements, piece `piece` (8 columns) of a row lies.
-__device__ __forceinline__ int64_t weight_piece(int64_t row, int64_t piece, int64_t chunks) {
-  int64_t chunk = row / TILE_ROWS * chunks + piece / 4;
+__device__ __forceinline__ int64_t weight_piece(int64_t row, int64_t piece, int64_t units) {
+  int64_t tile = ((row / GROUP_ROWS * units + piece / 8) * 2 + piece / 4 % 2) * (GROUP_ROWS / TILE_ROWS) + row % GROUP_ROWS / TILE_ROWS;
   int64_t r = row % TILE_ROWS, place = (piece % 4) ^ (r / 2 % 4);
-  return (chunk * TILE_ROWS + r) * CHUNK_COLS + place * 8;
+  return (tile * TILE_ROWS + r) * CHUNK_COLS + place * 8;
 }
 
 #endif // INFERNO_CUDA_NUMERIC_CUH

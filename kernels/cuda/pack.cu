@@ -137,7 +137,7 @@ int64_t cuda_pack_bytes(inferno_device *dev, int32_t dtype, int64_t rows, int64_
   bool known = dtype == INFERNO_F32 || dtype == INFERNO_F16 || dtype == INFERNO_BF16 || is_quantised(dtype);
   if (!known || rows < 1 || cols < 1 || (is_quantised(dtype) && cols % QBLOCK != 0)) return -1;
   if (is_f32(dev, dtype)) return rows * weight_f32_stride(cols) * 4;
-  return div_up(rows, TILE_ROWS) * weight_chunks(cols) * CHUNK_BYTES;
+  return weight_groups(rows) * weight_units(cols) * UNIT_BYTES;
 }
 
 // Element c of a row as files hold it.
@@ -182,19 +182,19 @@ struct random_rows {
   }
 };
 
-// Rows to chunks; dst is that of the first row, which begins a tile. A thread a piece of 8 columns.
+// Rows to units; dst is that of the first row, which begins a group. A thread a piece of 8 columns.
 template <typename Rows>
-__global__ void __launch_bounds__(THREADS) pack_bf16_kernel(bf16 *dst, Rows source, int64_t rows, int64_t cols, int64_t chunks) {
-  int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x, pieces = 4 * chunks;
+__global__ void __launch_bounds__(THREADS) pack_bf16_kernel(bf16 *dst, Rows source, int64_t rows, int64_t cols, int64_t units) {
+  int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x, pieces = UNIT_COLS / 8 * units;
   int64_t row = at / pieces, piece = at % pieces;
-  if (row >= (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS) return;
+  if (row >= weight_groups(rows) * GROUP_ROWS) return;
   float v[8];
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     int64_t c = 8 * piece + i;
     v[i] = row < rows && c < cols ? source(row, c) : 0.0f;
   }
-  store8(dst + weight_piece(row, piece, chunks), v, 8, true);
+  store8(dst + weight_piece(row, piece, units), v, 8, true);
 }
 
 // The same to rows of F32, a thread an element.
@@ -215,9 +215,9 @@ static cudaError_t pack_rows(inferno_device *dev, cudaStream_t stream, const inf
     pack_f32_kernel<<<(unsigned)div_up(n * stride, THREADS), THREADS, 0, stream>>>(dst, source, n, w->cols, stride);
     return cudaGetLastError();
   }
-  int64_t chunks = weight_chunks(w->cols), padded = div_up(n, TILE_ROWS) * TILE_ROWS;
-  bf16 *dst = (bf16 *)w->data + first * chunks * CHUNK_COLS;
-  pack_bf16_kernel<<<(unsigned)div_up(padded * 4 * chunks, THREADS), THREADS, 0, stream>>>(dst, source, n, w->cols, chunks);
+  int64_t units = weight_units(w->cols), pieces = weight_groups(n) * GROUP_ROWS * units * UNIT_COLS / 8;
+  bf16 *dst = (bf16 *)w->data + first * units * UNIT_COLS;
+  pack_bf16_kernel<<<(unsigned)div_up(pieces, THREADS), THREADS, 0, stream>>>(dst, source, n, w->cols, units);
   return cudaGetLastError();
 }
 

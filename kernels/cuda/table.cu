@@ -58,7 +58,9 @@ static cudaError_t open_parts(inferno_device *dev) {
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  if (!tensor_map_open(dev) || !staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) {
+    return cudaErrorMemoryAllocation;
+  }
   cudaMemGetInfo(&after, &total);
   dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
   return cudaSuccess;
@@ -292,6 +294,9 @@ ENTRY(add)
 ENTRY(gather_rows)
 ENTRY(sample)
 ENTRY(rope_store_kv)
+ENTRY(norm_matmul)
+ENTRY(norm_gate_up)
+ENTRY(norm_qkv)
 ENTRY(pull)
 ENTRY(scatter)
 ENTRY(feed)
@@ -353,9 +358,9 @@ static const inferno_table table = {
     op_gather_rows,
     op_sample,
     op_rope_store_kv,
-    NULL,
-    NULL,
-    NULL,
+    op_norm_matmul,
+    op_norm_gate_up,
+    op_norm_qkv,
     device_alloc_host,
     device_free_host,
     device_random,

@@ -1,0 +1,288 @@
+// matmul_skinny.cuh: out[n,m] = x[n,c] · w[m,c]ᵀ for few rows of x on Hopper, BF16 operands, float32 sums: the kernel, its launch, and its
+// plain end. Bound by the weights' bytes, 2·m·c, each read once; @RATES@
+//
+// Weights are the 64-row operand of wgmma, tokens its N columns. The blocks of a cluster share a tile of 64·R rows and cut K into parts,
+// whose sums meet in the memory of the block that ends a token, and are added in the order of K. Where K is cut depends on the layer's
+// shape alone, so that a row of x gives the same bits alone and among 63 others. In a block one warp copies weights, one run of memory,
+// into a ring of stages of 64 columns, the first of them before it waits for the kernel that makes x, and goes on into the next tile while
+// warpgroups multiply and end the one before. x comes with the stages, or, STAGED, lies in shared memory as a whole: normed, or copied by
+// threads where its rows do not begin at multiples of 16 bytes.
+#ifndef INFERNO_CUDA_MATMUL_SKINNY_CUH
+#define INFERNO_CUDA_MATMUL_SKINNY_CUH
+
+#include <type_traits>
+
+#include "matmul.cuh"
+#include "wgmma.cuh"
+
+// What a launch works on. K is cut into units of 64 columns; block r of a cluster sums the r-th part of them.
+struct skinny_shape {
+  int n, cols;
+  int units;  // of K
+  int tiles;  // of 64·R rows of w
+  int stages; // of the ring
+  int staged; // bytes of x in shared memory
+  int log_split;
+  bool wide;
+};
+
+// The norm that x goes through first; w NULL: none.
+struct norm_view {
+  const float *w;
+  float eps;
+  bool wide;
+};
+
+// Ends a product: what rows 2·pair and 2·pair + 1 of a tile become for token m, given the sum of any row of the tile, and where they go.
+struct plain_end {
+  enum { PARTS = 1 };
+  product_list products;
+
+  __device__ const char *weight(int tile, int groups, int i, int units) const { return products.weight(tile, groups, i, units); }
+  template <int ROWS, typename Sum> __device__ float2 value(int tile, int64_t m, int pair, Sum sum) const {
+    const product_view &p = products.of(tile);
+    int row = (tile - p.first_block) * ROWS + 2 * pair;
+    float2 v = {};
+    if (row < p.rows) v.x = with_bias(p, m, row, sum(2 * pair));
+    if (row + 1 < p.rows) v.y = with_bias(p, m, row + 1, sum(2 * pair + 1));
+    return v;
+  }
+  template <int ROWS> __device__ void put(int tile, int64_t m, int pair, float2 v) const {
+    const product_view &p = products.of(tile);
+    int row = (tile - p.first_block) * ROWS + 2 * pair;
+    if (row < p.rows) store(p, m, row, v.x);
+    if (row + 1 < p.rows) store(p, m, row + 1, v.y);
+  }
+};
+
+// The factors of rms_norm for n rows of x, bit-equal to what rms_norm_kernel computes: its threads' sums, its warps' trees, in its order.
+template <int WARPS>
+__device__ void norm_scales(float *scales, float *sums, const skinny_shape &s, const matrix_view<const bf16> &x, float eps) {
+  constexpr int AT_ONCE = 4, MOST_WARPS = 16;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = min(MOST_WARPS, (s.cols + 255) / 256);
+  for (int of = warp; of < warps; of += WARPS) {
+    for (int m = 0; m < s.n; m += AT_ONCE) {
+      float sum[AT_ONCE] = {}, v[AT_ONCE][8];
+      for (int i = 8 * (32 * of + lane); i < s.cols; i += 256 * warps) {
+#pragma unroll
+        for (int q = 0; q < AT_ONCE; q++) load8(v[q], x.row(min(m + q, s.n - 1)) + i, s.cols - i, s.wide);
+#pragma unroll
+        for (int q = 0; q < AT_ONCE; q++) {
+#pragma unroll
+          for (int j = 0; j < 8; j++) sum[q] = fmaf(v[q][j], v[q][j], sum[q]);
+        }
+      }
+#pragma unroll
+      for (int q = 0; q < AT_ONCE; q++) {
+        float total = warp_sum(sum[q]);
+        if (lane == 0 && m + q < s.n) sums[(m + q) * MOST_WARPS + of] = total;
+      }
+    }
+  }
+  asm volatile("bar.sync 1, %0;" ::"n"(32 * WARPS) : "memory");
+  if (threadIdx.x < s.n) {
+    float sum = 0;
+    for (int i = 0; i < warps; i++) sum += sums[threadIdx.x * MOST_WARPS + i];
+    scales[threadIdx.x] = 1.0f / sqrtf(sum / (float)s.cols + eps);
+  }
+  asm volatile("bar.sync 1, %0;" ::"n"(32 * WARPS) : "memory");
+}
+
+// Eight columns of x as rms_norm leaves them.
+__device__ __forceinline__ uint4 load_normed(const bf16 *x, const float *w, float scale, int64_t left, bool wide, bool wide_w) {
+  float v[8], g[8];
+  load8(v, x, left, wide);
+  load8(g, w, left, wide_w);
+#pragma unroll
+  for (int j = 0; j < 8; j++) v[j] = v[j] * scale * g[j];
+  return make_uint4(pack_halves(v[0], v[1]), pack_halves(v[2], v[3]), pack_halves(v[4], v[5]), pack_halves(v[6], v[7]));
+}
+
+template <int N, int R, bool STAGED, typename End>
+__global__ void __launch_bounds__(128 * R + 32)
+    skinny_kernel(const __grid_constant__ CUtensorMap x_map, const skinny_shape s, const matrix_view<const bf16> x, const norm_view norm,
+                  const __grid_constant__ End end) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  constexpr int LOG_N = N == 8 ? 3 : N == 16 ? 4 : N == 32 ? 5 : 6;
+  static_assert(1 << LOG_N == N);
+  constexpr int W_BYTES = R * UNIT_BYTES, X_BYTES = STAGED ? 0 : N * 128, STAGE = W_BYTES + X_BYTES, ROWS = 64 * R, PITCH = ROWS + 4;
+  extern __shared__ __align__(1024) unsigned char shared[];
+  float *sums = (float *)(shared + s.stages * STAGE + s.staged); // [2][block of the cluster][its tokens][PITCH]
+  uint32_t ring = shared_address(shared), staged = ring + s.stages * STAGE, full = shared_address(sums) + 2 * N * PITCH * 4;
+  uint32_t empty = full + 8 * s.stages, summed = empty + 8 * s.stages;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rank = cluster_rank(), split = 1 << s.log_split;
+  int from = s.units * rank / split, to = s.units * (rank + 1) / split, first = blockIdx.x >> s.log_split, step = gridDim.x >> s.log_split;
+  int length = to - from;
+  allow_dependents();
+  if (warp == 4 * R) {
+    uint64_t policy = evict_first();
+    int early = min(s.stages, length);
+    auto load_w = [&](int tile, int unit, int stage) {
+      uint32_t at = ring + stage * STAGE;
+      barrier_expect(full + 8 * stage, STAGE);
+#pragma unroll
+      for (int i = 0; i < R; i++) {
+        const char *w = end.weight(tile, R, i, s.units) + (int64_t)unit * UNIT_BYTES;
+        copy_bytes(at + i * UNIT_BYTES, w, UNIT_BYTES, full + 8 * stage, policy);
+      }
+    };
+    auto load_x_box = [&](int unit, int stage) {
+      if (!STAGED) copy_box(ring + stage * STAGE + W_BYTES, x_map, unit * UNIT_COLS, 0, full + 8 * stage);
+    };
+    if (lane == 0) {
+      for (int i = 0; i < s.stages; i++) barrier_init(full + 8 * i, 1), barrier_init(empty + 8 * i, 4 * R);
+      barrier_init(summed, 1), barrier_init(summed + 8, 1);
+      barrier_init_done();
+      fence_async();
+      for (int i = 0; i < early; i++) load_w(first, from + i, i);
+    }
+    __syncwarp();
+    cluster_meet();
+    if (lane == 0) {
+      if (!STAGED) {
+        dependency_wait();
+        for (int i = 0; i < early; i++) load_x_box(from + i, i);
+      }
+      int stage = early == s.stages ? 0 : early;
+      uint32_t parity = early == s.stages ? 0 : 1; // of the phase that ends when the stage is free
+      for (int tile = first, i = early; tile < s.tiles; tile += step, i = 0) {
+        for (; i < length; i++) {
+          barrier_wait(empty + 8 * stage, parity);
+          load_w(tile, from + i, stage);
+          load_x_box(from + i, stage);
+          if (++stage == s.stages) stage = 0, parity ^= 1;
+        }
+      }
+    }
+    __syncwarp();
+    return;
+  }
+  cluster_meet();
+  dependency_wait();
+  if (STAGED) {
+    float *scales = (float *)(shared + (summed + 16 - ring)); // [N], then sums of warps
+    if (norm.w) norm_scales<4 * R>(scales, scales + N, s, x, norm.eps);
+    int pieces = (to - from) * UNIT_COLS / 8;
+    for (int i = threadIdx.x; i < N * pieces; i += 128 * R) {
+      int m = i / pieces, piece = i % pieces, col = from * UNIT_COLS + 8 * piece;
+      uint4 v = make_uint4(0, 0, 0, 0);
+      if (m < s.n && !norm.w) v = load_x(x.row(m) + col, s.cols - col, s.wide);
+      if (m < s.n && norm.w) v = load_normed(x.row(m) + col, norm.w + col, scales[m], s.cols - col, s.wide, norm.wide);
+      *(uint4 *)(shared + s.stages * STAGE + piece / 4 * N * 64 + m * 64 + ((piece % 4) ^ (m / 2 % 4)) * 16) = v;
+    }
+    fence_async();
+    asm volatile("bar.sync 1, %0;" ::"n"(128 * R) : "memory");
+  }
+  constexpr int MOST = N / 2;
+  float acc[MOST];
+  int stage = 0, group = warp / 4, log_tokens = LOG_N - s.log_split, tokens = 1 << log_tokens; // whose sums a block ends
+  uint32_t parity = 0, turn = 0, expected = N * ROWS * 4;
+  for (int tile = first; tile < s.tiles; tile += step, turn++) {
+    if (split > 1 && threadIdx.x == 0) barrier_expect(summed + 8 * (turn & 1), expected);
+    int before = 0;
+    for (int i = 0; i < length; i++) {
+      barrier_wait(full + 8 * stage, parity);
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        uint32_t w = ring + stage * STAGE + group * UNIT_BYTES + k / 2 * 4096 + k % 2 * 32;
+        uint64_t b =
+            STAGED ? operand64(staged + (2 * i + k / 2) * N * 64 + k % 2 * 32) : operand128(ring + stage * STAGE + W_BYTES + k * 32);
+        wgmma<N>(acc, operand64(w), b, i > 0 || k > 0);
+      }
+      wgmma_commit();
+      if (i > 0) {
+        wgmma_wait<1>();
+        if (lane == 0) barrier_arrive(empty + 8 * before);
+      }
+      before = stage;
+      if (++stage == s.stages) stage = 0, parity ^= 1;
+    }
+    wgmma_wait<0>();
+    settle(acc);
+    if (lane == 0) barrier_arrive(empty + 8 * before);
+
+    // Each block of the cluster gets all partial sums of its tokens, and adds them in the order of K.
+    float *mine = sums + (turn & 1) * N * PITCH;
+    uint32_t row = 16 * warp + lane / 4, arrived = summed + 8 * (turn & 1);
+#pragma unroll
+    for (int j = 0; j < N / 8; j++) {
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        int m = 8 * j + lane % 4 * 2 + e, owner = m >> log_tokens;
+        float *at = mine + (rank * tokens + (m & tokens - 1)) * PITCH + row;
+        if (split == 1) {
+          at[0] = acc[4 * j + e], at[8] = acc[4 * j + 2 + e];
+        } else {
+          uint32_t to = cluster_address(shared_address(at), owner), barrier = cluster_address(arrived, owner);
+          cluster_store(to, acc[4 * j + e], barrier);
+          cluster_store(to + 32, acc[4 * j + 2 + e], barrier);
+        }
+      }
+    }
+    if (split == 1) asm volatile("bar.sync 1, %0;" ::"n"(128 * R) : "memory");
+    else barrier_wait(arrived, turn >> 1 & 1);
+    constexpr int PAIRS = ROWS / 2 / End::PARTS, AT_ONCE = 4, STEP = 128 * R; // several at once, to wait for memory once
+    int live = min(tokens, s.n - rank * tokens) * PAIRS;
+    for (int from_pair = threadIdx.x; from_pair < live; from_pair += AT_ONCE * STEP) {
+      float2 v[AT_ONCE];
+#pragma unroll
+      for (int q = 0; q < AT_ONCE; q++) {
+        int i = from_pair + q * STEP, token = i / PAIRS;
+        if (i >= live) continue;
+        v[q] = end.template value<ROWS>(tile, rank * tokens + token, i % PAIRS, [&](int row) {
+          float sum = 0;
+          for (int part = 0; part < split; part++) sum += mine[(part * tokens + token) * PITCH + row];
+          return sum;
+        });
+      }
+#pragma unroll
+      for (int q = 0; q < AT_ONCE; q++) {
+        int i = from_pair + q * STEP;
+        if (i < live) end.template put<ROWS>(tile, rank * tokens + i / PAIRS, i % PAIRS, v[q]);
+      }
+    }
+  }
+#endif
+}
+
+enum {
+  MULTIPROCESSOR_BYTES = 227 << 10, // of shared memory; a block takes 1 KiB more than it asks for
+  MOST_STAGES = 16,
+};
+
+// Into 2 to the power of what K is cut: so that the blocks fill the card, and where many small rounds remain, that they end together.
+// Of the layer's shape alone; `tiles` counts its groups of 64 rows.
+static inline int split_of(int tiles, int64_t cols) {
+  int log_split = 0, units = (int)weight_units(cols);
+  while (log_split < 3 && tiles << log_split < 128 && units >> (log_split + 1) >= 1) log_split++;
+  return log_split == 0 && tiles < 512 && units > 1 ? 1 : log_split;
+}
+
+template <int N, int R, bool STAGED, typename End>
+void launch_skinny(inferno_device *dev, const inferno_tensor &x, int tiles, int log_split, const norm_view &norm, const End &end) {
+  constexpr int STAGE = R * UNIT_BYTES + (STAGED ? 0 : N * 128), SUMS = 2 * N * (64 * R + 4) * 4;
+  constexpr int EXTRA = 16 + MOST_STAGES * 16 + (STAGED ? N * 17 * 4 : 0);
+  int units = (int)weight_units(x.cols);
+  skinny_shape s = {(int)x.rows, (int)x.cols, units, tiles, 0, 0, log_split, is_wide(x)};
+  if (STAGED) s.staged = (int)div_up(units, 1 << log_split) * N * 128;
+  // Two blocks on a multiprocessor, unless one has all the work or their rings would be short.
+  int rest = SUMS + EXTRA + s.staged, two = ((MULTIPROCESSOR_BYTES - 1024) / 2 - rest) / STAGE, one = (MULTIPROCESSOR_BYTES - rest) / STAGE;
+  bool alone = tiles << log_split <= dev->properties.multiProcessorCount;
+  s.stages = !alone && two * STAGE >= (48 << 10) ? two : one;
+  if (s.stages > MOST_STAGES) s.stages = MOST_STAGES;
+  if (s.stages < 2) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "matmul: a row of x is too long for shared memory");
+  CUtensorMap x_map = {};
+  if (!STAGED) x_map = activation_map(dev, x, N);
+  auto kernel = skinny_kernel<N, R, STAGED, End>;
+  size_t shared = (size_t)(s.stages * STAGE + rest);
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, MULTIPROCESSOR_BYTES);
+  int clusters = 0;
+  if (!error) error = cuda_clusters(&clusters, kernel, 128 * R + 32, shared, 1 << log_split);
+  if (error) return cuda_fail(dev, error, "matmul");
+  if (clusters > tiles) clusters = tiles;
+  cuda_launch_clusters(dev, "matmul", kernel, dim3((unsigned)clusters << log_split), 128 * R + 32, shared, 1 << log_split, x_map, s,
+                       view<const bf16>(x), norm, end);
+}
+
+#endif // INFERNO_CUDA_MATMUL_SKINNY_CUH
