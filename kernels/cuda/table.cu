@@ -58,7 +58,8 @@ static cudaError_t open_parts(inferno_device *dev) {
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) return cudaErrorMemoryAllocation;
+  if (!staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev))
+    return cudaErrorMemoryAllocation;
   cudaMemGetInfo(&after, &total);
   dev->own_bytes = before > after ? (int64_t)(before - after) : 0;
   return cudaSuccess;
