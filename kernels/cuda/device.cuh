@@ -42,7 +42,7 @@ struct inferno_device {
   cuda_blocks *blocks;
   attention_partials *partials;
   sample_space *sampling;
-  op_profile *profile;   // NULL unless `profiles`
+  op_profile *profile; // NULL unless `profiles`
   step_marks *steps;
   inferno_graph *graphs; // all that live
 };
