@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(THREADS, K == 128 ? 2 : 3) attention_prefill_k
   bf16 *queries = (bf16 *)shared, *stages = queries + ROWS * K; // [ROWS · K], [STAGES][keys, values][TILE]
   allow_dependents();
   dependency_wait();
-  query_tile t = tile_of<ROWS, THREADS>(a, which, gridDim.y - 1 - blockIdx.y);
+  query_tile t = tile_of<ROWS>(a, which, gridDim.y - 1 - blockIdx.y);
   if (t.rows == 0) return;
 
   int head = blockIdx.x, end = t.position + t.rows, tiles = (end + KEYS - 1) / KEYS;

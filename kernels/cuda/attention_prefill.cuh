@@ -15,13 +15,12 @@ template <int ROWS> static inline unsigned num_tiles(const inferno_attention_arg
   return (unsigned)(a->q.rows / ROWS + a->block_table.rows);
 }
 
-// Tile `index`; all THREADS threads of the block take part.
-template <int ROWS, int THREADS>
-__device__ __forceinline__ query_tile tile_of(const attention_view<bf16> &a, prefill_sequences which, int index) {
+// Tile `index`; whole warps ask.
+template <int ROWS> __device__ __forceinline__ query_tile tile_of(const attention_view<bf16> &a, prefill_sequences which, int index) {
   int before = 0; // sequences that begin at or before the tile
-  for (int i = 0; i < a.sequences; i += THREADS) {
-    int sequence = i + threadIdx.x;
-    before += __syncthreads_count(sequence < a.sequences && __ldcg(a.query_start + sequence) / ROWS + sequence <= index);
+  for (int i = 0; i < a.sequences; i += 32) {
+    int sequence = i + threadIdx.x % 32;
+    before += __popc(__ballot_sync(~0u, sequence < a.sequences && __ldcg(a.query_start + sequence) / ROWS + sequence <= index));
   }
   query_tile t = {};
   t.sequence = before - 1;
@@ -61,20 +60,23 @@ struct running_softmax {
   template <int N> __device__ __forceinline__ void weigh(float (&s)[N], float scale, float (&shrink)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      float most = largest[r];
+      float most = largest[r], most_odd = -INFINITY; // two chains, as of the sums: half the latency
 #pragma unroll
-      for (int i = 2 * r; i < N; i += 4) most = fmaxf(most, fmaxf(s[i], s[i + 1]));
+      for (int i = 2 * r; i < N; i += 4) most = fmaxf(most, s[i]), most_odd = fmaxf(most_odd, s[i + 1]);
+      most = fmaxf(most, most_odd);
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
       shrink[r] = exp2_fast((largest[r] - most) * scale);
       largest[r] = most;
-      float sum = 0, offset = most * scale;
+      float sum = 0, sum_odd = 0, offset = most * scale;
 #pragma unroll
       for (int i = 2 * r; i < N; i += 4) {
         s[i] = exp2_fast(fmaf(s[i], scale, -offset));
         s[i + 1] = exp2_fast(fmaf(s[i + 1], scale, -offset));
-        sum += s[i] + s[i + 1];
+        sum += s[i];
+        sum_odd += s[i + 1];
       }
+      sum += sum_odd;
       weights[r] = fmaf(weights[r], shrink[r], sum);
     }
   }
