@@ -88,13 +88,13 @@ template <int K> struct paged_head {
   // cache, `place` what place() gave each lane for this tile.
   template <int TOKENS, int THREADS> __device__ void load(bf16 *to, const bf16 *head, int tile, int64_t place, int thread) const {
     constexpr int PIECES = K / 8, STEP = THREADS / PIECES; // pieces a token, tokens a pass
-    static_assert(THREADS % PIECES == 0 && TOKENS % STEP == 0 && PIECES % 4 == 0 && TOKENS <= 256, "a warp copies at most 8 tokens a pass");
+    static_assert(THREADS % PIECES == 0 && TOKENS % STEP == 0 && STEP % 8 == 0 && TOKENS <= 256, "a pass copies whole eights of tokens");
     int piece = thread % PIECES, from = thread / PIECES;
+    to += tile_at<TOKENS>(from, piece);
+    head += from % 8 * K + piece * 8;
 #pragma unroll
     for (int i = 0; i < TOKENS; i += STEP) {
-      int token = i + from;
-      const bf16 *eight = head + __shfl_sync(~0u, place, token / 8);
-      copy_async(to + tile_at<TOKENS>(token, piece), eight + token % 8 * K + piece * 8, TOKENS * tile + token < end);
+      copy_async(to + i * PANEL, head + __shfl_sync(~0u, place, i / 8 + from / 8), TOKENS * tile + i + from < end);
     }
   }
 };
