@@ -1,80 +1,8 @@
-// attention_decode.cuh: the arithmetic of attention_decode.cu: chunks of a row's keys, and the tree along which they are merged.
+// attention_decode.cuh: a chunk of 64 keys for a row of attention_decode.cu: scores, softmax and sum of values.
 #ifndef INFERNO_CUDA_ATTENTION_DECODE_CUH
 #define INFERNO_CUDA_ATTENTION_DECODE_CUH
 
-#include "attention_tile.cuh"
-
-enum {
-  WARPS = 4,
-  THREADS = 32 * WARPS,
-  CHUNK = 64, // keys
-  TILE_HEADS = 8,
-  FAN_BITS = 2,
-  FAN = 1 << FAN_BITS, // groups of a level in one of the next
-  LEVELS = 5,          // groups of level i hold FANⁱ chunks, of the last level all of a row's
-  SCORE_PITCH = CHUNK + 8,
-};
-
-// Softmax of some keys for one query head: the largest score (in powers of 2), the sum of weights relative to it, and N elements of their
-// sum of values.
-template <int N> struct partial {
-  float largest, weights, values[N];
-};
-
-// How a thread that holds values of a matrix unit's result gets its heads' factors: lane 4·j has those of head j; values 2i and 2i + 1 are
-// of heads 2·(lane % 4) and 2·(lane % 4) + 1.
-struct by_column {
-  static __device__ __forceinline__ void factors(float (&to)[2], float f) {
-    int t = threadIdx.x % 4;
-    to[0] = __shfl_sync(~0u, f, 8 * t);
-    to[1] = __shfl_sync(~0u, f, 8 * t + 4);
-  }
-};
-
-// The same where all values are of the thread's own head.
-struct by_thread {
-  static __device__ __forceinline__ void factors(float (&to)[2], float f) { to[0] = to[1] = f; }
-};
-
-// Adds y, of later keys, to x. The roundings are spelled out: they are the same wherever this is compiled.
-template <typename HEADS, int N> __device__ __forceinline__ void merge(partial<N> &x, const partial<N> &y) {
-  float largest = fmaxf(x.largest, y.largest), fx = exp2_fast(__fsub_rn(x.largest, largest)), fy = exp2_fast(__fsub_rn(y.largest, largest));
-  x.largest = largest;
-  x.weights = __fmaf_rn(y.weights, fy, __fmul_rn(x.weights, fx));
-  float for_x[2], for_y[2];
-  HEADS::factors(for_x, fx);
-  HEADS::factors(for_y, fy);
-#pragma unroll
-  for (int i = 0; i < N; i++) x.values[i] = __fmaf_rn(y.values[i], for_y[i % 2], __fmul_rn(x.values[i], for_x[i % 2]));
-}
-
-// The groups that are being merged, one a level.
-template <typename HEADS, int N> struct merge_tree {
-  partial<N> group[LEVELS];
-
-  // Adds x, the group number `index` of level `from`; `last`: no more follow. Where that completes a group of level `to`, x becomes it.
-  __device__ __forceinline__ bool add(partial<N> &x, int index, int from, int to, bool last) {
-#pragma unroll
-    for (int level = 1; level <= LEVELS; level++) {
-      if (level <= from || level > to) continue;
-      partial<N> &g = group[level - 1];
-      int place = level == LEVELS ? index : index % FAN;
-      if (place == 0) g = x;
-      else merge<HEADS>(g, x);
-      if (!last && (level == LEVELS || place < FAN - 1)) return false;
-      x = g;
-      index /= FAN;
-    }
-    return true;
-  }
-};
-
-template <int K> struct decode_shape {
-  static constexpr int STAGES = K == 128 ? 2 : 3, TILE = CHUNK * K; // elements
-  static constexpr int VALUE_TILES = K / 16 / WARPS;                // of 16 columns, a warp
-  static constexpr int PITCH = K + 4;                               // floats of a head of a result
-  static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) + (2 * SCORE_PITCH + PITCH) * TILE_HEADS * sizeof(float);
-};
+#include "attention_merge.cuh"
 
 // q as the column operand: words 2s and 2s + 1 of lane 4·j + t are columns 16s + 2t and 16s + 2t + 8 of head j.
 template <int K> __device__ __forceinline__ void load_query(uint32_t (&q)[K / 8], const bf16 *heads, int num_heads, bool wide) {

@@ -1,5 +1,6 @@
 // attention_wgmma.cu: attention_prefill.cu's op in the form of FlashAttention-3, for cards with wgmma. Bound by the matrix units: 4·k
-// operations a row, query head and key.
+// operations a row, query head and key; on an H200 with k 128, 32 query heads and 8 of keys, 450 TFLOP/s at 8,192 tokens, 250 at 1,024.
+// What holds it back is bringing keys and values: without that it runs at 580.
 //
 // A block takes 128 rows of a sequence (192 where k is 64) for one head: each group of four warps holds 64 of them, their scores of 128
 // keys and their sum of values in registers. A warp of its own has the copy engine bring keys and values through the block table. A group
@@ -12,10 +13,10 @@
 #include "attention_wgmma.cuh"
 
 enum {
-  KEYS = 128,  // of a tile
-  STAGES = 2,  // tiles of keys, and of values, in flight
-  GROUP = 128, // threads
-  MAX_BOX = 16,
+  KEYS = 128,   // of a tile
+  STAGES = 2,   // tiles of keys, and of values, in flight
+  GROUP = 128,  // threads
+  MAX_BOX = 16, // tokens
 };
 
 template <int K> struct wgmma_shape {

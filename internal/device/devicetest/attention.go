@@ -33,6 +33,8 @@ var attentionCases = []attentionCase{
 	{6, device.KVShape{Heads: 2, HeadDim: 80, BlockSize: 16}, []span{{7, 100}, {1, 47}, {1, 48}, {1, 49}}, 0},
 	{8, device.KVShape{Heads: 1, HeadDim: 128, BlockSize: 16}, []span{{1, 80}, {20, 60}, {1, 256}}, 0},
 	{16, device.KVShape{Heads: 4, HeadDim: 128, BlockSize: 32}, []span{{1, 3}, {64, 64}}, 1},
+	{8, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}, []span{{200, 377}, {1, 40}, {129, 129}}, 0},
+	{3, device.KVShape{Heads: 1, HeadDim: 64, BlockSize: 8}, []span{{260, 300}, {70, 333}}, 1},
 	{6, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, []span{{1, 2047}, {2, 1030}}, 0},
 }
 

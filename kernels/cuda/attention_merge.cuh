@@ -1,0 +1,205 @@
+// attention_merge.cuh: the tree along which attention_decode.cu merges what it made of chunks of a row's keys, in registers and over the
+// blocks that share a row.
+#ifndef INFERNO_CUDA_ATTENTION_MERGE_CUH
+#define INFERNO_CUDA_ATTENTION_MERGE_CUH
+
+#include "attention_tile.cuh"
+
+enum {
+  WARPS = 4,
+  THREADS = 32 * WARPS,
+  CHUNK = 64, // keys
+  TILE_HEADS = 8,
+  FAN_BITS = 2,
+  FAN = 1 << FAN_BITS, // groups of a level in one of the next
+  LEVELS = 5,          // groups of level i hold FANⁱ chunks, of the last level all of a row's
+  SCORE_PITCH = CHUNK + 8,
+};
+
+// Softmax of some keys for one query head: the largest score (in powers of 2), the sum of weights relative to it, and N elements of their
+// sum of values.
+template <int N> struct partial {
+  float largest, weights, values[N];
+};
+
+// How a thread that holds values of a matrix unit's result gets its heads' factors: lane 4·j has those of head j; values 2i and 2i + 1 are
+// of heads 2·(lane % 4) and 2·(lane % 4) + 1.
+struct by_column {
+  static __device__ __forceinline__ void factors(float (&to)[2], float f) {
+    int t = threadIdx.x % 4;
+    to[0] = __shfl_sync(~0u, f, 8 * t);
+    to[1] = __shfl_sync(~0u, f, 8 * t + 4);
+  }
+};
+
+// The same where all values are of the thread's own head.
+struct by_thread {
+  static __device__ __forceinline__ void factors(float (&to)[2], float f) { to[0] = to[1] = f; }
+};
+
+// Adds y, of later keys, to x. The roundings are spelled out: they are the same wherever this is compiled.
+template <typename HEADS, int N> __device__ __forceinline__ void merge(partial<N> &x, const partial<N> &y) {
+  float largest = fmaxf(x.largest, y.largest), fx = exp2_fast(__fsub_rn(x.largest, largest)), fy = exp2_fast(__fsub_rn(y.largest, largest));
+  x.largest = largest;
+  x.weights = __fmaf_rn(y.weights, fy, __fmul_rn(x.weights, fx));
+  float for_x[2], for_y[2];
+  HEADS::factors(for_x, fx);
+  HEADS::factors(for_y, fy);
+#pragma unroll
+  for (int i = 0; i < N; i++) x.values[i] = __fmaf_rn(y.values[i], for_y[i % 2], __fmul_rn(x.values[i], for_x[i % 2]));
+}
+
+// The groups that are being merged, one a level.
+template <typename HEADS, int N> struct merge_tree {
+  partial<N> group[LEVELS];
+
+  // Adds x, the group number `index` of level `from`; `last`: no more follow. Where that completes a group of level `to`, x becomes it.
+  __device__ __forceinline__ bool add(partial<N> &x, int index, int from, int to, bool last) {
+#pragma unroll
+    for (int level = 1; level <= LEVELS; level++) {
+      if (level <= from || level > to) continue;
+      partial<N> &g = group[level - 1];
+      int place = level == LEVELS ? index : index % FAN;
+      if (place == 0) g = x;
+      else merge<HEADS>(g, x);
+      if (!last && (level == LEVELS || place < FAN - 1)) return false;
+      x = g;
+      index /= FAN;
+    }
+    return true;
+  }
+};
+
+template <int K> struct decode_shape {
+  static constexpr int STAGES = K == 128 ? 2 : 3, TILE = CHUNK * K; // elements
+  static constexpr int BLOCKS = K == 128 ? 3 : 4;                   // on a multiprocessor
+  static constexpr int VALUE_TILES = K / 16 / WARPS;                // of 16 columns, a warp
+  static constexpr int PITCH = K + 4;                               // floats of a head of a result
+  static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) + (2 * SCORE_PITCH + PITCH) * TILE_HEADS * sizeof(float);
+};
+
+// Meeting the other blocks of the cluster: what they wrote to shared memory before they came can be read then.
+__device__ __forceinline__ void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// Whether the caller's block is the last of its row's parts to come here; what the others wrote before can be read then.
+__device__ __forceinline__ bool arrive_last(uint32_t *arrivals, int parts) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(arrivals, 1) == (uint32_t)parts - 1;
+    if (last) *arrivals = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
+// The groups of a row whose results are merged: so many of that level, 2^share_bits a part.
+struct row_groups {
+  int level, groups, share_bits;
+};
+
+// The results of a row and KV head's groups; `results` are those of part 0 (device memory) or of the own part (CLUSTERED).
+template <int K, bool CLUSTERED> struct group_results {
+  const float *results;
+  int share_bits, part_floats, group_floats;
+
+  // Four columns of a group's head.
+  __device__ __forceinline__ partial<4> load(int group, int head, int column) const {
+    int part = group >> share_bits;
+    const float *from = results;
+    if constexpr (CLUSTERED) {
+#if __CUDA_ARCH__ >= 900
+      asm("mapa.u64 %0, %1, %2;" : "=l"(from) : "l"(results), "r"(part));
+#endif
+    } else {
+      from += (int64_t)part * part_floats;
+    }
+    from += (group & ((1 << share_bits) - 1)) * group_floats + head * decode_shape<K>::PITCH;
+    float4 v;
+    float2 sums;
+    if constexpr (CLUSTERED) v = *(const float4 *)(from + column), sums = *(const float2 *)(from + K);
+    else v = __ldcg((const float4 *)(from + column)), sums = __ldcg((const float2 *)(from + K));
+    return {sums.x, sums.y, {v.x, v.y, v.z, v.w}};
+  }
+};
+
+// Merges what the first COUNT of the caller's LANES lanes from `first` on hold, as far as below n.
+template <int LANES, int COUNT> __device__ __forceinline__ partial<4> merge_lanes(const partial<4> &x, int first, int n) {
+  partial<4> sum = {};
+#pragma unroll
+  for (int i = 0; i < COUNT; i++) {
+    partial<4> y;
+    y.largest = __shfl_sync(~0u, x.largest, first + i, LANES);
+    y.weights = __shfl_sync(~0u, x.weights, first + i, LANES);
+#pragma unroll
+    for (int j = 0; j < 4; j++) y.values[j] = __shfl_sync(~0u, x.values[j], first + i, LANES);
+    if (i == 0) sum = y;
+    else if (first + i < n) merge<by_thread>(sum, y);
+  }
+  return sum;
+}
+
+// Merges the groups of a row, at most FAN · LANES, into out: so many lanes take four columns of a head at a time. The caller is block
+// `block` of `blocks` that share the columns.
+template <int K, int LANES, typename RESULTS>
+__device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int num_heads, int block,
+                                             int blocks) {
+  constexpr int QUADS = K / 4, STEP = THREADS / LANES;
+  int lane = threadIdx.x % LANES;
+  for (int first = block * STEP; first < num_heads * QUADS; first += blocks * STEP) {
+    int i = first + threadIdx.x / LANES, n = p.groups;
+    int head = min(i / QUADS, num_heads - 1), column = i % QUADS * 4; // whole warps stay for the exchange
+    partial<4> x = {};
+    if (p.level + 1 == LEVELS) {
+      x = results.load(0, head, column);
+      for (int j = 1; j < n; j++) merge<by_thread>(x, results.load(j, head, column));
+    } else {
+      partial<4> y[FAN];
+#pragma unroll
+      for (int j = 0; j < FAN; j++) {
+        if (lane * FAN + j < n) y[j] = results.load(lane * FAN + j, head, column);
+      }
+      x = y[0];
+#pragma unroll
+      for (int j = 1; j < FAN; j++) {
+        if (lane * FAN + j < n) merge<by_thread>(x, y[j]);
+      }
+      n = (n + FAN - 1) / FAN;
+      if (LANES > FAN && p.level + 2 < LEVELS) {
+        partial<4> later = merge_lanes<LANES, FAN>(x, FAN, n);
+        x = merge_lanes<LANES, FAN>(x, 0, n);
+        if (n > FAN) merge<by_thread>(x, later);
+      } else if (LANES > 1) {
+        x = merge_lanes<LANES, LANES>(x, 0, n);
+      }
+    }
+    if (lane > 0 || i >= num_heads * QUADS) continue;
+    bf16 *to = out + head * K + column;
+    float share = 1 / x.weights;
+    store_pair(to, x.values[0] * share, x.values[1] * share, wide);
+    store_pair(to + 2, x.values[2] * share, x.values[3] * share, wide);
+  }
+}
+
+// The same for any number of groups.
+template <int K, typename RESULTS>
+__device__ __forceinline__ void merge_all(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int num_heads, int block,
+                                          int blocks) {
+  if (p.groups <= FAN) merge_groups<K, 1>(out, wide, results, p, num_heads, block, blocks);
+  else if (p.groups <= FAN * FAN) merge_groups<K, FAN>(out, wide, results, p, num_heads, block, blocks);
+  else merge_groups<K, 2 * FAN>(out, wide, results, p, num_heads, block, blocks);
+}
+
+#endif // INFERNO_CUDA_ATTENTION_MERGE_CUH
