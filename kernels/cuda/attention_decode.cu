@@ -270,7 +270,7 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
   if (error) return cuda_fail(dev, error, "attention");
   decode_view d = {view_of<bf16>(a), *dev->partials, which, bits, (int)slots, (int)tiles, (int)a->k_cache.rows, (int)a->block_table.cols};
   dim3 grid(1u << bits, (unsigned)(a->kv_heads * tiles), (unsigned)rows);
-  if (CLUSTERED) cuda_launch_clusters(dev, "attention", kernel, 1 << bits, grid, THREADS, shape::SHARED, d);
+  if (CLUSTERED) cuda_launch_clusters(dev, "attention", kernel, grid, THREADS, shape::SHARED, 1u << bits, d);
   else cuda_launch(dev, "attention", kernel, grid, THREADS, shape::SHARED, d);
 }
 

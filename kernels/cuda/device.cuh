@@ -59,8 +59,10 @@ template <typename... P, typename... A>
 void cuda_launch_clusters(inferno_device *dev, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
                           unsigned cluster, A... args) {
   if (dev->status) return;
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attributes[3] = {};
   int count = 0;
+  attributes[count].id = cudaLaunchAttributePreferredSharedMemoryCarveout; // one for all: a multiprocessor drains before it changes
+  attributes[count++].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   if (dev->pdl) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
