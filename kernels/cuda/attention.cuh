@@ -60,22 +60,6 @@ template <typename T> static attention_view<T> view_of(const inferno_attention_a
           a->head_dim % 8 == 0 && is_wide(a->k_cache) && is_wide(a->v_cache)};
 }
 
-// As cuda_launch(), in clusters of so many blocks (x): for cards that have them, which are those that have programmatic dependent launch.
-template <typename... P, typename... A>
-void cuda_launch_clusters(inferno_device *dev, const char *what, void (*kernel)(P...), int blocks, dim3 grid, unsigned threads,
-                          size_t shared, A... args) {
-  if (dev->status) return;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {(unsigned)blocks, 1, 1};
-  cudaLaunchConfig_t config = {grid, dim3(threads), shared, dev->stream, attributes, 2};
-  cudaError_t error = blocks > 8 ? cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) : cudaSuccess;
-  if (!error) error = cudaLaunchKernelEx(&config, kernel, P(args)...);
-  if (error) cuda_fail(dev, error, what);
-}
-
 // Any shape, float32 arithmetic: attention_plain.cu.
 void cuda_attention_plain(inferno_device *dev, const inferno_attention_args *a);
 

@@ -78,7 +78,8 @@ void cuda_launch_clusters(inferno_device *dev, const char *what, void (*kernel)(
   config.stream = dev->stream;
   config.attrs = attributes;
   config.numAttrs = count;
-  cudaError_t error = cudaLaunchKernelEx(&config, kernel, P(args)...);
+  cudaError_t error = cluster > 8 ? cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) : cudaSuccess;
+  if (!error) error = cudaLaunchKernelEx(&config, kernel, P(args)...);
   if (error) cuda_fail(dev, error, what);
 }
 
