@@ -73,6 +73,20 @@ __device__ __forceinline__ void store(const product_view &p, int64_t m, int row,
   else ((bf16 *)p.out)[at] = __float2bfloat16_rn(v);
 }
 
+// Writes out[m, row] and out[m, row + 1], as far as the product has them.
+__device__ __forceinline__ void store_pair(const product_view &p, int64_t m, int row, float2 v) {
+  int64_t at = m * p.stride + row;
+  bool both = row + 1 < p.rows && row % 2 == 0 && p.stride % 2 == 0;
+  if (both && !p.is_f32 && (uintptr_t)p.out % 4 == 0) {
+    *(uint32_t *)((bf16 *)p.out + at) = pack_halves(v.x, v.y);
+  } else if (both && p.is_f32 && (uintptr_t)p.out % 8 == 0) {
+    *(float2 *)((float *)p.out + at) = v;
+  } else {
+    if (row < p.rows) store(p, m, row, v.x);
+    if (row + 1 < p.rows) store(p, m, row + 1, v.y);
+  }
+}
+
 __device__ __forceinline__ void finish(const product_view &p, int64_t m, int row, float sum) {
   store(p, m, row, with_bias(p, m, row, sum));
 }

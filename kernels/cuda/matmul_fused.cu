@@ -1,32 +1,30 @@
-// matmul_fused.cu: a layer's products of few rows of x together with what stands before and behind them: rms_norm of x, swiglu of gate and
-// up, rope and the cache's store of q, k and v. They save the launches between, not bytes: what bounds them is the weights' bytes, as in
-// matmul_skinny.cuh. Bit-equal to the ops that they stand for, which run instead where x has more rows or the weights are F32.
+// matmul_fused.cu: a layer's products of few rows of x together with what stands behind them: swiglu of gate and up, rope and the cache's
+// store of q, k and v. rms_norm stays a kernel of its own, which runs while weights are on their way: in every block it would cost more
+// than its launch. What bounds the rest is the weights' bytes, as in matmul_skinny.cuh. Bit-equal to the ops that they stand for, which run
+// instead where x has more rows, is not wide, or meets weights of F32.
 #include "matmul_skinny.cuh"
 
 static bool is_fused(const inferno_device *dev, const inferno_tensor &x, const inferno_weight &w) {
-  return dev->encode_tensor_map && !dev->exact && x.dtype == INFERNO_BF16 && w.dtype != INFERNO_F32 && x.rows <= SKINNY_STAGED_ROWS;
+  return dev->encode_tensor_map && !dev->exact && x.dtype == INFERNO_BF16 && w.dtype != INFERNO_F32 && x.rows <= SKINNY_STAGED_ROWS &&
+         is_wide(x);
 }
 
 // Runs one kernel over tiles of 64·R rows; `split` is that of the composition's products.
-template <int R, typename End>
-static void go(inferno_device *dev, const inferno_tensor &x, const inferno_tensor &norm, float eps, int tiles, int split, const End &end) {
-  norm_view of = {(const float *)norm.data, eps, is_wide(norm)};
-  if (x.rows <= 8) return launch_skinny<8, R, true>(dev, x, tiles, split, of, end);
-  launch_skinny<16, R, true>(dev, x, tiles, split, of, end);
+template <int R, typename End> static void go(inferno_device *dev, const inferno_tensor &x, int tiles, int split, const End &end) {
+  if (x.rows <= 8) return launch_skinny<8, R, false>(dev, x, tiles, split, end);
+  launch_skinny<16, R, false>(dev, x, tiles, split, end);
+}
+
+// normed = rms_norm(x).
+template <typename Args> static void norm(inferno_device *dev, const Args *a) {
+  inferno_rms_norm_args norm = {sizeof norm, a->eps, a->normed, a->x, a->norm};
+  cuda_rms_norm(dev, &norm);
 }
 
 void cuda_norm_matmul(inferno_device *dev, const inferno_norm_matmul_args *a) {
-  bool fused = true;
-  for (int i = 0; i < a->count; i++) fused = fused && is_fused(dev, a->x, a->product[i].w);
-  if (!fused) {
-    inferno_rms_norm_args norm = {sizeof norm, a->eps, a->normed, a->x, a->norm};
-    inferno_matmul_args product = {sizeof product, a->count, a->normed, {a->product[0], a->product[1], a->product[2]}};
-    cuda_rms_norm(dev, &norm);
-    return cuda_matmul(dev, &product);
-  }
-  plain_end end = {};
-  for (int i = 0; i < a->count; i++) end.products.add(a->product[i], 64);
-  go<1>(dev, a->x, a->norm, a->eps, end.products.blocks, split_of(end.products.blocks, a->x.cols), end);
+  inferno_matmul_args products = {sizeof products, a->count, a->normed, {a->product[0], a->product[1], a->product[2]}};
+  norm(dev, a);
+  cuda_matmul(dev, &products);
 }
 
 // A tile is 64 rows of gate and the same 64 of up.
@@ -62,19 +60,18 @@ struct swiglu_end {
 };
 
 void cuda_norm_gate_up(inferno_device *dev, const inferno_norm_gate_up_args *a) {
-  if (!is_fused(dev, a->x, a->gate) || !is_fused(dev, a->x, a->up)) {
+  norm(dev, a);
+  if (!is_fused(dev, a->normed, a->gate) || !is_fused(dev, a->normed, a->up)) {
     inferno_product gate = {a->gate, a->gate_bias, a->out, 0, 0}, up = {a->up, a->up_bias, a->scratch, 0, 0};
-    inferno_rms_norm_args norm = {sizeof norm, a->eps, a->normed, a->x, a->norm};
     inferno_matmul_args products = {sizeof products, 2, a->normed, {gate, up, {}}};
     inferno_swiglu_args swiglu = {sizeof swiglu, 0, a->out, a->out, a->scratch};
-    cuda_rms_norm(dev, &norm);
     cuda_matmul(dev, &products);
     return cuda_swiglu(dev, &swiglu);
   }
   swiglu_end end = {
       {a->gate.data, a->up.data}, view<bf16>(a->out), (const float *)a->gate_bias.data, (const float *)a->up_bias.data, (int)a->gate.rows};
   int groups = (int)weight_groups(a->gate.rows);
-  go<2>(dev, a->x, a->norm, a->eps, groups, split_of(2 * groups, a->x.cols), end);
+  go<2>(dev, a->normed, groups, split_of(2 * groups, a->x.cols), end);
 }
 
 // q is rotated in place, keys on their way to the cache.
@@ -118,13 +115,12 @@ struct qkv_end {
 void cuda_norm_qkv(inferno_device *dev, const inferno_norm_qkv_args *a) {
   const inferno_product *products[3] = {&a->q, &a->k, &a->v};
   bool fused = a->k_cache.dtype == INFERNO_BF16 && a->head_dim % 2 == 0;
-  for (const inferno_product *p : products) fused = fused && is_fused(dev, a->x, p->w);
+  for (const inferno_product *p : products) fused = fused && is_fused(dev, a->normed, p->w);
+  norm(dev, a);
   if (!fused) {
-    inferno_rms_norm_args norm = {sizeof norm, a->eps, a->normed, a->x, a->norm};
     inferno_matmul_args product = {sizeof product, 3, a->normed, {a->q, a->k, a->v}};
     inferno_rope_store_kv_args store = {sizeof store, a->heads, a->kv_heads, a->head_dim, a->block_size, a->q.out,
                                         a->k.out,     a->v.out, a->table,    a->slots,    a->k_cache,    a->v_cache};
-    cuda_rms_norm(dev, &norm);
     cuda_matmul(dev, &product);
     return cuda_rope_store_kv(dev, &store);
   }
@@ -134,5 +130,5 @@ void cuda_norm_qkv(inferno_device *dev, const inferno_norm_qkv_args *a) {
   end.caches[0] = view<bf16>(a->k_cache), end.caches[1] = view<bf16>(a->v_cache);
   end.slots = (const int32_t *)a->slots.data;
   end.blocks = a->k_cache.rows, end.head_dim = a->head_dim, end.block_size = a->block_size;
-  go<1>(dev, a->x, a->norm, a->eps, end.products.blocks, split_of(end.products.blocks, a->x.cols), end);
+  go<1>(dev, a->normed, end.products.blocks, split_of(end.products.blocks, a->x.cols), end);
 }
