@@ -138,20 +138,6 @@ static op_shape products(inferno_device *dev, const inferno_tensor &x, const inf
 
 op_shape profile_shape(inferno_device *dev, const inferno_matmul_args *a) { return products(dev, a->x, a->product, a->count); }
 
-op_shape profile_shape(inferno_device *dev, const inferno_norm_matmul_args *a) { return products(dev, a->x, a->product, a->count); }
-
-op_shape profile_shape(inferno_device *dev, const inferno_norm_gate_up_args *a) {
-  inferno_product gate = {}, up = {};
-  gate.w = a->gate, up.w = a->up, up.out = a->out;
-  inferno_product both[] = {gate, up};
-  return products(dev, a->x, both, 2);
-}
-
-op_shape profile_shape(inferno_device *dev, const inferno_norm_qkv_args *a) {
-  inferno_product all[] = {a->q, a->k, a->v};
-  return products(dev, a->x, all, 3);
-}
-
 op_shape profile_shape(inferno_device *, const inferno_rope_table_args *a) { return shaped(a->table, tensor_bytes(a->table)); }
 op_shape profile_shape(inferno_device *, const inferno_rope_args *a) { return shaped(a->x, 2 * tensor_bytes(a->x)); }
 
