@@ -13,7 +13,7 @@
 //   - Between capture_begin and capture_end nothing is uploaded, downloaded, allocated or synchronised; ops are recorded, not run.
 //     A graph reads lengths, ids and block tables from the device memory that its tensors name, at the time of its launch.
 //   - A row's result does not depend on the other rows of the batch, on how many there are, or on timing: the order of every sum
-//     is fixed by the layer's shape and the row's own position.
+//     is fixed by the layer's shape and the row's own position. Products of more than 64 rows may have an order of their own.
 //
 // Dimension letters: n tokens in the batch, b sequences, r rows that want logits, d model dim, h query heads, g KV heads, k head dim,
 // f ffn dim, v vocabulary, p block size (tokens in a KV block), B KV blocks.
