@@ -665,6 +665,9 @@ func clientsComeAndGo(t *testing.T, newRig rigMaker) {
 		})
 	}
 	clients.Wait()
+	if err := r.Probe(t.Context()); err != nil { // the step under way may name blocks of those that have ended
+		t.Fatal(err)
+	}
 	s := r.Stats()
 	if left := s.Finished + s.Cancelled[Queued] + s.Cancelled[Prefilling] + s.Cancelled[Decoding]; left != 16*12 {
 		t.Errorf("%d of %d requests ended: %+v", left, 16*12, s)
