@@ -79,26 +79,11 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		t.Errorf("no inferno_kv_blocks_used in:\n%s", before)
 	}
 	client := infernov1.NewInferenceServiceClient(p.dial())
-	cancelled := false
-	for try := 0; try < 20 && !cancelled; try++ { // a tiny model may be done before the news comes
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		stream, err := client.GenerateStream(ctx, generate(400))
-		if err != nil {
-			t.Fatal(err)
+	for range 20 { // a tiny model may be done before the news comes
+		cancelOne(t, client)
+		if strings.Contains(p.metrics(), `inferno_requests_cancelled_total{model="tiny",phase="decode"} 1`) {
+			break
 		}
-		if _, err := stream.Recv(); err != nil {
-			t.Fatal(err)
-		}
-		cancel()
-		for err == nil {
-			_, err = stream.Recv()
-		}
-		next, err := client.GenerateStream(t.Context(), generate(1)) // by its end the engine has seen the other one's
-		for err == nil {
-			_, err = next.Recv()
-		}
-		cancelled = strings.Contains(p.metrics(), `inferno_requests_cancelled_total{model="tiny",phase="decode"} 1`)
 	}
 	if _, err := client.Generate(t.Context(), generate(3)); err != nil {
 		t.Fatal(err)
@@ -112,6 +97,28 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		if !strings.Contains(after, line) {
 			t.Errorf("metrics lack %s:\n%s", line, after)
 		}
+	}
+}
+
+// cancelOne cancels a stream after its first message; when it returns, the engine has seen that.
+func cancelOne(t *testing.T, client infernov1.InferenceServiceClient) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream, err := client.GenerateStream(ctx, generate(400))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	next, err := client.GenerateStream(t.Context(), generate(1))
+	for err == nil {
+		_, err = next.Recv()
 	}
 }
 
