@@ -21,7 +21,7 @@ type healthService struct {
 
 // Check tells the state now.
 func (s healthService) Check(_ context.Context, req *infernov1.CheckRequest) (*infernov1.CheckResponse, error) {
-	if err := onlySupported(req); err != nil {
+	if err := checkComponents(req); err != nil {
 		return nil, err
 	}
 	report, err := chosen(s.report(), req.GetComponents())
@@ -33,7 +33,7 @@ func (s healthService) Check(_ context.Context, req *infernov1.CheckRequest) (*i
 
 // Watch tells the state now and after every change, until the server drains.
 func (s healthService) Watch(req *infernov1.WatchRequest, stream infernov1.HealthService_WatchServer) error {
-	if err := onlySupported(req); err != nil {
+	if err := checkComponents(req); err != nil {
 		return err
 	}
 	return s.watchHealth(stream.Context(), func(r health.Report) error {

@@ -62,7 +62,7 @@ func (s registryService) UnloadModel(context.Context, *infernov1.UnloadModelRequ
 func (s registryService) ListInstances(
 	ctx context.Context, req *infernov1.ListInstancesRequest,
 ) (*infernov1.ListInstancesResponse, error) {
-	if err := onlySupported(req); err != nil {
+	if err := checkInstances(req); err != nil {
 		return nil, err
 	}
 	all, err := s.instances.List(ctx)
@@ -76,7 +76,7 @@ func (s registryService) ListInstances(
 func (s registryService) WatchInstances(
 	req *infernov1.WatchInstancesRequest, stream infernov1.RegistryService_WatchInstancesServer,
 ) error {
-	if err := onlySupported(req); err != nil {
+	if err := checkInstances(req); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(stream.Context())

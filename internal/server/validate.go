@@ -23,6 +23,7 @@ const (
 	minTemperature   = 1e-6 // of those above 0: logits divided by less may leave float32
 	maxStopTokens    = 16
 	maxAbortRequests = 1024
+	maxComponents    = 128
 	maxPieces        = 1 << 18
 )
 
@@ -127,6 +128,32 @@ func (f *faults) unsupported(parent string, m protoreflect.Message) {
 func onlySupported(req proto.Message) error {
 	var f faults
 	f.unsupported("", req.ProtoReflect())
+	return f.err()
+}
+
+// checkComponents checks the names that a report is asked for.
+func checkComponents(req interface {
+	proto.Message
+	GetComponents() []string
+}) error {
+	var f faults
+	f.unsupported("", req.ProtoReflect())
+	if n := len(req.GetComponents()); n > maxComponents {
+		f.add("components", "has %d names, want at most %d", n, maxComponents)
+	}
+	return f.err()
+}
+
+// checkInstances checks the model that instances are asked for; an empty name means all of them.
+func checkInstances(req interface {
+	proto.Message
+	GetModel() string
+}) error {
+	var f faults
+	f.unsupported("", req.ProtoReflect())
+	if name := req.GetModel(); name != "" {
+		f.modelName("model", name)
+	}
 	return f.err()
 }
 

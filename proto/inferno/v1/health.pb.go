@@ -92,7 +92,7 @@ func (HealthState) EnumDescriptor() ([]byte, []int) {
 // Asks for the state.
 type CheckRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only these components. Empty means all; NOT_FOUND for an unknown one.
+	// Only these components, at most 128. Empty means all; NOT_FOUND for an unknown one.
 	Components    []string `protobuf:"bytes,1,rep,name=components,proto3" json:"components,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -184,7 +184,7 @@ func (x *CheckResponse) GetReport() *HealthReport {
 // Asks for the state and its changes.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only these components. Empty means all; NOT_FOUND for an unknown one.
+	// Only these components, at most 128. Empty means all; NOT_FOUND for an unknown one.
 	Components    []string `protobuf:"bytes,1,rep,name=components,proto3" json:"components,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
