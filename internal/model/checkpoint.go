@@ -9,11 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"syscall"
 
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/model/gguf"
+	"github.com/inferno-serve/inferno/internal/model/modeldir"
 	"github.com/inferno-serve/inferno/internal/model/safetensors"
 )
 
@@ -98,16 +97,16 @@ func (c *Checkpoint) setRevision(digests []digest) {
 }
 
 func openDir(path string) (*Checkpoint, error) {
-	root, err := os.OpenRoot(path)
+	dir, err := modeldir.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer dir.Close()
 	c := &Checkpoint{path: path, tensors: map[string]*Tensor{}}
-	if err := c.readConfigs(root); err != nil {
+	if err := c.readConfigs(dir); err != nil {
 		return nil, err
 	}
-	if c.shards, err = safetensors.OpenDir(root); err != nil {
+	if c.shards, err = safetensors.OpenDir(dir); err != nil {
 		return nil, err
 	}
 	for i, t := range c.shards.Tensors() {
@@ -123,15 +122,15 @@ var safetensorsTypes = map[safetensors.DType]device.DType{
 	safetensors.F32: device.F32, safetensors.F16: device.F16, safetensors.BF16: device.BF16,
 }
 
-func (c *Checkpoint) readConfigs(root *os.Root) (err error) {
+func (c *Checkpoint) readConfigs(dir *modeldir.Dir) (err error) {
 	const configName, generationName = "config.json", "generation_config.json"
-	if c.settings, err = readSmall(root, configName); err != nil {
+	if c.settings, err = dir.ReadFile(configName, maxConfigBytes); err != nil {
 		return err
 	}
 	if c.Config, err = ParseConfig(c.settings); err != nil {
-		return fmt.Errorf("%s: %w", filepath.Join(c.path, configName), err)
+		return fmt.Errorf("%s: %w", dir.Path(configName), err)
 	}
-	data, err := readSmall(root, generationName)
+	data, err := dir.ReadFile(generationName, maxConfigBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -139,42 +138,17 @@ func (c *Checkpoint) readConfigs(root *os.Root) (err error) {
 		return err
 	}
 	if c.Generation, err = ParseGenerationConfig(data); err != nil {
-		return fmt.Errorf("%s: %w", filepath.Join(c.path, generationName), err)
+		return fmt.Errorf("%s: %w", dir.Path(generationName), err)
 	}
 	for _, id := range c.Generation.EOS {
 		if int(id) >= c.Config.Vocab {
-			return fmt.Errorf("%s: eos_token_id: %d, want less than the vocabulary's %d",
-				filepath.Join(c.path, generationName), id, c.Config.Vocab)
+			return fmt.Errorf("%s: eos_token_id: %d, want less than the vocabulary's %d", dir.Path(generationName), id, c.Config.Vocab)
 		}
 	}
 	if c.Generation.EOS != nil {
 		c.Config.EOS = c.Generation.EOS
 	}
 	return nil
-}
-
-// readSmall reads a regular file inside root, which no link leads out of.
-func readSmall(root *os.Root, name string) ([]byte, error) {
-	path := filepath.Join(root.Name(), name)
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a pipe must not wait for its writer
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	case info.Size() > maxConfigBytes:
-		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, info.Size(), maxConfigBytes)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return data, nil
 }
 
 func openGGUF(path string) (*Checkpoint, error) {

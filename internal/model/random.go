@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/model/modeldir"
 )
 
 // OpenRandom makes a checkpoint of a config.json, or of a directory that holds one, alone: Load fills the weights that the architecture
@@ -24,17 +25,17 @@ func OpenRandom(path string) (*Checkpoint, error) {
 	if !info.IsDir() {
 		dir, name = filepath.Split(path)
 	}
-	root, err := os.OpenRoot(filepath.Clean(dir))
+	folder, err := modeldir.Open(filepath.Clean(dir))
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer folder.Close()
 	c := &Checkpoint{path: path, tensors: map[string]*Tensor{}, random: true}
-	if c.settings, err = readSmall(root, name); err != nil {
+	if c.settings, err = folder.ReadFile(name, maxConfigBytes); err != nil {
 		return nil, err
 	}
 	if c.Config, err = ParseConfig(c.settings); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+		return nil, fmt.Errorf("%s: %w", folder.Path(name), err)
 	}
 	c.settings = append(c.settings, "\nrandom weights"...)
 	return c, nil

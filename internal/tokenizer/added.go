@@ -18,6 +18,9 @@ type addedToken struct {
 // maxAddedBytes bounds the text of an added token, and so the time to look for one at each byte of a text.
 const maxAddedBytes = 1024
 
+// maxAddedTotalBytes bounds the texts of all added tokens: a matcher takes some forty times their size.
+const maxAddedTotalBytes = 2 << 20
+
 // A matcher finds added tokens: a byte trie, the leftmost match, the longest among those.
 type matcher struct {
 	tokens     []addedToken

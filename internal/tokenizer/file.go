@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"unicode/utf8"
+
+	"github.com/inferno-serve/inferno/internal/model/modeldir"
 )
 
 // ErrNoTokenizer is what LoadDir's error wraps when the directory has no tokenizer.json. It is fs.ErrNotExist too.
@@ -17,99 +17,48 @@ var ErrNoTokenizer = fmt.Errorf("no tokenizer.json: %w", fs.ErrNotExist)
 // LoadFile reads a Hugging Face tokenizer.json. Of its special tokens it knows the template's only: BOS is the token
 // that the template puts first, EOS the one that it puts last.
 func LoadFile(path string) (*Tokenizer, error) {
-	data, err := readFile(path)
+	real, err := filepath.EvalSymlinks(path) // a link that was named is meant
 	if err != nil {
 		return nil, fmt.Errorf("load tokenizer: %w", err)
 	}
-	t, err := parse(data, specialConfig{})
+	folder, name := filepath.Split(real)
+	dir, err := modeldir.Open(filepath.Clean(folder))
 	if err != nil {
-		return nil, fmt.Errorf("load tokenizer %s: %w", path, err)
+		return nil, fmt.Errorf("load tokenizer: %w", err)
+	}
+	defer dir.Close()
+	return loadIn(dir, name, specialConfig{})
+}
+
+func loadIn(dir *modeldir.Dir, name string, config specialConfig) (*Tokenizer, error) {
+	data, err := dir.ReadFile(name, maxFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("load tokenizer: %w", err)
+	}
+	t, err := parse(data, config)
+	if err != nil {
+		return nil, fmt.Errorf("load tokenizer %s: %w", dir.Path(name), err)
 	}
 	return t, nil
 }
 
 // LoadDir reads tokenizer.json of a Hugging Face directory, and of tokenizer_config.json, if it is there, bos_token and
 // eos_token, and where tokenizer.json has no template, add_bos_token and add_eos_token.
-func LoadDir(dir string) (*Tokenizer, error) {
-	path := filepath.Join(dir, "tokenizer.json")
-	data, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("load tokenizer of %s: %w", dir, ErrNoTokenizer)
-	}
+func LoadDir(path string) (*Tokenizer, error) {
+	dir, err := modeldir.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("load tokenizer: %w", err)
 	}
-	config, err := readSpecialConfig(filepath.Join(dir, "tokenizer_config.json"))
+	defer dir.Close()
+	config, err := readSpecialConfig(dir)
 	if err != nil {
 		return nil, fmt.Errorf("load tokenizer: %w", err)
 	}
-	t, err := parse(data, config)
-	if err != nil {
-		return nil, fmt.Errorf("load tokenizer %s: %w", path, err)
-	}
-	return t, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxFileBytes {
-		return nil, fmt.Errorf("%s has %d bytes; the limit is %d", path, info.Size(), maxFileBytes)
-	}
-	data := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return data, nil
-}
-
-// specialConfig is what tokenizer_config.json adds.
-type specialConfig struct {
-	BOS    tokenName `json:"bos_token"`
-	EOS    tokenName `json:"eos_token"`
-	AddBOS *bool     `json:"add_bos_token"`
-	AddEOS *bool     `json:"add_eos_token"`
-}
-
-// tokenName is a token's text, written as a string, as an object with a content, or as null.
-type tokenName string
-
-func (n *tokenName) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '{' {
-		var object struct {
-			Content string `json:"content"`
-		}
-		err := json.Unmarshal(data, &object)
-		*n = tokenName(object.Content)
-		return err
-	}
-	var text *string
-	if err := json.Unmarshal(data, &text); err != nil || text == nil {
-		return err
-	}
-	*n = tokenName(*text)
-	return nil
-}
-
-func readSpecialConfig(path string) (c specialConfig, err error) {
-	data, err := readFile(path)
+	t, err := loadIn(dir, "tokenizer.json", config)
 	if errors.Is(err, fs.ErrNotExist) {
-		return c, nil
+		return nil, fmt.Errorf("load tokenizer of %s: %w", path, ErrNoTokenizer)
 	}
-	if err != nil {
-		return c, err
-	}
-	if err := json.Unmarshal(data, &c); err != nil {
-		return c, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return t, err
 }
 
 // jsonFile is a tokenizer.json, cut in its parts. truncation and padding are for batches of training texts and do not
@@ -127,8 +76,14 @@ type jsonFile struct {
 // cut finds the parts of a tokenizer.json.
 func cut(data []byte) (f jsonFile, err error) {
 	r := jsonReader{data: data}
+	seen := map[string]bool{}
 	err = r.object(func(key []byte) error {
-		switch string(key) {
+		name := string(key)
+		if seen[name] {
+			return r.fail("duplicate key %.100q", name)
+		}
+		seen[name] = true
+		switch name {
 		case "added_tokens":
 			f.added, err = r.raw()
 		case "normalizer":
@@ -142,7 +97,10 @@ func cut(data []byte) (f jsonFile, err error) {
 		case "model":
 			err = f.cutModel(&r)
 		default:
-			_, err = r.raw()
+			var raw []byte
+			if raw, err = r.raw(); err == nil {
+				err = checkJSON(raw)
+			}
 		}
 		return err
 	})
@@ -158,8 +116,13 @@ func (f *jsonFile) cutModel(r *jsonReader) error {
 		"end_of_word_suffix": &f.endSuffix, "fuse_unk": &f.fuseUnknown, "byte_fallback": &f.byteFallback,
 		"ignore_merges": &f.wholeWords,
 	}
+	seen := map[string]bool{}
 	return r.object(func(key []byte) (err error) {
 		name := string(key)
+		if seen[name] {
+			return r.fail("model: duplicate key %.100q", name)
+		}
+		seen[name] = true
 		raw, err := r.raw()
 		if err != nil {
 			return err
@@ -172,7 +135,7 @@ func (f *jsonFile) cutModel(r *jsonReader) error {
 		default:
 			field, ok := fields[name]
 			if !ok {
-				return fmt.Errorf("model.%s: unknown field", name)
+				return fmt.Errorf("model.%.100s: unknown field", name)
 			}
 			if err := json.Unmarshal(raw, field); err != nil {
 				return fmt.Errorf("model.%s: %w", name, err)
@@ -186,7 +149,7 @@ func (f *jsonFile) cutModel(r *jsonReader) error {
 func (f *jsonFile) check() error {
 	switch {
 	case f.modelType != "BPE" && f.modelType != "":
-		return fmt.Errorf("model.type: %q is not supported; only BPE is", f.modelType)
+		return fmt.Errorf("model.type: %.100q is not supported; only BPE is", f.modelType)
 	case f.vocab == nil:
 		return errors.New("model.vocab: missing")
 	case f.merges == nil:

@@ -2,10 +2,11 @@ package tokenizer
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+
+	"github.com/inferno-serve/inferno/internal/model/strictjson"
 )
 
 // readVocab reads model.vocab: {"piece": id, …}.
@@ -16,7 +17,7 @@ func readVocab(data []byte) (*vocabulary, error) {
 		piece := string(key)
 		id, err := r.id()
 		if err != nil {
-			return fmt.Errorf("token %q: %w", piece, err)
+			return fmt.Errorf("token %.100q: %w", piece, err)
 		}
 		return v.add(piece, id)
 	})
@@ -102,7 +103,7 @@ func (p *mergePair) read(r *jsonReader) error {
 func (p *mergePair) split(text []byte) error {
 	i := bytes.IndexByte(text, ' ')
 	if i < 0 || bytes.IndexByte(text[i+1:], ' ') >= 0 {
-		return fmt.Errorf("%q is not two pieces with one space between", text)
+		return fmt.Errorf("%.100q is not two pieces with one space between", text)
 	}
 	p.joined = append(append(p.joined[:0], text[:i]...), text[i+1:]...)
 	p.middle = i
@@ -114,7 +115,7 @@ func (p *mergePair) lookUp(ids map[string]int32) (left, right, joined int32, err
 	right, okRight := ids[string(p.joined[p.middle:])]
 	joined, okJoined := ids[string(p.joined)]
 	if !okLeft || !okRight || !okJoined {
-		return 0, 0, 0, fmt.Errorf("%q + %q: the vocabulary lacks one of them or what they make",
+		return 0, 0, 0, fmt.Errorf("%.100q + %.100q: the vocabulary lacks one of them or what they make",
 			p.joined[:p.middle], p.joined[p.middle:])
 	}
 	return left, right, joined, nil
@@ -122,32 +123,70 @@ func (p *mergePair) lookUp(ids map[string]int32) (left, right, joined int32, err
 
 // jsonAdded is an element of added_tokens.
 type jsonAdded struct {
-	ID         *int32 `json:"id"`
-	Content    string `json:"content"`
-	SingleWord bool   `json:"single_word"`
-	LStrip     bool   `json:"lstrip"`
-	RStrip     bool   `json:"rstrip"`
-	Normalized bool   `json:"normalized"`
-	Special    bool   `json:"special"`
+	ID                                              *int32
+	Content                                         string
+	SingleWord, LStrip, RStrip, Normalized, Special bool
 }
 
 // readAdded reads added_tokens and adds those to v that the model's vocabulary lacks.
-func readAdded(data []byte, v *vocabulary) ([]jsonAdded, error) {
-	if data == nil {
+func readAdded(data []byte, v *vocabulary) (added []jsonAdded, err error) {
+	if data == nil || string(data) == "null" {
 		return nil, nil
 	}
-	var added []jsonAdded
-	if err := json.Unmarshal(data, &added); err != nil {
+	r, err := strictjson.NewReader(data)
+	if err != nil {
 		return nil, err
 	}
-	seen := map[string]bool{}
-	for i, a := range added {
+	seen, size := map[string]bool{}, 0
+	err = r.Array(func(int) error {
+		a, err := readAddedToken(r)
+		if err != nil {
+			return err
+		}
 		if err := a.check(v, seen[a.Content]); err != nil {
-			return nil, fmt.Errorf("element %d: %w", i, err)
+			return err
+		}
+		if size += len(a.Content); size > maxAddedTotalBytes {
+			return fmt.Errorf("content: more than %d bytes in all", maxAddedTotalBytes)
 		}
 		seen[a.Content] = true
+		added = append(added, a)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return added, nil
+	return added, r.End()
+}
+
+func readAddedToken(r *strictjson.Reader) (a jsonAdded, err error) {
+	flags := map[string]*bool{
+		"single_word": &a.SingleWord, "lstrip": &a.LStrip, "rstrip": &a.RStrip, "normalized": &a.Normalized, "special": &a.Special,
+	}
+	err = r.Object(func(key string) (err error) {
+		flag := flags[key]
+		switch {
+		case key == "id":
+			a.ID, err = readID(r)
+		case key == "content":
+			a.Content, err = r.String()
+		case flag != nil:
+			*flag, err = r.Bool()
+		default:
+			err = errors.New("unknown key")
+		}
+		return err
+	})
+	return a, err
+}
+
+func readID(r *strictjson.Reader) (*int32, error) {
+	n, err := r.Int()
+	if err == nil && (n < 0 || n >= maxTokens) {
+		err = fmt.Errorf("%d, want 0 to %d", n, maxTokens-1)
+	}
+	id := int32(n)
+	return &id, err
 }
 
 func (a *jsonAdded) check(v *vocabulary, seen bool) error {
@@ -157,13 +196,13 @@ func (a *jsonAdded) check(v *vocabulary, seen bool) error {
 	case len(a.Content) > maxAddedBytes:
 		return fmt.Errorf("content: %d bytes; the limit is %d", len(a.Content), maxAddedBytes)
 	case a.ID == nil:
-		return fmt.Errorf("%q: id: missing", a.Content)
+		return fmt.Errorf("%.100q: id: missing", a.Content)
 	case seen:
-		return fmt.Errorf("%q: listed twice", a.Content)
+		return fmt.Errorf("%.100q: listed twice", a.Content)
 	}
 	if id, ok := v.ids[a.Content]; ok {
 		if id != *a.ID {
-			return fmt.Errorf("%q has id %d here and %d in model.vocab", a.Content, *a.ID, id)
+			return fmt.Errorf("%.100q has id %d here and %d in model.vocab", a.Content, *a.ID, id)
 		}
 		return nil
 	}

@@ -47,7 +47,7 @@ func FromGGUF(md Metadata) (*Tokenizer, error) {
 	case "llama":
 		t, err = g.sentencePiece()
 	default:
-		err = fmt.Errorf("%smodel: %q is not supported; gpt2 and llama are", ggufPrefix, g.model)
+		err = fmt.Errorf("%smodel: %.100q is not supported; gpt2 and llama are", ggufPrefix, g.model)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer of GGUF file: %w", err)
@@ -86,7 +86,7 @@ func readGGUF(md Metadata) (*ggufFile, error) {
 			return nil, fmt.Errorf("%stokens: %w", ggufPrefix, err)
 		}
 		if !utf8.ValidString(piece) {
-			return nil, fmt.Errorf("%stokens: token %d, %q, is not valid UTF-8", ggufPrefix, id, piece)
+			return nil, fmt.Errorf("%stokens: token %d, %.100q, is not valid UTF-8", ggufPrefix, id, piece)
 		}
 	}
 	return g, nil
@@ -128,7 +128,7 @@ func (g *ggufFile) byteLevel() (*Tokenizer, error) {
 	}
 	pre, ok := ggufPreOf(name)
 	if !ok {
-		return nil, fmt.Errorf("%spre: %q is not supported", ggufPrefix, name)
+		return nil, fmt.Errorf("%spre: %.100q is not supported", ggufPrefix, name)
 	}
 	lines, ok := g.Strings(ggufPrefix + "merges")
 	if !ok {
@@ -209,7 +209,7 @@ func mergesOfScores(words map[string]int32, scores []float32) (mergeTable, error
 	order := make([]int32, 0, len(words))
 	for text, id := range words {
 		if s := float64(scores[id]); math.IsNaN(s) || math.IsInf(s, 0) {
-			return mergeTable{}, fmt.Errorf("token %d, %q, has the score %g", id, text, s)
+			return mergeTable{}, fmt.Errorf("token %d, %.100q, has the score %g", id, text, s)
 		}
 		order = append(order, id)
 	}
@@ -260,6 +260,7 @@ func (g *ggufFile) mergeable(textOf func(piece string) (string, bool)) map[strin
 // install makes the Tokenizer with its special tokens.
 func (g *ggufFile) install(p *pipeline, words map[string]int32) (*Tokenizer, error) {
 	var added []jsonAdded
+	size := 0
 	for i, piece := range g.tokens {
 		special := g.types[i] == ggufControl || g.types[i] == ggufUnknown
 		if !special && g.types[i] != ggufUserDefined || piece == "" {
@@ -268,6 +269,9 @@ func (g *ggufFile) install(p *pipeline, words map[string]int32) (*Tokenizer, err
 		if len(piece) > maxAddedBytes {
 			return nil, fmt.Errorf("%stokens: special token %d has %d bytes; the limit is %d",
 				ggufPrefix, i, len(piece), maxAddedBytes)
+		}
+		if size += len(piece); size > maxAddedTotalBytes {
+			return nil, fmt.Errorf("%stokens: special tokens of more than %d bytes in all", ggufPrefix, maxAddedTotalBytes)
 		}
 		id := int32(i)
 		added = append(added, jsonAdded{ID: &id, Content: piece, Special: special, RStrip: special && g.stripsRight(piece)})
@@ -308,7 +312,7 @@ func (g *ggufFile) useUnknown(t *Tokenizer) error {
 		}
 		b, ok := byteOfToken(piece)
 		if !ok {
-			return fmt.Errorf("%stokens: token %d, %q, is of the type byte but not written <0xHH>", ggufPrefix, id, piece)
+			return fmt.Errorf("%stokens: token %d, %.100q, is of the type byte but not written <0xHH>", ggufPrefix, id, piece)
 		}
 		t.model.fallback[b] = int32(id)
 	}

@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -90,10 +89,10 @@ func (t *Tokenizer) useSpecials(data []byte, config specialConfig) error {
 			return fmt.Errorf("post_processor: TemplateProcessing: %w", err)
 		}
 	}
-	if t.bos, err = t.named(config.BOS, t.prefix); err != nil {
+	if t.bos, err = t.named(config.bos, t.prefix); err != nil {
 		return fmt.Errorf("tokenizer_config.json: bos_token: %w", err)
 	}
-	if t.eos, err = t.named(config.EOS, t.suffix); err != nil {
+	if t.eos, err = t.named(config.eos, t.suffix); err != nil {
 		return fmt.Errorf("tokenizer_config.json: eos_token: %w", err)
 	}
 	if template != nil {
@@ -103,11 +102,11 @@ func (t *Tokenizer) useSpecials(data []byte, config specialConfig) error {
 }
 
 // named returns the id of a configured token, or without one the only token of the template at its place.
-func (t *Tokenizer) named(name tokenName, placed []int32) (int32, error) {
+func (t *Tokenizer) named(name string, placed []int32) (int32, error) {
 	if name != "" {
-		id, ok := t.ids[string(name)]
+		id, ok := t.ids[name]
 		if !ok {
-			return noToken, fmt.Errorf("%q is not in the vocabulary", string(name))
+			return noToken, fmt.Errorf("%q is not in the vocabulary", name)
 		}
 		return id, nil
 	}
@@ -123,7 +122,7 @@ func (t *Tokenizer) addConfigured(config specialConfig) error {
 		want *bool
 		id   int32
 		list *[]int32
-	}{{"add_bos_token", config.AddBOS, t.bos, &t.prefix}, {"add_eos_token", config.AddEOS, t.eos, &t.suffix}} {
+	}{{"add_bos_token", config.addBOS, t.bos, &t.prefix}, {"add_eos_token", config.addEOS, t.eos, &t.suffix}} {
 		if add.want == nil || !*add.want {
 			continue
 		}
@@ -142,7 +141,7 @@ func readTemplate(data []byte) (found *processor, err error) {
 		return nil, nil
 	}
 	var root *processor
-	if err := json.Unmarshal(data, &root); err != nil || root == nil {
+	if err := decodePart(data, &root); err != nil || root == nil {
 		return nil, err
 	}
 	for _, p := range root.flatten(nil) {

@@ -197,7 +197,7 @@ func (r *jsonReader) id() (int32, error) {
 	}
 	n, err := strconv.ParseInt(string(r.data[start:r.at]), 10, 32)
 	if err != nil || n < 0 {
-		return 0, r.fail("%q is not a token id", r.data[start:r.at])
+		return 0, r.fail("%.100q is not a token id", r.data[start:r.at])
 	}
 	return int32(n), nil
 }

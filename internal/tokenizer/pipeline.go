@@ -1,7 +1,6 @@
 package tokenizer
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -53,7 +52,7 @@ func readParts(data []byte) ([]part, error) {
 	if data == nil {
 		return nil, nil
 	}
-	if err := json.Unmarshal(data, &p); err != nil || p == nil {
+	if err := decodePart(data, &p); err != nil || p == nil {
 		return nil, err
 	}
 	parts := p.flatten(nil)

@@ -29,10 +29,10 @@ func (v *vocabulary) add(piece string, id int32) error {
 		return fmt.Errorf("token %d has %d bytes; the limit is %d", id, len(piece), maxPieceBytes)
 	}
 	if old, ok := v.ids[piece]; ok {
-		return fmt.Errorf("token %q has two ids: %d and %d", piece, old, id)
+		return fmt.Errorf("token %.100q has two ids: %d and %d", piece, old, id)
 	}
 	if len(v.ids) >= maxTokens || id < 0 || id >= maxTokens {
-		return fmt.Errorf("token %q has id %d; the limit is %d tokens", piece, id, maxTokens)
+		return fmt.Errorf("token %.100q has id %d; the limit is %d tokens", piece, id, maxTokens)
 	}
 	v.ids[piece] = id
 	v.maxID = max(v.maxID, id)
@@ -52,7 +52,7 @@ func (v *vocabulary) tokenizer() (*Tokenizer, error) {
 	t := &Tokenizer{pieces: make([]string, size), kinds: make([]kind, size), ids: v.ids, bos: noToken, eos: noToken}
 	for piece, id := range v.ids {
 		if t.kinds[id] != unused {
-			return nil, fmt.Errorf("tokens %q and %q have the same id %d", piece, t.pieces[id], id)
+			return nil, fmt.Errorf("tokens %.100q and %.100q have the same id %d", piece, t.pieces[id], id)
 		}
 		t.pieces[id], t.kinds[id] = piece, plain
 	}

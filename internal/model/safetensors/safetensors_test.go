@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/inferno-serve/inferno/internal/model/modeldir"
 )
 
 // file is a safetensors file of a header and dataBytes bytes of data 0, 1, 2, …
@@ -177,8 +179,8 @@ func TestTruncatedWhileOpenIsAnError(t *testing.T) {
 	}
 }
 
-// writeDir makes a directory of files and opens it as a root.
-func writeDir(t *testing.T, files map[string]string) *os.Root {
+// writeDir makes a directory of files and opens it.
+func writeDir(t *testing.T, files map[string]string) *modeldir.Dir {
 	t.Helper()
 	dir := t.TempDir()
 	for name, data := range files {
@@ -186,12 +188,12 @@ func writeDir(t *testing.T, files map[string]string) *os.Root {
 			t.Fatal(err)
 		}
 	}
-	root, err := os.OpenRoot(dir)
+	opened, err := modeldir.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = root.Close() })
-	return root
+	t.Cleanup(func() { _ = opened.Close() })
+	return opened
 }
 
 // shards are two good shards with one tensor each.
@@ -267,20 +269,20 @@ func TestRefusesBadDirectories(t *testing.T) {
 		{"map is an array", index(`{"weight_map":[]}`), "", "weight_map: offset"},
 		{"shard is a number", index(`{"weight_map":{"a":1}}`), "", "weight_map: a: offset"},
 		{"not JSON", index(`weights`), "", "where a value should be"},
-		{"too long", index(strings.Repeat(" ", MaxIndexBytes+1)), "", "more than"},
+		{"too long", index(strings.Repeat(" ", MaxIndexBytes+1)), "", "33554433 bytes, want at most 33554432"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := shards()
 			maps.Copy(files, c.replace)
 			maps.DeleteFunc(files, func(_, data string) bool { return data == "" })
 			delete(files, c.link)
-			root := writeDir(t, files)
+			dir := writeDir(t, files)
 			if c.link != "" {
-				if err := os.Symlink(outside, filepath.Join(root.Name(), c.link)); err != nil {
+				if err := os.Symlink(outside, dir.Path(c.link)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			s, err := OpenDir(root)
+			s, err := OpenDir(dir)
 			if err == nil {
 				t.Fatalf("accepted with %d tensors, want an error that says %q", len(s.Tensors()), c.want)
 			}

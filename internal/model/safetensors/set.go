@@ -3,16 +3,14 @@ package safetensors
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
+	"github.com/inferno-serve/inferno/internal/model/modeldir"
 	"github.com/inferno-serve/inferno/internal/model/strictjson"
 )
 
@@ -34,13 +32,13 @@ type Set struct {
 	tensors []*Tensor
 }
 
-// OpenDir opens model.safetensors of a directory or, where that is absent, the shards of model.safetensors.index.json. No name leads out
-// of root, by dots or by a link. The root may be closed afterwards.
-func OpenDir(root *os.Root) (*Set, error) {
+// OpenDir opens model.safetensors of a directory or, where that is absent, the shards of model.safetensors.index.json. The directory may be
+// closed afterwards.
+func OpenDir(dir *modeldir.Dir) (*Set, error) {
 	s := &Set{}
-	err := s.openShard(root, SingleName)
+	err := s.openShard(dir, SingleName)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.openIndex(root)
+		err = s.openIndex(dir)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -60,13 +58,12 @@ func (s *Set) Close() error {
 	return errors.Join(errs...)
 }
 
-func (s *Set) openShard(root *os.Root, name string) error {
-	path := filepath.Join(root.Name(), name)
-	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+func (s *Set) openShard(dir *modeldir.Dir, name string) error {
+	file, err := dir.Open(name)
 	if err != nil {
 		return err
 	}
-	f, err := newFile(path, file)
+	f, err := newFile(dir.Path(name), file)
 	if err != nil {
 		return err
 	}
@@ -81,21 +78,21 @@ type index struct {
 	totalSize string            // bytes of all tensors, a number; "" where the file does not say
 }
 
-func (s *Set) openIndex(root *os.Root) error {
-	path := filepath.Join(root.Name(), IndexName)
-	data, err := readIndex(root)
+func (s *Set) openIndex(dir *modeldir.Dir) error {
+	path := dir.Path(IndexName)
+	data, err := dir.ReadFile(IndexName, MaxIndexBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: no %s and no %s in it: %w", root.Name(), SingleName, IndexName, err)
+		return fmt.Errorf("%s: no %s and no %s in it: %w", dir.Path(), SingleName, IndexName, err)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	ix, err := parseIndex(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	for _, shard := range ix.shards() {
-		if err := s.openShard(root, shard); err != nil {
+		if err := s.openShard(dir, shard); err != nil {
 			return fmt.Errorf("%s: shard %q: %w", path, shard, err)
 		}
 	}
@@ -103,19 +100,6 @@ func (s *Set) openIndex(root *os.Root) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
-}
-
-func readIndex(root *os.Root) ([]byte, error) {
-	f, err := root.OpenFile(IndexName, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxIndexBytes+1))
-	if err == nil && len(data) > MaxIndexBytes {
-		err = fmt.Errorf("more than %d bytes", MaxIndexBytes)
-	}
-	return data, err
 }
 
 func parseIndex(data []byte) (*index, error) {

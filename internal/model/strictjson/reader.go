@@ -100,11 +100,11 @@ func (r *Reader) Object(member func(key string) error) error {
 			return fmt.Errorf("key: %w", err)
 		}
 		if !seen.add(key) {
-			return r.errorf("duplicate key %q", key)
+			return r.errorf("duplicate key %.100q", key)
 		}
 		r.space()
 		if r.pos == len(r.data) || r.data[r.pos] != ':' {
-			return r.errorf("no colon after key %q", key)
+			return r.errorf("no colon after key %.100q", key)
 		}
 		r.pos++
 		if err := member(key); err != nil {
@@ -136,10 +136,10 @@ func (r *Reader) Int() (int64, error) {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if errors.Is(err, strconv.ErrRange) {
-		return 0, fmt.Errorf("%s does not fit in 64 bits", s)
+		return 0, fmt.Errorf("%.100s does not fit in 64 bits", s)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%s is not an integer", s)
+		return 0, fmt.Errorf("%.100s is not an integer", s)
 	}
 	return n, nil
 }
@@ -152,7 +152,7 @@ func (r *Reader) Float() (float64, error) {
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || math.IsInf(f, 0) {
-		return 0, fmt.Errorf("%s does not fit in a float64", s)
+		return 0, fmt.Errorf("%.100s does not fit in a float64", s)
 	}
 	return f, nil
 }
