@@ -157,9 +157,9 @@ func (f *jsonFile) check() error {
 	case f.dropout != nil && *f.dropout != 0:
 		return fmt.Errorf("model.dropout: %g makes encoding random", *f.dropout)
 	case f.continuingPrefix != nil && *f.continuingPrefix != "":
-		return fmt.Errorf("model.continuing_subword_prefix: %q is not supported", *f.continuingPrefix)
+		return fmt.Errorf("model.continuing_subword_prefix: %.100q is not supported", *f.continuingPrefix)
 	case f.endSuffix != nil && *f.endSuffix != "":
-		return fmt.Errorf("model.end_of_word_suffix: %q is not supported", *f.endSuffix)
+		return fmt.Errorf("model.end_of_word_suffix: %.100q is not supported", *f.endSuffix)
 	}
 	return nil
 }
@@ -213,7 +213,7 @@ func (f *jsonFile) configure(m *bpe, ids map[string]int32) error {
 	if f.unknown != nil && *f.unknown != "" {
 		id, ok := ids[*f.unknown]
 		if !ok {
-			return fmt.Errorf("model.unk_token: %q is not in the vocabulary", *f.unknown)
+			return fmt.Errorf("model.unk_token: %.100q is not in the vocabulary", *f.unknown)
 		}
 		m.unknown = id
 	}

@@ -106,7 +106,7 @@ func (t *Tokenizer) named(name string, placed []int32) (int32, error) {
 	if name != "" {
 		id, ok := t.ids[name]
 		if !ok {
-			return noToken, fmt.Errorf("%q is not in the vocabulary", name)
+			return noToken, fmt.Errorf("%.100q is not in the vocabulary", name)
 		}
 		return id, nil
 	}
@@ -148,7 +148,7 @@ func readTemplate(data []byte) (found *processor, err error) {
 		switch {
 		case p.Type == "ByteLevel":
 		case p.Type != "TemplateProcessing":
-			return nil, fmt.Errorf("type %q is not supported", p.Type)
+			return nil, fmt.Errorf("type %.100q is not supported", p.Type)
 		case found != nil:
 			return nil, errors.New("more than one TemplateProcessing is not supported")
 		default:
@@ -177,11 +177,11 @@ func (t *Tokenizer) useTemplate(p *processor) error {
 			name := piece.SpecialToken.ID
 			special, ok := p.SpecialTokens[name]
 			if !ok {
-				return fmt.Errorf("special_tokens lacks %q", name)
+				return fmt.Errorf("special_tokens lacks %.100q", name)
 			}
 			for _, id := range special.IDs {
 				if err := t.checkID(id); err != nil {
-					return fmt.Errorf("special_tokens[%q]: %w", name, err)
+					return fmt.Errorf("special_tokens[%.100q]: %w", name, err)
 				}
 			}
 			if sequences == 0 {

@@ -113,7 +113,7 @@ func (p *pipeline) readNormalizer(parts []part) error {
 			}
 			p.normalize = append(p.normalize, step)
 		default:
-			return fmt.Errorf("type %q is not supported", n.Type)
+			return fmt.Errorf("type %.100q is not supported", n.Type)
 		}
 	}
 	return nil
@@ -130,7 +130,7 @@ func (p part) replace() (rewrite, error) {
 func (p *pipeline) readPreTokenizer(parts []part) error {
 	for i, t := range parts {
 		if p.byteLevel {
-			return fmt.Errorf("%s after ByteLevel is not supported", t.Type)
+			return fmt.Errorf("%.100q after ByteLevel is not supported", t.Type)
 		}
 		var err error
 		switch t.Type {
@@ -147,7 +147,7 @@ func (p *pipeline) readPreTokenizer(parts []part) error {
 		case "Metaspace":
 			err = p.readMetaspace(t, len(parts) == 1)
 		default:
-			err = fmt.Errorf("type %q is not supported", t.Type)
+			err = fmt.Errorf("type %.100q is not supported", t.Type)
 		}
 		if err != nil {
 			return err
@@ -186,7 +186,7 @@ func (p *pipeline) readSplit(t part) error {
 	case "MergedWithNext":
 		p.split = append(p.split, cutBefore(sep))
 	default:
-		return fmt.Errorf("Split: behavior %q is not supported", t.Behavior)
+		return fmt.Errorf("Split: behavior %.100q is not supported", t.Behavior)
 	}
 	return nil
 }
@@ -196,12 +196,12 @@ func (p *pipeline) readSplit(t part) error {
 func (p *pipeline) readRegexSplit(t part, regex string) error {
 	split, ok := splitterOf(regex)
 	if !ok {
-		return fmt.Errorf("Split: pattern %q is not supported", regex)
+		return fmt.Errorf("Split: pattern %.100q is not supported", regex)
 	}
 	isolated := t.Behavior == "Isolated" && !t.Invert
 	kept := t.Behavior == "Removed" && t.Invert && regex != patternDigit
 	if !isolated && !kept {
-		return fmt.Errorf("Split: behavior %q with invert %t is not supported", t.Behavior, t.Invert)
+		return fmt.Errorf("Split: behavior %.100q with invert %t is not supported", t.Behavior, t.Invert)
 	}
 	p.split = append(p.split, split)
 	return nil
@@ -231,7 +231,7 @@ func (p *pipeline) readMetaspace(t part, alone bool) error {
 // metaspaceScheme checks a Metaspace and returns its prepend_scheme; older files have add_prefix_space in its place.
 func (p part) metaspaceScheme() (string, error) {
 	if utf8.RuneCountInString(p.Replacement) != 1 {
-		return "", fmt.Errorf("Metaspace: replacement %q is not one rune", p.Replacement)
+		return "", fmt.Errorf("Metaspace: replacement %.100q is not one rune", p.Replacement)
 	}
 	scheme := p.PrependScheme
 	if scheme == "" {
@@ -241,7 +241,7 @@ func (p part) metaspaceScheme() (string, error) {
 		}
 	}
 	if scheme != "always" && scheme != "first" && scheme != "never" {
-		return "", fmt.Errorf("Metaspace: prepend_scheme %q is not supported", scheme)
+		return "", fmt.Errorf("Metaspace: prepend_scheme %.100q is not supported", scheme)
 	}
 	return scheme, nil
 }
@@ -261,7 +261,7 @@ func (p *pipeline) readDecoder(parts []part) error {
 	for _, d := range parts {
 		stage, ok := order[d.Type]
 		if !ok || stage < last || stage == last && d.Type != "Replace" {
-			return fmt.Errorf("type %q is not supported at this place", d.Type)
+			return fmt.Errorf("type %.100q is not supported at this place", d.Type)
 		}
 		if stage == 4 && last != 3 {
 			return errors.New("Strip without Fuse before it is not supported")
@@ -296,7 +296,7 @@ func (p *pipeline) readDecodeStep(d part) error {
 		p.rawBytes = true
 	case "Strip":
 		if utf8.RuneCountInString(d.Content) != 1 || d.Start < 0 || d.Stop != 0 {
-			return fmt.Errorf("Strip: content %q, start %d, stop %d; want one rune, start ≥ 0, stop 0", d.Content, d.Start, d.Stop)
+			return fmt.Errorf("Strip: content %.100q, start %d, stop %d; want one rune, start ≥ 0, stop 0", d.Content, d.Start, d.Stop)
 		}
 		p.decode.strip, p.decode.stripMax = d.Content, d.Start
 	}

@@ -40,7 +40,10 @@ func decodePart(data []byte, into any) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(checkKeys(r, false), r.End()); err != nil {
+	if err := checkKeys(r, false); err != nil {
+		return err
+	}
+	if err := r.End(); err != nil {
 		return err
 	}
 	return json.Unmarshal(data, into)

@@ -8,8 +8,10 @@
 package modeldir
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,12 +62,17 @@ func (d *Dir) Close() error { return d.root.Close() }
 // Path is that of the directory, as Open was given it, or of a file in it; for messages.
 func (d *Dir) Path(name ...string) string { return filepath.Join(append([]string{d.path}, name...)...) }
 
-// Open opens a file to read. Where there is none the error is fs.ErrNotExist.
+// Open opens a file to read. Where there is none the error is fs.ErrNotExist; a link that leads to nothing is a file that is broken.
 func (d *Dir) Open(name string) (*os.File, error) {
 	if !filepath.IsLocal(name) {
 		return nil, fmt.Errorf("%s: %.100q escapes from the directory", d.path, name)
 	}
 	f, err := d.root.OpenFile(filepath.Join(d.from, name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, found := d.root.Lstat(filepath.Join(d.from, name)); found == nil {
+			return nil, fmt.Errorf("%s: a link that leads to nothing", d.Path(name))
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Path(name), err)
 	}

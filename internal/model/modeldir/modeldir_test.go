@@ -65,7 +65,7 @@ func TestFilesOfADirectory(t *testing.T) {
 		{"sub/b", "within", ""},
 		{"long", "", "9 bytes, want at most 8"},
 		{"none", "", "no such file"},
-		{"dangling", "", "no such file"},
+		{"dangling", "", "leads to nothing"},
 		{"circle", "", "too many levels"},
 		{"above", "", "escapes"},
 		{"absolute", "", "escapes"},
@@ -87,6 +87,9 @@ func TestFilesOfADirectory(t *testing.T) {
 	}
 	if _, err := read(t, dir, "none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v, want fs.ErrNotExist", err)
+	}
+	if _, err := read(t, filepath.Join(dir, "m"), "dangling"); errors.Is(err, fs.ErrNotExist) {
+		t.Error("a dangling link counts as no file")
 	}
 	for _, path := range []string{filepath.Join(dir, "none"), filepath.Join(dir, "outside")} {
 		if d, err := Open(path); err == nil {
