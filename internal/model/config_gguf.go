@@ -27,7 +27,7 @@ func ConfigFromGGUF(file *gguf.File) (*Config, error) {
 		return nil, err
 	}
 	if architecture != "llama" {
-		return nil, fmt.Errorf("general.architecture: %w %q; llama is supported", ErrUnsupported, architecture)
+		return nil, fmt.Errorf("general.architecture: %w %.100q; llama is supported", ErrUnsupported, architecture)
 	}
 	c := k.llama(file)
 	c.Architecture = architecture
@@ -150,7 +150,7 @@ func (k *ggufKeys) rope(c *Config, file *gguf.File) Rope {
 		r.Kind, r.Factor, r.OriginalContext, r.BetaFast, r.BetaSlow, r.Truncate = RopeYarn, factor, original, fast, slow, true
 		r.AttentionFactor = attention * yarnScale(factor, 1)
 	default:
-		k.faults.addf("llama.rope.scaling.type: %q is not supported; none, linear and yarn are", kind)
+		k.faults.addf("llama.rope.scaling.type: %.100q is not supported; none, linear and yarn are", kind)
 	}
 	if kind != "yarn" && attention != 1 {
 		k.faults.addf("llama.rope.scaling.attn_factor: %g is not supported without yarn", attention)

@@ -32,7 +32,7 @@ func ParseConfig(data []byte) (*Config, error) {
 		if err := f.err(); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("model_type: %w %q; llama is supported", ErrUnsupported, architecture)
+		return nil, fmt.Errorf("model_type: %w %.100q; llama is supported", ErrUnsupported, architecture)
 	}
 	c := k.llama()
 	c.Architecture = architecture
@@ -133,7 +133,7 @@ func (k *keys) dtype() device.DType {
 	case "none", "auto":
 		return 0
 	default:
-		k.faults.addf("%s: %q, want float32, float16 or bfloat16", key, name)
+		k.faults.addf("%s: %.100q, want float32, float16 or bfloat16", key, name)
 		return 0
 	}
 }
@@ -182,7 +182,7 @@ func (k *keys) ropeParameters(context int, theta float64) Rope {
 	case "yarn":
 		k.yarn(&r, context)
 	default:
-		k.faults.addf("%srope_type: %q is not supported; default, linear, llama3 and yarn are", k.prefix, kind)
+		k.faults.addf("%srope_type: %.100q is not supported; default, linear, llama3 and yarn are", k.prefix, kind)
 		k.ignoreAll()
 		return r
 	}

@@ -122,6 +122,9 @@ func (k *keys) text(key, absent string) string {
 	return v.Text
 }
 
+// maxIDs bounds a list of token ids.
+const maxIDs = 1024
+
 // ids reads one token id or a list of them; nil where absent.
 func (k *keys) ids(key string) []int32 {
 	v, ok := k.get(key)
@@ -131,6 +134,10 @@ func (k *keys) ids(key string) []int32 {
 	items := []strictjson.Value{v}
 	if v.Kind == strictjson.Array {
 		items = v.Items
+	}
+	if len(items) > maxIDs {
+		k.faults.addf("%s%s: %d token ids, want at most %d", k.prefix, key, len(items), maxIDs)
+		return nil
 	}
 	var all []int32
 	for _, item := range items {

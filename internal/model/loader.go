@@ -44,7 +44,7 @@ type Options struct {
 func (l *Loader) Load(ctx context.Context, c *Checkpoint, o Options) (Model, error) {
 	build, ok := l.Architectures[c.Config.Architecture]
 	if !ok {
-		return nil, fmt.Errorf("load %s: %w %q; supported here: %s",
+		return nil, fmt.Errorf("load %s: %w %.100q; supported here: %s",
 			c.path, ErrUnsupported, c.Config.Architecture, strings.Join(slices.Sorted(maps.Keys(l.Architectures)), ", "))
 	}
 	if err := o.validate(c.Config); err != nil {

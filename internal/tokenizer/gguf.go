@@ -13,6 +13,7 @@ import (
 // Metadata is what FromGGUF reads of a GGUF file: its key-values. A method returns false where the key is missing or
 // has a value of another kind.
 type Metadata interface {
+	Has(key string) bool
 	String(key string) (string, bool)
 	Bool(key string) (bool, bool)
 	Uint(key string) (uint64, bool)
@@ -67,6 +68,9 @@ type ggufFile struct {
 
 func readGGUF(md Metadata) (*ggufFile, error) {
 	g := &ggufFile{Metadata: md}
+	if err := g.checkKinds(); err != nil {
+		return nil, err
+	}
 	var ok bool
 	if g.model, ok = md.String(ggufPrefix + "model"); !ok {
 		return nil, fmt.Errorf("%smodel: missing", ggufPrefix)
@@ -90,6 +94,34 @@ func readGGUF(md Metadata) (*ggufFile, error) {
 		}
 	}
 	return g, nil
+}
+
+// checkKinds refuses keys that may be missing and have a value of another kind than they must: taken as missing, they would change the tokens
+// without a word.
+func (g *ggufFile) checkKinds() error {
+	for _, kind := range []struct {
+		want string
+		has  func(key string) bool
+		keys []string
+	}{
+		{"an array of 32-bit integers", has(g.Ints), []string{"token_type"}},
+		{"an integer of 0 or more", has(g.Uint), []string{"bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "unknown_token_id"}},
+		{"a boolean", has(g.Bool), []string{"add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces"}},
+	} {
+		for _, key := range kind.keys {
+			if g.Has(ggufPrefix+key) && !kind.has(ggufPrefix+key) {
+				return fmt.Errorf("%s%s: has a value of another type, want %s", ggufPrefix, key, kind.want)
+			}
+		}
+	}
+	return nil
+}
+
+func has[T any](get func(key string) (T, bool)) func(key string) bool {
+	return func(key string) bool {
+		_, ok := get(key)
+		return ok
+	}
 }
 
 // ggufPre is what a name in tokenizer.ggml.pre stands for.

@@ -8,6 +8,7 @@ func value[T any](m fakeMetadata, key string) (T, bool) {
 	return v, ok
 }
 
+func (m fakeMetadata) Has(key string) bool                 { return m[key] != nil }
 func (m fakeMetadata) String(key string) (string, bool)    { return value[string](m, key) }
 func (m fakeMetadata) Bool(key string) (bool, bool)        { return value[bool](m, key) }
 func (m fakeMetadata) Uint(key string) (uint64, bool)      { return value[uint64](m, key) }

@@ -43,6 +43,7 @@ type Reader struct {
 	data  []byte
 	pos   int
 	depth int
+	made  int // Values
 }
 
 // NewReader reads data, which must not change meanwhile. Invalid UTF-8 is refused here.

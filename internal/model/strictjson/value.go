@@ -19,6 +19,9 @@ type Member struct {
 	Value Value
 }
 
+// MaxValues bounds how many values Parse makes of a text: each takes some hundred bytes, and two of the text are enough for one.
+const MaxValues = 1 << 17
+
 // Parse reads data, which holds one value.
 func Parse(data []byte) (Value, error) {
 	r, err := NewReader(data)
@@ -36,6 +39,9 @@ func Parse(data []byte) (Value, error) {
 func (r *Reader) Value() (v Value, err error) {
 	if v.Kind, err = r.Kind(); err != nil {
 		return Value{}, err
+	}
+	if r.made++; r.made > MaxValues {
+		return Value{}, r.errorf("more than %d values", MaxValues)
 	}
 	start := r.pos
 	switch v.Kind {
