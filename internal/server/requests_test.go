@@ -110,6 +110,9 @@ func (c *requestCase) check(t *testing.T, err error) {
 	if len(err.Error()) > 4<<10 {
 		t.Errorf("a message of %d bytes", len(err.Error()))
 	}
+	if told := private.FindString(err.Error()); told != "" && !strings.Contains(c.request, told) {
+		t.Errorf("message %q tells %q", err, told)
+	}
 	if c.code != codes.InvalidArgument {
 		return
 	}
