@@ -26,11 +26,15 @@ func readFile(name string) (*file, error) {
 		return nil, fmt.Errorf("configuration file: %w", err)
 	}
 	defer opened.Close()
-	limited := &io.LimitedReader{R: opened, N: maxFile + 1}
+	return parseFile(name, opened)
+}
+
+func parseFile(name string, text io.Reader) (*file, error) {
+	limited := &io.LimitedReader{R: text, N: maxFile + 1}
 	decoder := yaml.NewDecoder(limited)
 	f := &file{name: name, values: map[string]*yaml.Node{}}
 	var first, second yaml.Node
-	err = decoder.Decode(&first)
+	err := decoder.Decode(&first)
 	next := err
 	if err == nil {
 		next = decoder.Decode(&second)

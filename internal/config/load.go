@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"slices"
 
 	"github.com/alecthomas/kong"
 )
@@ -12,8 +14,7 @@ import (
 var ErrExit = errors.New("done")
 
 // Load reads flags, then what they leave open from the environment, the configuration file and the defaults, and validates the whole.
-// The error lists every fault, but of several values that cannot be read it names the first; it is ErrExit after --help or --version,
-// whose text goes to stdout.
+// The error lists every fault; it is ErrExit after --help or --version, whose text goes to stdout.
 func Load(args []string, version string, stdout io.Writer) (*Config, error) {
 	return load(program{"inferno-server", true, "Serves Llama-family models over gRPC. `inferno-server doctor` says what this machine can serve, `inferno-server bench` how fast."},
 		args, version, stdout, (*Config).Validate)
@@ -45,11 +46,12 @@ func load(
 	if errors.Is(err, ErrExit) {
 		return nil, err
 	}
-	if err == nil && c.File != "" {
-		var f *file
-		if f, err = readFile(c.File); err == nil {
+	if c != nil && c.File != "" {
+		f, unreadable := readFile(c.File)
+		if unreadable == nil {
 			c, _, err = parse(p, args, version, stdout, f, own...)
 		}
+		err = errors.Join(err, unreadable)
 	}
 	if err == nil {
 		err = validate(c)
@@ -85,16 +87,56 @@ func parse(p program, args []string, version string, stdout io.Writer, f *file, 
 	if !p.serves {
 		hideServing(parser.Model)
 	}
+	values := recordUnreadable(parser.Model)
 	given, err := parser.Parse(args)
 	if exited {
 		return nil, nil, ErrExit
 	}
+	err = errors.Join(append(values.faults, err)...)
 	if err == nil && !p.serves {
 		err = refuseServing(p.name, given)
 	}
 	loaded := Config(cli.settings)
 	return &loaded, unknownVariables(parser.Model), err
 }
+
+// unreadable are the values that could not be read. kong would stop at the first.
+type unreadable struct{ faults []error }
+
+// recordUnreadable has the values of flags read on after one that cannot be.
+func recordUnreadable(app *kong.Application) *unreadable {
+	all := &unreadable{}
+	for _, flag := range app.Flags {
+		if r := (recorder{flag.Mapper, all}); flag.IsBool() {
+			flag.Mapper = boolRecorder{r}
+		} else {
+			flag.Mapper = r
+		}
+	}
+	return all
+}
+
+type recorder struct {
+	kong.Mapper
+	all *unreadable
+}
+
+func (r recorder) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	err := r.Mapper.Decode(ctx, target)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", ctx.Value.ShortSummary(), err)
+	if !slices.ContainsFunc(r.all.faults, func(known error) bool { return known.Error() == err.Error() }) {
+		r.all.faults = append(r.all.faults, err)
+	}
+	return nil
+}
+
+// boolRecorder is of a flag that needs no value, which kong knows by its mapper.
+type boolRecorder struct{ recorder }
+
+func (boolRecorder) IsBool() bool { return true }
 
 // hideServing leaves the flags of the services out of --help.
 func hideServing(app *kong.Application) {
