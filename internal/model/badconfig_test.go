@@ -184,3 +184,24 @@ func TestAModelOfAHubCacheOpens(t *testing.T) {
 		t.Errorf("opened as %+v", c.Config)
 	}
 }
+
+func FuzzParseGenerationConfig(f *testing.F) {
+	f.Add([]byte(`{"eos_token_id":[2,3],"temperature":0.6,"top_k":50,"top_p":0.9,"min_p":0,"repetition_penalty":1.1,"do_sample":true}`))
+	f.Add([]byte(`{"eos_token_id":2,"top_k":null,"x":{"y":[1e5]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := model.ParseGenerationConfig(data)
+		if err != nil {
+			return
+		}
+		for name, v := range map[string]*float64{"temperature": d.Temperature, "top_p": d.TopP, "min_p": d.MinP, "repetition_penalty": d.RepetitionPenalty} {
+			if v != nil && !(*v >= 0 && *v <= 100) {
+				t.Fatalf("%q: %s is %v", data, name, *v)
+			}
+		}
+		for _, id := range d.EOS {
+			if id < 0 {
+				t.Fatalf("%q: end token %d", data, id)
+			}
+		}
+	})
+}

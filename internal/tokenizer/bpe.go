@@ -18,6 +18,7 @@ type bpe struct {
 	unknown     int32            // token of what has no other; noToken: it is dropped
 	fuseUnknown bool             // one unknown token for a run of them
 	merges      mergeTable       //
+	soonest     []uint32         // [v] the lowest rank of a merge that has a token as its part; noRank for none
 	words       map[string]int32 // the text of every mergeable token
 	longestWord int              // bytes
 	wholeWords  bool             // a piece that is a word is that token, whatever the merges say
@@ -36,18 +37,23 @@ type scratch struct {
 	most     int  // length of the result from which on it is of no use; 0 for none
 	exceeded bool // the result is longer than that, or would be
 
-	ids   []int32    // symbols of the piece in hand; of a long one, noToken once it was joined to its left neighbour
-	pairs []merge    // [len(ids)−1] the merge of each symbol with its right neighbour
-	links []link     // [len(ids)] the same symbols as a doubly linked list, for long pieces
-	queue candidates // possible merges, for long pieces
-}
+	work int // pairs looked at, for tests
 
-// link leads to the neighbours of a symbol; −1 at the ends.
-type link struct{ prev, next int32 }
+	ids   []int32 // symbols of the piece in hand
+	pairs []merge // [len(ids)−1] the merge of each symbol with its right neighbour
+
+	// Of long pieces.
+	symbols []symbol   // [len(ids)]
+	queue   rankQueue  // merges that are possible
+	pass    []int32    // the left symbols of those of one rank
+	done    int        // how many of pass are done
+	early   candidates // merges that go before what is left of the pass
+	changed []int32    // symbols that were joined in the pass and cannot be again in it
+}
 
 // limit begins a call whose result starts at from and has a use with up to tokens further ids only; 0 for any number.
 func (w *scratch) limit(from, tokens int) {
-	w.most, w.exceeded = 0, false
+	w.most, w.exceeded, w.work = 0, false, 0
 	if tokens > 0 {
 		w.most = from + tokens
 	}
@@ -61,6 +67,19 @@ func (w *scratch) exceeds(n int) bool {
 
 // shortPiece is the largest number of symbols for which scanning every pair is faster than a heap.
 const shortPiece = 32
+
+// useMerges sets the merges, of tokens 0 to size−1.
+func (m *bpe) useMerges(t mergeTable, size int) {
+	m.merges, m.soonest = t, slices.Repeat([]uint32{noRank}, size)
+	for _, s := range t.slots {
+		if s.pair == emptySlot {
+			continue
+		}
+		for _, part := range []uint32{uint32(s.pair >> 32), uint32(s.pair)} {
+			m.soonest[part] = min(m.soonest[part], s.merge.rank)
+		}
+	}
+}
 
 // appendEncode appends the tokens of one piece.
 func (m *bpe) appendEncode(dst []int32, piece string, w *scratch) []int32 {
@@ -180,6 +199,7 @@ func (m *bpe) mergeShort(w *scratch) {
 	}
 	pairs := w.pairs
 	for {
+		w.work += len(pairs)
 		best, rank := -1, noRank
 		for i := range pairs {
 			if pairs[i].rank < rank {
@@ -200,57 +220,4 @@ func (m *bpe) mergeShort(w *scratch) {
 		}
 	}
 	w.ids, w.pairs = ids, pairs
-}
-
-// mergeLong merges w.ids in O(n log n) and appends the result to dst.
-func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
-	w.link()
-	for i := range len(w.links) - 1 {
-		m.pushMerge(w, int32(i))
-	}
-	n := len(w.ids)
-	for len(w.queue) > 0 {
-		c := w.queue.pop()
-		at := c.at()
-		left := &w.links[at]
-		if w.ids[at] == noToken || left.next < 0 {
-			continue
-		}
-		found := m.merges.get(w.ids[at], w.ids[left.next])
-		if found.rank != c.rank() { // the pair changed since
-			continue
-		}
-		w.ids[at], w.ids[left.next] = found.id, noToken
-		left.next = w.links[left.next].next
-		n--
-		if left.next >= 0 {
-			w.links[left.next].prev = at
-			m.pushMerge(w, at)
-		}
-		if left.prev >= 0 {
-			m.pushMerge(w, left.prev)
-		}
-	}
-	dst = slices.Grow(dst, n)
-	for i := int32(0); i >= 0; i = w.links[i].next {
-		dst = append(dst, w.ids[i])
-	}
-	return dst
-}
-
-// link makes the list of w.ids and empties the queue.
-func (w *scratch) link() {
-	n := len(w.ids)
-	w.links, w.queue = slices.Grow(w.links[:0], n), slices.Grow(w.queue[:0], n)
-	for i := range int32(n) {
-		w.links = append(w.links, link{prev: i - 1, next: i + 1})
-	}
-	w.links[n-1].next = -1
-}
-
-// pushMerge queues the merge of the symbol at index at with its right neighbour, if there is one.
-func (m *bpe) pushMerge(w *scratch, at int32) {
-	if found := m.merges.get(w.ids[at], w.ids[w.links[at].next]); found.rank != noRank {
-		w.queue.push(newCandidate(found.rank, at))
-	}
 }

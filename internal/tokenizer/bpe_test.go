@@ -52,6 +52,35 @@ func TestShortAndLongPiecesMergeAsDefined(t *testing.T) {
 	}
 }
 
+// Merges of any order: a token may be made after one that it is a part of, several pairs may have one rank, and a pair may make anything.
+func TestMergesOfAnyOrderAreDoneAsDefined(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const size = 12
+		m := newBPE(map[string]int32{}, size, true)
+		merges := newMergeTable(1)
+		for range rapid.IntRange(1, 40).Draw(t, "merges") {
+			pair := rapid.Custom(func(t *rapid.T) [2]int32 {
+				return [2]int32{rapid.Int32Range(0, size-1).Draw(t, "left"), rapid.Int32Range(0, size-1).Draw(t, "right")}
+			}).Draw(t, "pair")
+			merges.put(pair[0], pair[1], merge{rank: rapid.Uint32Range(0, 30).Draw(t, "rank"), id: rapid.Int32Range(0, size-1).Draw(t, "id")})
+		}
+		m.useMerges(merges, size)
+		symbols := rapid.SliceOfN(rapid.Int32Range(0, 4), 1, 200).Draw(t, "symbols")
+		want := naiveMerge(m, symbols)
+		w := &scratch{}
+		for range 2 { // the second time with the memory of the first
+			w.ids = slices.Clone(symbols)
+			if got := m.mergeLong(nil, w); !slices.Equal(got, want) {
+				t.Fatalf("long: %v\n got %v\nwant %v", symbols, got, want)
+			}
+		}
+		w.ids = slices.Clone(symbols)
+		if m.mergeShort(w); !slices.Equal(w.ids, want) {
+			t.Fatalf("short: %v\n got %v\nwant %v", symbols, w.ids, want)
+		}
+	})
+}
+
 // A whole text that is cut at its words must give the tokens of the same text in one piece.
 func TestCuttingWordsChangesNothing(t *testing.T) {
 	tok := load(t, "sentencepiece.json")
@@ -94,8 +123,9 @@ func TestUnknownSymbols(t *testing.T) {
 	} {
 		m := newBPE(words, 4, false)
 		m.unknown, m.fuseUnknown = c.unknown, c.fuse
-		m.merges = newMergeTable(1)
-		m.merges.put(1, 2, merge{rank: 0, id: 3})
+		merges := newMergeTable(1)
+		merges.put(1, 2, merge{rank: 0, id: 3})
+		m.useMerges(merges, 4)
 		if got := m.appendEncode(nil, c.text, &scratch{}); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q gives %v, want %v", c.name, c.text, got, c.want)
 		}
@@ -107,8 +137,9 @@ func TestWholeWordsIgnoreMerges(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		m := newBPE(words, 6, true)
 		m.wholeWords = whole
-		m.merges = newMergeTable(1)
-		m.merges.put(1, 2, merge{rank: 0, id: 4})
+		merges := newMergeTable(1)
+		merges.put(1, 2, merge{rank: 0, id: 4})
+		m.useMerges(merges, 6)
 		want := []int32{0, 4}
 		if whole {
 			want = []int32{5}

@@ -26,7 +26,7 @@ var ErrTooManyTokens = errors.New("too many tokens")
 const maxTextBytes = 16 << 20
 
 // maxPooledBytes is the longest text whose scratch memory, some 20 bytes for each of its bytes, is kept for reuse.
-const maxPooledBytes = 1 << 18
+const maxPooledBytes = 1 << 21
 
 // Encode returns the tokens of a text. It fails if the text is not valid UTF-8 or is longer than 16 MiB.
 func (t *Tokenizer) Encode(text string, o EncodeOptions) ([]int32, error) {

@@ -198,7 +198,7 @@ func parse(data []byte, config specialConfig) (*Tokenizer, error) {
 		return nil, fmt.Errorf("model.vocab: %w", err)
 	}
 	t.model = newBPE(words, len(t.pieces), p.byteLevel)
-	t.model.merges = merges
+	t.model.useMerges(merges, len(t.pieces))
 	if err := f.configure(t.model, t.ids); err != nil {
 		return nil, err
 	}

@@ -40,16 +40,13 @@ func wordsOf(v *vocabulary, byteLevel bool) map[string]int32 {
 	return words
 }
 
-// What an entry takes in a file, or a little less: the first guess of a table's size.
-const (
-	typicalTokenBytes = 24
-	typicalMergeBytes = 16
-)
+// typicalTokenBytes are what a token takes in a file, or a little less: the first guess of a table's size.
+const typicalTokenBytes = 24
 
 // readMerges reads model.merges: pairs of pieces, each as "a b" or as ["a", "b"], in order of rank.
 func readMerges(data []byte, v *vocabulary) (mergeTable, error) {
-	table := newMergeTable(len(data) / typicalMergeBytes)
 	r := jsonReader{data: data}
+	table := newMergeTable(r.countMerges())
 	rank := uint32(0)
 	var pair mergePair
 	err := r.array(func() (err error) {
@@ -68,6 +65,15 @@ func readMerges(data []byte, v *vocabulary) (mergeTable, error) {
 		return nil
 	})
 	return table, err
+}
+
+// countMerges is about how many merges there are: a comma stands between two, and one more within each that is an array.
+func (r *jsonReader) countMerges() int {
+	n := min(bytes.Count(r.data, []byte(",")), 2*maxMerges)
+	if start := bytes.TrimLeft(r.data, " \n\t\r["); len(start) < len(r.data) && bytes.Count(r.data[:len(r.data)-len(start)], []byte("[")) > 1 {
+		n /= 2
+	}
+	return n + 1
 }
 
 // mergePair is the text of one merge: both pieces, joined, and where the second one starts.

@@ -181,7 +181,8 @@ func (g *ggufFile) byteLevel() (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.model.merges, t.model.wholeWords = merges, pre.wholeWords
+	t.model.useMerges(merges, len(t.pieces))
+	t.model.wholeWords = pre.wholeWords
 	return t, g.useSpecials(t, pre.addBOS)
 }
 
@@ -229,9 +230,11 @@ func (g *ggufFile) sentencePiece() (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.model.merges, err = mergesOfScores(t.model.words, scores); err != nil {
+	merges, err := mergesOfScores(t.model.words, scores)
+	if err != nil {
 		return nil, fmt.Errorf("%sscores: %w", ggufPrefix, err)
 	}
+	t.model.useMerges(merges, len(t.pieces))
 	return t, g.useSpecials(t, true)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -118,8 +119,8 @@ func isASCII(text string) bool {
 // longestMarkRun returns the length of the longest run of runes that do not start a new composition.
 func longestMarkRun(text string) int {
 	longest, run := 0, 0
-	for _, r := range text {
-		if r >= 0x300 && !norm.NFD.PropertiesString(string(r)).BoundaryBefore() {
+	for i, r := range text {
+		if r >= 0x300 && !norm.NFD.PropertiesString(text[i:]).BoundaryBefore() {
 			run++
 			longest = max(longest, run)
 		} else {
@@ -135,14 +136,33 @@ type mark struct {
 	class uint8
 }
 
+// Hangul syllables.
+const (
+	firstHangul = 0xac00
+	lastHangul  = 0xd7a3
+)
+
 // composeLong is form C by its definition: decompose, order the marks of each starter by class, compose.
 func composeLong(text string) string {
-	var marks []mark
-	for _, r := range text {
-		for _, d := range norm.NFD.String(string(r)) {
-			marks = append(marks, mark{d, norm.NFD.PropertiesString(string(d)).CCC()})
+	marks := make([]mark, 0, len(text)/2)
+	for i, r := range text {
+		properties := norm.NFD.PropertiesString(text[i:])
+		switch parts := properties.Decomposition(); {
+		case r >= firstHangul && r <= lastHangul: // whose decompositions are computed, and in no table
+			for _, d := range norm.NFD.String(string(r)) {
+				marks = append(marks, mark{d, 0})
+			}
+		case parts == nil:
+			marks = append(marks, mark{r, properties.CCC()})
+		default:
+			for j := 0; j < len(parts); {
+				d, n := utf8.DecodeRune(parts[j:])
+				marks = append(marks, mark{d, norm.NFD.Properties(parts[j:]).CCC()})
+				j += n
+			}
 		}
 	}
+	var spare []mark
 	for from := 0; from < len(marks); {
 		to := from + 1
 		for to < len(marks) && marks[to].class != 0 {
@@ -152,20 +172,42 @@ func composeLong(text string) string {
 		if marks[from].class == 0 {
 			start++
 		}
-		slices.SortStableFunc(marks[start:to], func(a, b mark) int { return int(a.class) - int(b.class) })
+		spare = sortByClass(marks[start:to], spare)
 		from = to
 	}
 	return compose(marks)
+}
+
+// sortByClass sorts a run of marks by class, those of one class in their order, in a time that is linear in the run.
+func sortByClass(run, spare []mark) []mark {
+	if len(run) < 64 {
+		slices.SortStableFunc(run, func(a, b mark) int { return int(a.class) - int(b.class) })
+		return spare
+	}
+	var starts [257]int
+	for _, m := range run {
+		starts[int(m.class)+1]++
+	}
+	for class := range 256 {
+		starts[class+1] += starts[class]
+	}
+	spare = append(spare[:0], run...)
+	for _, m := range spare {
+		run[starts[m.class]] = m
+		starts[m.class]++
+	}
+	return spare
 }
 
 // compose joins each mark with the last starter unless a mark between them has its class or a higher one.
 func compose(marks []mark) string {
 	out := marks[:0]
 	starter := -1 // index in out
+	var pair pairComposer
 	for _, m := range marks {
 		adjacent := starter == len(out)-1
 		if starter >= 0 && (adjacent || out[len(out)-1].class < m.class && out[len(out)-1].class != 0) {
-			if joined, ok := primaryComposite(out[starter].r, m.r); ok {
+			if joined, ok := pair.compose(out[starter].r, m.r); ok {
 				out[starter].r = joined
 				continue
 			}
@@ -182,10 +224,16 @@ func compose(marks []mark) string {
 	return b.String()
 }
 
-func primaryComposite(a, b rune) (rune, bool) {
-	joined := []rune(norm.NFC.String(string([]rune{a, b})))
-	if len(joined) != 1 {
+// pairComposer composes pairs of runes, in memory of its own.
+type pairComposer struct{ pair, joined [2 * utf8.UTFMax]byte }
+
+func (c *pairComposer) compose(a, b rune) (rune, bool) {
+	n := utf8.EncodeRune(c.pair[:], a)
+	second := c.pair[n : n+utf8.EncodeRune(c.pair[n:], b)]
+	if norm.NFC.Properties(second).BoundaryBefore() {
 		return 0, false
 	}
-	return joined[0], true
+	joined := norm.NFC.Append(c.joined[:0], c.pair[:n+len(second)]...)
+	r, size := utf8.DecodeRune(joined)
+	return r, size == len(joined)
 }

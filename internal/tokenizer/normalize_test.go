@@ -1,6 +1,8 @@
 package tokenizer
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +35,20 @@ func TestLongRunsOfMarksStayTogether(t *testing.T) {
 	if want := "xẹ" + below[len("\u0323"):] + acute; got != want {
 		t.Errorf("got %+q\nwant %+q", got, want)
 	}
+}
+
+// Beyond 30 marks norm itself breaks a run, so that the order is compared with that of a stable sort.
+func TestMarksOfALongRunAreOrderedByClass(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		run := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) mark {
+			return mark{rapid.RuneFrom(composable).Draw(t, "rune"), rapid.Uint8().Draw(t, "class")}
+		}), 0, 300).Draw(t, "run")
+		want := slices.Clone(run)
+		slices.SortStableFunc(want, func(a, b mark) int { return cmp.Compare(a.class, b.class) })
+		if sortByClass(run, nil); !slices.Equal(run, want) {
+			t.Fatalf("got %v\nwant %v", run, want)
+		}
+	})
 }
 
 func TestGrowthIsBounded(t *testing.T) {
