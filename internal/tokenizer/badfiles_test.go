@@ -156,7 +156,7 @@ func TestBadModelsOfTokenizersAreRefused(t *testing.T) {
 		in("model.vocab", [][2]string{
 			{``, "model.vocab: missing"}, {`null`, "'n' where '{' is due"}, {`[]`, "'[' where '{' is due"}, {`{}`, "merge 0"}, {`"a"`, "where '{' is due"},
 			{`{"a":"0"}`, "is not a token id"}, {`{"a":null}`, "is not a token id"}, {`{"a":0.0}`, `"0.0" is not a token id`}, {`{"a":1e1}`, `"1e1" is not a token id`},
-			{`{"a":-1}`, `"-1" is not a token id`}, {`{"a":2147483648}`, "is not a token id"}, {`{"a":18446744073709551616}`, "is not a token id"},
+			{`{"a":-1}`, `"-1" is not a token id`}, {`{"a":01}`, `"01" is not a token id`}, {`{"a":+1}`, `"+1" is not a token id`}, {`{"a":-0}`, `"-0" is not a token id`}, {`{"a":2147483648}`, "is not a token id"}, {`{"a":18446744073709551616}`, "is not a token id"},
 			{`{"a":4194304}`, "the limit is 4194304"}, {`{"a":99999999999999999999999999999999}`, "is not a token id"}, {`{"a":` + strings.Repeat("9", 100_000) + `}`, "is not a token id"},
 			{`{"a":0,"a":0}`, "has two ids"}, {`{"a":0,"\u0061":1}`, "has two ids"}, {`{"a":0,"b":0,"ab":1,"c":2,"abc":3,"Ġ":4,"Ġa":5}`, "same id 0"},
 			{`{"a":0,"b":1,"c":2,"ab":3,"abc":4,"Ġ":5,"Ġa":6,"zz":100000}`, "ids are unused"}, {`{"\ud800":0}`, `\uXXXX is due`}, {`{"\ud800\u0041":0}`, "surrogate"}, {`{"\x":0}`, `unknown escape`},

@@ -184,8 +184,10 @@ func parse(data []byte, config specialConfig) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model.vocab: %w", err)
 	}
-	words := wordsOf(v, p.byteLevel)
+	words := make(chan map[string]int32, 1)
+	go func() { words <- wordsOf(v, p.byteLevel) }() // beside the merges: both only read v
 	merges, err := readMerges(f.merges, v)
+	ofModel := <-words
 	if err != nil {
 		return nil, fmt.Errorf("model.merges: %w", err)
 	}
@@ -197,7 +199,7 @@ func parse(data []byte, config specialConfig) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model.vocab: %w", err)
 	}
-	t.model = newBPE(words, len(t.pieces), p.byteLevel)
+	t.model = newBPE(ofModel, len(t.pieces), p.byteLevel)
 	t.model.useMerges(merges, len(t.pieces))
 	if err := f.configure(t.model, t.ids); err != nil {
 		return nil, err

@@ -191,12 +191,20 @@ func (r *jsonReader) hex4() (rune, error) {
 // id reads a token id: an integer in [0, 2³¹).
 func (r *jsonReader) id() (int32, error) {
 	r.peek()
-	start := r.at
+	start, whole := r.at, int32(0)
+	for r.at < len(r.data) && r.at-start < 9 && r.data[r.at] >= '0' && r.data[r.at] <= '9' {
+		whole = whole*10 + int32(r.data[r.at]-'0')
+		r.at++
+	}
+	if r.at > start && r.at < len(r.data) && (r.data[r.at] == ',' || r.data[r.at] == '}') && (r.data[start] != '0' || r.at == start+1) {
+		return whole, nil // nearly always
+	}
 	for r.at < len(r.data) && bytes.IndexByte([]byte("+-.0123456789eE"), r.data[r.at]) >= 0 {
 		r.at++
 	}
-	n, err := strconv.ParseInt(string(r.data[start:r.at]), 10, 32)
-	if err != nil || n < 0 {
+	text := string(r.data[start:r.at])
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || n < 0 || text != strconv.FormatInt(n, 10) {
 		return 0, r.fail("%.100q is not a token id", r.data[start:r.at])
 	}
 	return int32(n), nil
