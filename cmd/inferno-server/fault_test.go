@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -210,17 +211,39 @@ func testSignalsEndAHangingStart(t *testing.T, library string) {
 	if err := os.WriteFile(file, []byte("spin"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	gone := watchRemoval(t, filepath.Dir(file))
 	p := startProcess(t, []string{"INFERNO_CUDA_FAULT=" + file}, "--device=cuda", "--cuda-library="+library, "--model=tiny="+tiny,
 		"--kv-memory=64MiB")
-	for _, err := os.Stat(file); err == nil; _, err = os.Stat(file) { // until the device hangs
-		time.Sleep(time.Millisecond)
-	}
+	gone() // the device hangs
 	p.signal(syscall.SIGTERM)
-	for !strings.Contains(strings.Join(p.said(), "\n"), "msg=stopping ") {
-		time.Sleep(time.Millisecond) // another process's output: nothing to wait on
-	}
+	p.waitSaid("msg=stopping ")
 	p.signal(syscall.SIGTERM)
 	if code := p.exit(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
+	}
+}
+
+// watchRemoval returns a function that waits until a file of a directory is removed, from now on.
+func watchRemoval(t *testing.T, dir string) func() {
+	t.Helper()
+	events, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(events) })
+	if _, err := unix.InotifyAddWatch(events, dir, unix.IN_DELETE); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		for {
+			ready, err := unix.Poll([]unix.PollFd{{Fd: int32(events), Events: unix.POLLIN}}, int(2*time.Minute/time.Millisecond))
+			if ready > 0 {
+				return
+			}
+			if !errors.Is(err, unix.EINTR) {
+				t.Fatalf("nothing was removed in two minutes: %v", err)
+			}
+		}
 	}
 }

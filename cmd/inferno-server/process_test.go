@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 
 func buildAndRun(m *testing.M) int {
 	if binary = os.Getenv("INFERNO_SERVER"); binary != "" {
-		return m.Run()
+		return runWithoutLeaks(m)
 	}
 	dir, err := os.MkdirTemp("", "inferno-server-test")
 	if err != nil {
@@ -50,7 +51,17 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "build inferno-server:", err)
 		return 1
 	}
-	return m.Run()
+	return runWithoutLeaks(m)
+}
+
+func runWithoutLeaks(m *testing.M) int {
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // process is a running server and what it has said.
@@ -61,6 +72,7 @@ type process struct {
 
 	mu    sync.Mutex
 	lines []string
+	more  chan struct{} // closed, and made anew, with each line
 	ended chan struct{} // closed when it has exited and all output is read
 }
 
@@ -75,7 +87,7 @@ func startServer(t *testing.T, args ...string) *process {
 // startProcess adds to the environment and leaves the device to args.
 func startProcess(t *testing.T, environment []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, ended: make(chan struct{})}
+	p := &process{t: t, more: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd = exec.Command(binary, append([]string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"}, args...)...)
 	p.cmd.Env = append(os.Environ(), append(environment, "INFERNO_LOG_FORMAT=text")...)
 	stderr, err := p.cmd.StderrPipe()
@@ -107,6 +119,8 @@ func (p *process) read(stderr io.Reader, up chan struct{}) {
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
 		p.mu.Lock()
 		p.lines = append(p.lines, lines.Text())
+		close(p.more)
+		p.more = make(chan struct{})
 		p.mu.Unlock()
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
 			p.grpc, p.admin = m[1], m[2]
@@ -120,6 +134,24 @@ func (p *process) said() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.lines...)
+}
+
+// waitSaid returns once a line has this text.
+func (p *process) waitSaid(text string) {
+	p.t.Helper()
+	for {
+		p.mu.Lock()
+		more, lines := p.more, strings.Join(p.lines, "\n")
+		p.mu.Unlock()
+		if strings.Contains(lines, text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-p.ended:
+			p.t.Fatalf("the server ended with %v and never said %q", p.cmd.ProcessState, text)
+		}
+	}
 }
 
 // waitServing returns once grpc-health-probe says SERVING; each try is a whole process, which is the pause between them.

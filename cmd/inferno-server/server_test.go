@@ -172,9 +172,7 @@ func TestSecondSigtermEndsAtOnce(t *testing.T) {
 	p.waitServing()
 	results := p.streamMany(4, 490)
 	p.signal(syscall.SIGTERM)
-	for !strings.Contains(strings.Join(p.said(), "\n"), "msg=draining") {
-		time.Sleep(time.Millisecond) // another process's output: nothing to wait on
-	}
+	p.waitSaid("msg=draining")
 	p.signal(syscall.SIGTERM)
 	for range 4 {
 		if r := <-results; r.err != nil && status.Code(r.err) != codes.Unavailable {

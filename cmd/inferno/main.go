@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -50,6 +51,12 @@ func run(ctx context.Context, args []string, c *console) int {
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(c))
 	if err != nil {
 		panic(fmt.Sprintf("inferno: the commands' tags: %v", err)) // fixed at compile time
+	}
+	for i, arg := range args { // the parser would put U+FFFD in their place
+		if !utf8.ValidString(arg) {
+			fmt.Fprintf(c.err, "inferno: argument %d, %.100q, is not valid UTF-8\n", i+1, arg)
+			return exitUsage
+		}
 	}
 	command, err := parser.Parse(args)
 	if err != nil {

@@ -77,6 +77,8 @@ func TestExitCodes(t *testing.T) {
 
 		{"", exitUsage, "expected one of"},
 		{"nothing", exitUsage, "unexpected argument nothing"},
+		{"tokenize --tokenizer=x a\xff", exitUsage, `argument 3, "a\xff", is not valid UTF-8`},
+		{"generate --prompt=\xed\xa0\x80", exitUsage, `argument 2, "--prompt=\xed\xa0\x80", is not valid UTF-8`},
 		{"generate --prompt=x --nothing", exitUsage, "unknown flag --nothing"},
 		{"generate", exitUsage, "--prompt"},
 		{"generate --prompt=x --token-ids=1", exitUsage, "can't be used together"},
