@@ -25,8 +25,8 @@ var ErrTooManyTokens = errors.New("too many tokens")
 // maxTextBytes bounds a text: indices within it are 32 bits wide, and a normalizer may make it maxGrowth times longer.
 const maxTextBytes = 16 << 20
 
-// maxPooledBytes is the longest text whose scratch memory, some 20 bytes for each of its bytes, is kept for reuse.
-const maxPooledBytes = 1 << 21
+// maxPooledBytes is the longest text whose scratch memory, some 40 bytes for each of its bytes, is kept for reuse.
+const maxPooledBytes = 1 << 18
 
 // Encode returns the tokens of a text. It fails if the text is not valid UTF-8 or is longer than 16 MiB.
 func (t *Tokenizer) Encode(text string, o EncodeOptions) ([]int32, error) {

@@ -44,7 +44,8 @@ func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
 // listSymbols makes the list of w.ids and queues the merges that are possible, and returns how many symbols there are.
 func (m *bpe) listSymbols(w *scratch) int {
 	n := len(w.ids)
-	w.queue.reset(m.merges.ranks)
+	w.queue.reset(m.merges.ranks, n)
+	w.pass, w.changed = slices.Grow(w.pass[:0], n), slices.Grow(w.changed[:0], n/2+1)
 	w.symbols = slices.Grow(w.symbols[:0], n)[:n]
 	w.symbols[n-1] = symbol{id: w.ids[n-1], prev: int32(n - 2), next: -1, rank: noRank}
 	for i := n - 2; i >= 0; i-- { // backwards, as a list of the queue grows at its front
@@ -150,9 +151,9 @@ type rankQueue struct {
 
 const chunkLen = 16
 
-// reset empties the queue, of which pop has taken all ranks, and makes room for ranks 0 to ranks−1.
-func (q *rankQueue) reset(ranks int) {
-	q.chunks, q.free = q.chunks[:0], -1
+// reset empties the queue, of which pop has taken all ranks, and makes room for ranks 0 to ranks−1, and at first for about n symbols.
+func (q *rankQueue) reset(ranks, n int) {
+	q.chunks, q.free = slices.Grow(q.chunks[:0], n+n/8+chunkLen), -1
 	if len(q.heads) >= ranks {
 		return
 	}
