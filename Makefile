@@ -46,8 +46,9 @@ gpu-bundle: build cuda cuda-faults ## gather in bin/gpu-bundle what run-gpu-test
 run: build bin/tools/grpcurl bin/tools/grpc-health-probe ## serve the default model (MODEL=NAME=PATH for another) and print three lines to try
 	@exec scripts/serve
 
-test: lint build cuda-faults tools ## lint, build (all of kernels/cuda too), then every test, unit and integration; fetches the default model
+test: lint build cuda-faults tools ## lint, build (all of kernels/cuda too), every test, unit and integration, and each fuzz target for 10 s; fetches the default model
 	@INFERNO_SMOLLM2="$$(scripts/fetch-model)" scripts/test
+	@FUZZTIME=10s scripts/fuzz
 
 unit: bin/tools/gotestsum ## the tests that need no model, server or network
 	@scripts/test -short

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -164,6 +165,34 @@ func TestDrainDeadlineEndsStreamsWithUnavailable(t *testing.T) {
 	}
 	if code := p.exit(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+// TestServesAModelFromAHubCache: the cache of the Hugging Face hub keeps a model's files, its tokenizer's too, as links to its blobs.
+func TestServesAModelFromAHubCache(t *testing.T) {
+	repository := filepath.Join(t.TempDir(), "models--org--tiny")
+	blobs, snapshot := filepath.Join(repository, "blobs"), filepath.Join(repository, "snapshots", "0123abcd")
+	files, err := os.ReadDir(tiny)
+	if err := errors.Join(err, os.MkdirAll(blobs, 0o700), os.MkdirAll(snapshot, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for i, file := range files {
+		data, err := os.ReadFile(filepath.Join(tiny, file.Name()))
+		blob := fmt.Sprintf("%040x", i)
+		if err := errors.Join(
+			err, os.WriteFile(filepath.Join(blobs, blob), data, 0o600),
+			os.Symlink(filepath.Join("..", "..", "blobs", blob), filepath.Join(snapshot, file.Name())),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := startServer(t, "--model", "tiny="+snapshot)
+	p.waitServing()
+	answer, err := infernov1.NewInferenceServiceClient(p.dial()).Tokenize(t.Context(), &infernov1.TokenizeRequest{
+		Model: "tiny", Input: &infernov1.TokenizeRequest_Text{Text: "hi"},
+	})
+	if err != nil || len(answer.GetTokenIds()) == 0 {
+		t.Errorf("tokens of its own tokenizer: %v, %v", answer, err)
 	}
 }
 

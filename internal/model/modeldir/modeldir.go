@@ -81,8 +81,7 @@ func (d *Dir) Open(name string) (*os.File, error) {
 		err = fmt.Errorf("%s: not a regular file", d.Path(name))
 	}
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
