@@ -40,6 +40,12 @@ var table = []row{
 	// Models and the engine that runs them: only tests know a device other than by its interface, and no architecture knows a file format.
 	{folder: "internal/model/modeldir"},
 	{folder: "internal/model/strictjson"},
+	// A tokenizer's files lie where a model's do, and are as little to be trusted.
+	{
+		folder: "internal/tokenizer",
+		may:    []string{"internal/model/modeldir", "internal/model/strictjson"},
+		tests:  []string{"internal/model/gguf"},
+	},
 	{folder: "internal/model/safetensors", may: []string{"internal/device", "internal/model/modeldir", "internal/model/strictjson"}},
 	{folder: "internal/model/gguf/gguftest", may: []string{"internal/device"}},
 	{folder: "internal/model/gguf", may: []string{"internal/device"}, tests: []string{"internal/model/gguf/gguftest"}},
@@ -50,12 +56,6 @@ var table = []row{
 			"internal/model/strictjson",
 		},
 		tests: []string{"internal/device/native", "internal/model/gguf/gguftest", "internal/model/llama"},
-	},
-	// A tokenizer's files lie where a model's do, and are as little to be trusted.
-	{
-		folder: "internal/tokenizer",
-		may:    []string{"internal/model/modeldir", "internal/model/strictjson"},
-		tests:  []string{"internal/model/gguf"},
 	},
 	{folder: "internal/model/modeltest", may: []string{"internal/device", "internal/memory", "internal/model"}},
 	{
