@@ -21,8 +21,8 @@ func outputCases(request string) []requestCase {
 		fieldValues{request: request, field: "output.text", good: flags}.cases(),
 		fieldValues{request: request, field: "output.token_ids", good: flags}.cases(),
 		fieldValues{request: request, field: "output.skip_special_tokens", good: flags}.cases(),
-		fieldValues{request: request, field: "output.logprobs", bad: []string{"21", "128", "2147483648", "4294967295"}}.cases(),
-		fieldValues{request: request, field: "output.prompt_logprobs", bad: []string{"21", "129", "2147483648", "4294967295"}}.cases(),
+		fieldValues{request: request, field: "output.logprobs", also: "output?", bad: []string{"21", "128", "2147483648", "4294967295"}}.cases(),
+		fieldValues{request: request, field: "output.prompt_logprobs", also: "output?", bad: []string{"21", "129", "2147483648", "4294967295"}}.cases(),
 		fieldValues{
 			request: request, field: "output.logprob_token_ids", beside: "logprobs:0",
 			bad: []string{"[260]", "[1,4294967295]", times(129, "1"), times(100_000, "1")},

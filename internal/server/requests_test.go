@@ -32,7 +32,7 @@ type requestCase struct {
 	wire    []byte // follows the request's bytes: what no client library sends
 
 	code codes.Code // OK: it is taken
-	at   string     // INVALID_ARGUMENT: what the violations name, with spaces between, or an element of it; with ? behind, what they may name
+	at   string     // INVALID_ARGUMENT: what the violations name, with spaces between, or an element of it; what they may name too has ? behind, … is all
 	says string     // in the message
 }
 
@@ -122,12 +122,12 @@ func (c *requestCase) check(t *testing.T, err error) {
 	found := faultsOf(status.Convert(err))
 	want := strings.Fields(c.at)
 	for field, text := range found {
-		if !slices.ContainsFunc(want, func(at string) bool { return isAt(field, strings.TrimSuffix(at, "?")) }) {
+		if !slices.ContainsFunc(want, func(at string) bool { return at == "…" || isAt(field, strings.TrimSuffix(at, "?")) }) {
 			t.Errorf("violation at %q: %q; want them at %q", field, text, want)
 		}
 	}
 	for _, at := range want {
-		if !strings.HasSuffix(at, "?") && !slices.ContainsFunc(fieldsOf(found), func(field string) bool { return isAt(field, at) }) {
+		if at != "…" && !strings.HasSuffix(at, "?") && !slices.ContainsFunc(fieldsOf(found), func(field string) bool { return isAt(field, at) }) {
 			t.Errorf("no violation at %q, only %q", at, found)
 		}
 	}
@@ -267,6 +267,7 @@ type fieldValues struct {
 	good    []string
 	bad     []string
 	limit   string // "want above 0"
+	also    string // what the violations may name too
 }
 
 func (v fieldValues) cases() (cases []requestCase) {
@@ -274,7 +275,7 @@ func (v fieldValues) cases() (cases []requestCase) {
 		cases = append(cases, taken(v.field+" "+brief(value), v.request+setTo(v.field, value+" "+v.beside)))
 	}
 	for _, value := range v.bad {
-		cases = append(cases, faulty(v.field+" "+brief(value), v.request+setTo(v.field, value+" "+v.beside), v.field, v.limit))
+		cases = append(cases, faulty(v.field+" "+brief(value), v.request+setTo(v.field, value+" "+v.beside), v.field+" "+v.also, v.limit))
 	}
 	return cases
 }

@@ -101,8 +101,8 @@ func unknownCases() []requestCase {
 		refuse("a hundred thousand unknown fields", bytes.Repeat(varint(number, 1), 100_000), "1000"),
 		refuse("a megabyte in an unknown field", text(number, strings.Repeat("x", 1<<20)), "1000"),
 	}
-	for i := range cases { // some requests lack what they need
-		cases[i].at += " input? model? name?"
+	for i := range cases { // the requests lack what they need
+		cases[i].at += " …"
 	}
 	return cases
 }
@@ -116,7 +116,7 @@ func fieldCases(message protoreflect.MessageDescriptor, parents []protoreflect.F
 		name := pathName(path)
 		cases = append(cases, requestCase{
 			name: name + " of another type", wire: within(parents, otherType(field)), code: codes.InvalidArgument,
-			at:   strings.TrimSuffix(name, string(field.Name())) + fmt.Sprint(field.Number()) + " input? model? name? token_ids.ids?",
+			at:   strings.TrimSuffix(name, string(field.Name())) + fmt.Sprint(field.Number()) + " …",
 			says: "is a field number that this server does not know",
 		})
 		if field.Kind() == protoreflect.StringKind && !slices.Contains(refused, field.FullName()) {
@@ -126,7 +126,7 @@ func fieldCases(message protoreflect.MessageDescriptor, parents []protoreflect.F
 				})
 			}
 		}
-		if field.Message() != nil && !field.IsMap() && supported[field.FullName()] {
+		if field.Message() != nil && !field.IsMap() && supported[field.FullName()] && field.Message().ParentFile().Package() == message.ParentFile().Package() {
 			cases = append(cases, fieldCases(field.Message(), path)...)
 		}
 	}
