@@ -127,11 +127,11 @@ func promptCases() []requestCase {
 	)
 }
 
-// chatCases are of a model without a chat template.
+// chatCases are of a model with a chat template, and of one without a tokenizer.
 func chatCases() []requestCase {
 	const model = `model:"m" `
 	return []requestCase{
-		faulty("chat", model+`chat{messages{role:"user" content:"hi"}}`, "chat", ""),
+		taken("chat", model+`chat{messages{role:"user" content:"hi"}}`),
 		faulty("chat without messages", model+`chat{}`, "chat", ""),
 		faulty("chat of many messages", model+`chat{`+strings.Repeat(`messages{role:"user"} `, 20_000)+`}`, "chat", ""),
 		faulty("chat of an unknown role", model+`chat{messages{role:"</s>" content:"hi"}}`, "chat", ""),

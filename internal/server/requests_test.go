@@ -32,7 +32,7 @@ type requestCase struct {
 	wire    []byte // follows the request's bytes: what no client library sends
 
 	code codes.Code // OK: it is taken
-	at   string     // INVALID_ARGUMENT: what the violations name, with spaces between, or an element of it; what they may name too has ? behind, … is all
+	at   string     // INVALID_ARGUMENT: what the violations name, with spaces between, or a part of it; what they may name too has ? behind, … is all
 	says string     // in the message
 }
 
@@ -133,10 +133,10 @@ func (c *requestCase) check(t *testing.T, err error) {
 	}
 }
 
-// isAt reports whether a violation's field is a path, or an element of it.
+// isAt reports whether a violation's field is a path, or an element or a field of it.
 func isAt(field, at string) bool {
 	rest, ok := strings.CutPrefix(field, at)
-	return ok && (rest == "" || rest[0] == '[')
+	return ok && (rest == "" || rest[0] == '[' || rest[0] == '.')
 }
 
 func fieldsOf(found map[string]string) (fields []string) {

@@ -116,7 +116,7 @@ func checkWork(t *testing.T, name string, tok *Tokenizer, longest int) {
 	for _, class := range textClasses {
 		for _, n := range []int{1 << 10, 1 << 14, longest} {
 			text, w := class.of(n), &scratch{}
-			tok.appendText(nil, text, false, w)
+			tok.appendPieces(nil, applyRewrites(tok.prepare, applyRewrites(tok.normalize, text, true), true), tok.split, w)
 			if w.work > most*len(text) {
 				t.Errorf("%s: %d bytes of %s: %d pairs looked at, want at most %d for a byte", name, len(text), class.name, w.work, most)
 			}
