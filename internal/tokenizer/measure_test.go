@@ -163,7 +163,7 @@ func TestLongTextsCostLittle(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	const most = 52 // 36, and under the race detector, where pools forget at random, half as much again
+	const most = 72 // 35, and twice as much under the race detector, with which slices.Grow makes what it appends
 	if used > most*size {
 		t.Errorf("%d bytes for each of a long piece, want at most %d", used/size, most)
 	}
