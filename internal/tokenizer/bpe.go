@@ -65,8 +65,8 @@ func (w *scratch) exceeds(n int) bool {
 	return w.exceeded
 }
 
-// shortPiece is the largest number of symbols for which scanning every pair is faster than a heap.
-const shortPiece = 32
+// shortPiece is the largest number of symbols for which scanning every pair is as fast as passes by rank.
+const shortPiece = 64
 
 // useMerges sets the merges, of tokens 0 to size−1.
 func (m *bpe) useMerges(t mergeTable, size int) {

@@ -28,6 +28,8 @@ var asciiClass = func() (t [utf8.RuneSelf]class) {
 
 func classOf(r rune) class {
 	switch {
+	case r >= 0x4e00 && r <= 0x9fff || r >= firstHangul && r <= lastHangul: // most of long texts without ASCII, and far down in the tables
+		return letter
 	case r == '\n' || r == '\r':
 		return newline
 	case unicode.IsLetter(r):

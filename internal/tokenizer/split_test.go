@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
@@ -93,6 +94,25 @@ func TestSplitters(t *testing.T) {
 	} {
 		if got := cutAll(c.split, c.text); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q\n got %q\nwant %q", c.name, c.text, got, c.want)
+		}
+	}
+}
+
+func TestClassesAreThoseOfUnicode(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		want := other
+		switch {
+		case r == '\n' || r == '\r':
+			want = newline
+		case unicode.Is(unicode.L, r):
+			want = letter
+		case unicode.Is(unicode.N, r):
+			want = number
+		case unicode.Is(unicode.White_Space, r):
+			want = space
+		}
+		if got := classOf(r); got != want {
+			t.Fatalf("%U is of class %d, want %d", r, got, want)
 		}
 	}
 }
