@@ -11,8 +11,10 @@ import (
 // FuzzFile reads arbitrary bytes as a configuration file. What is accepted is settings that were checked, and says the same when read again.
 func FuzzFile(f *testing.F) {
 	for _, text := range []string{
-		"model: {a: b}\ndevice: cpu\nthreads: 2\n", "model: [a=b, c=d]\nkv-memory: 64MiB\n", `{"model":"a=b","drain-timeout":"5s","reflection":false}`,
-		"x: &a [1]\nmodel: *a\n", "--- \n...\n", "threads: 1\n---\n", "? [a]\n: b\n", "model: !!binary YT1i\n", "a: &a {b: *a}\n", "<<: {model: a=b}\n",
+		"model: {a: b}\ndevice: cpu\nthreads: 2\n", "model: [a=b, c=d]\nkv-memory: 64MiB\n",
+		`{"model":"a=b","drain-timeout":"5s","reflection":false}`,
+		"x: &a [1]\nmodel: *a\n", "--- \n...\n", "threads: 1\n---\n", "? [a]\n: b\n", "model: !!binary YT1i\n", "a: &a {b: *a}\n",
+		"<<: {model: a=b}\n",
 	} {
 		f.Add([]byte(text))
 	}

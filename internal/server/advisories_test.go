@@ -210,7 +210,8 @@ func TestClientTextCannotForgeALogLine(t *testing.T) {
 	const forged = "\ntime=2026-01-01T00:00:00Z level=ERROR msg=\"weights stolen\""
 	for _, text := range []string{forged, "a\r" + forged, "\x1b[2K\x1b[1A" + forged, "\u2028" + forged, "\u0085" + forged} {
 		for _, req := range []*infernov1.GenerateRequest{
-			{Model: "m" + text, Input: textRequest("hi").Input}, {Model: "m", RequestId: text, Input: textRequest("hi").Input}, {Model: text, RequestId: text},
+			{Model: "m" + text, Input: textRequest("hi").Input}, {Model: "m", RequestId: text, Input: textRequest("hi").Input},
+			{Model: text, RequestId: text},
 		} {
 			if _, err := f.api.Generate(t.Context(), req); grpcCode(err) != codes.InvalidArgument {
 				t.Errorf("%q: %v", text, err)
@@ -220,7 +221,8 @@ func TestClientTextCannotForgeALogLine(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(strings.Join(f.log.with(), "")) {
-		if !strings.HasPrefix(line, "time=") || strings.HasPrefix(line, "time=2026-01-01T00:00:00Z") || strings.ContainsAny(line, "\x1b\u2028\u0085") {
+		if !strings.HasPrefix(line, "time=") || strings.HasPrefix(line, "time=2026-01-01T00:00:00Z") || strings.ContainsAny(line,
+			"\x1b\u2028\u0085") {
 			t.Errorf("a line of the log: %q", line)
 		}
 	}

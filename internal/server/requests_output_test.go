@@ -9,7 +9,8 @@ func outputGroups() []requestGroup {
 			faulty("text out of a model without a tokenizer", `model:"ids" token_ids{ids:1} output{text:true}`, "output.text", "has no tokenizer"),
 			taken("no text out of a model without a tokenizer", `model:"ids" token_ids{ids:1} output{text:false}`),
 			taken("nothing at all", withIDs+`output{text:false token_ids:false}`),
-			faulty("text in and out of a model without a tokenizer", `model:"ids" text:"hi" output{text:true}`, "output.text text?", "has no tokenizer"),
+			faulty("text in and out of a model without a tokenizer", `model:"ids" text:"hi" output{text:true}`, "output.text text?",
+				"has no tokenizer"),
 		})},
 		{"GenerateStream", outputCases(withText)},
 	}
@@ -22,7 +23,8 @@ func outputCases(request string) []requestCase {
 		fieldValues{request: request, field: "output.token_ids", good: flags}.cases(),
 		fieldValues{request: request, field: "output.skip_special_tokens", good: flags}.cases(),
 		fieldValues{request: request, field: "output.logprobs", also: "output?", bad: []string{"21", "128", "2147483648", "4294967295"}}.cases(),
-		fieldValues{request: request, field: "output.prompt_logprobs", also: "output?", bad: []string{"21", "129", "2147483648", "4294967295"}}.cases(),
+		fieldValues{request: request, field: "output.prompt_logprobs", also: "output?",
+			bad: []string{"21", "129", "2147483648", "4294967295"}}.cases(),
 		fieldValues{
 			request: request, field: "output.logprob_token_ids", beside: "logprobs:0",
 			bad: []string{"[260]", "[1,4294967295]", times(129, "1"), times(100_000, "1")},

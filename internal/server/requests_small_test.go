@@ -35,7 +35,8 @@ func tokenizeCases() []requestCase {
 	return slices.Concat(
 		fieldValues{
 			request: model, field: "text",
-			good: []string{`""`, `"a"`, `" "`, `"\000"`, `"</s>"`, `"日本👍"`, `"\357\277\275"`, letters(31), letters(100), letters(1 << 20), letters(4_000_000)},
+			good: []string{`""`, `"a"`, `" "`, `"\000"`, `"</s>"`, `"日本👍"`, `"\357\277\275"`, letters(31), letters(100), letters(1 << 20),
+				letters(4_000_000)},
 		}.cases(),
 		[]requestCase{
 			faulty("no input", model, "input", "none is set"),
@@ -76,7 +77,8 @@ func detokenizeCases() []requestCase {
 			answered("an unknown model", `model:"n" token_ids:1`, codes.NotFound, `"n"`),
 			answered("a model that is being loaded", `model:"loading" token_ids:1`, codes.Unavailable, "not ready"),
 			taken("special tokens kept", model+`token_ids:[256,104] skip_special_tokens:false`),
-			faulty("more text than a message holds", model+`skip_special_tokens:false token_ids:`+times(300_000, "258"), "token_ids", "want fewer ids"),
+			faulty("more text than a message holds", model+`skip_special_tokens:false token_ids:`+times(300_000, "258"), "token_ids",
+				"want fewer ids"),
 			{name: "an id of −1", request: model, wire: varint(2, 1<<64-1), code: codes.InvalidArgument, at: "token_ids[0]", says: "is 4294967295"},
 			{name: "ids packed and not", request: model + `token_ids:1`, wire: varint(2, 260), code: codes.InvalidArgument, at: "token_ids[1]"},
 		},

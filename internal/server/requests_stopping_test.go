@@ -44,20 +44,26 @@ func stoppingCases() []requestCase {
 		fieldValues{
 			request: withIDs, field: "stopping.time_limit",
 			good: []string{"{seconds:1}", "{seconds:3600}"},
-			bad:  []string{"{seconds:-1}", "{nanos:-1}", "{seconds:1 nanos:-1}", "{seconds:1 nanos:1000000000}", "{seconds:315576000001}", "{seconds:9223372036854775807}"},
+			bad: []string{"{seconds:-1}", "{nanos:-1}", "{seconds:1 nanos:-1}", "{seconds:1 nanos:1000000000}", "{seconds:315576000001}",
+				"{seconds:9223372036854775807}"},
 		}.cases(),
-		fieldValues{request: withIDs, field: "stopping.loop_detection.max_period", good: []string{"1", "256"}, bad: []string{"0", "257", "4294967295"}}.cases(),
-		fieldValues{request: withIDs, field: "stopping.loop_detection.min_repeats", good: []string{"3", "8"}, bad: []string{"0", "1", "2"}}.cases(),
+		fieldValues{request: withIDs, field: "stopping.loop_detection.max_period", good: []string{"1", "256"},
+			bad: []string{"0", "257", "4294967295"}}.cases(),
+		fieldValues{request: withIDs, field: "stopping.loop_detection.min_repeats", good: []string{"3", "8"},
+			bad: []string{"0", "1", "2"}}.cases(),
 	)
 }
 
 func stoppingContradictions() []requestCase {
 	return []requestCase{
 		taken("min_tokens of max_tokens", withIDs+`stopping{max_tokens:5 min_tokens:5}`),
-		faulty("min_tokens above max_tokens", withIDs+`stopping{max_tokens:5 min_tokens:6}`, "stopping.min_tokens", "want at most max_tokens, which is 5"),
-		faulty("min_tokens 2^32-1 above max_tokens", withIDs+`stopping{max_tokens:1 min_tokens:4294967295}`, "stopping.min_tokens", "want at most max_tokens"),
+		faulty("min_tokens above max_tokens", withIDs+`stopping{max_tokens:5 min_tokens:6}`, "stopping.min_tokens",
+			"want at most max_tokens, which is 5"),
+		faulty("min_tokens 2^32-1 above max_tokens", withIDs+`stopping{max_tokens:1 min_tokens:4294967295}`, "stopping.min_tokens",
+			"want at most max_tokens"),
 		faulty("both beyond the room", withIDs+`stopping{max_tokens:31 min_tokens:31}`, "stopping.max_tokens", "want at most 30"),
-		faulty("max_tokens beyond the room of the longest prompt", `model:"m" token_ids{ids:`+times(31, "1")+`} stopping{max_tokens:2}`, "stopping.max_tokens", "want at most 1"),
+		faulty("max_tokens beyond the room of the longest prompt", `model:"m" token_ids{ids:`+times(31, "1")+`} stopping{max_tokens:2}`,
+			"stopping.max_tokens", "want at most 1"),
 		taken("max_tokens of the room of the longest prompt", `model:"m" token_ids{ids:`+times(31, "1")+`} stopping{max_tokens:1}`),
 		taken("max_tokens of the room of the shortest prompt", `model:"m" token_ids{ids:1} stopping{max_tokens:31}`),
 		faulty("a prompt and max_tokens that overflow together", `model:"m" token_ids{ids:`+times(31, "1")+`} stopping{max_tokens:4294967295}`,
@@ -66,8 +72,10 @@ func stoppingContradictions() []requestCase {
 		taken("max_tokens of a text that fit", `model:"m" text:"hi" stopping{max_tokens:29}`),
 		taken("stop tokens that are end tokens and ignored", withIDs+`stopping{stop_token_ids:[257] ignore_eos:true}`),
 		taken("min_tokens and stop tokens", withIDs+`stopping{min_tokens:30 stop_token_ids:[1]}`),
-		faulty("too many stop tokens, of which one is unknown", withIDs+`stopping{stop_token_ids:[`+strings.Repeat("1,", 16)+`999]}`, "stopping.stop_token_ids", "want at most 16"),
-		{name: "max_tokens of −1", request: withIDs, wire: message(8, varint(1, 1<<64-1)), code: codes.InvalidArgument, at: "stopping.max_tokens", says: "is 4294967295"},
+		faulty("too many stop tokens, of which one is unknown", withIDs+`stopping{stop_token_ids:[`+strings.Repeat("1,", 16)+`999]}`,
+			"stopping.stop_token_ids", "want at most 16"),
+		{name: "max_tokens of −1", request: withIDs, wire: message(8, varint(1, 1<<64-1)), code: codes.InvalidArgument, at: "stopping.max_tokens",
+			says: "is 4294967295"},
 		{name: "max_tokens twice: the last counts", request: withIDs + `stopping{max_tokens:0}`, wire: message(8, varint(1, 3))},
 		{name: "ignore_eos of 2 is true", request: withIDs, wire: message(8, varint(6, 2))},
 	}

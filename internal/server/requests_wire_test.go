@@ -88,7 +88,8 @@ func damagedCases() (cases []requestCase) {
 func unknownCases() []requestCase {
 	const number, last = 1000, protowire.MaxValidNumber
 	refuse := func(name string, wire []byte, at string) requestCase {
-		return requestCase{name: name, wire: wire, code: codes.InvalidArgument, at: at, says: at + ": is a field number that this server does not know"}
+		return requestCase{name: name, wire: wire, code: codes.InvalidArgument, at: at,
+			says: at + ": is a field number that this server does not know"}
 	}
 	cases := []requestCase{
 		refuse("unknown varint", varint(number, 1), "1000"),
@@ -96,7 +97,8 @@ func unknownCases() []requestCase {
 		refuse("unknown fixed64", fixed64(number, 1), "1000"),
 		refuse("unknown text", text(number, "x"), "1000"),
 		refuse("unknown text that is no UTF-8", text(number, "\xff"), "1000"),
-		refuse("unknown group", append(protowire.AppendTag(nil, number, protowire.StartGroupType), protowire.AppendTag(nil, number, protowire.EndGroupType)...), "1000"),
+		refuse("unknown group",
+			append(protowire.AppendTag(nil, number, protowire.StartGroupType), protowire.AppendTag(nil, number, protowire.EndGroupType)...), "1000"),
 		refuse("the largest field number", varint(last, 1), "536870911"),
 		refuse("a hundred thousand unknown fields", bytes.Repeat(varint(number, 1), 100_000), "1000"),
 		refuse("a megabyte in an unknown field", text(number, strings.Repeat("x", 1<<20)), "1000"),

@@ -29,15 +29,23 @@ func TestBadVocabulariesOfGGUFFilesAreRefused(t *testing.T) {
 		want  string
 	}
 	both := []row{
-		{"model", nil, "model: missing"}, {"model", uint64(1), "model: missing"}, {"model", "", `model: "" is not supported`}, {"model", "bert", `"bert"`},
-		{"model", strings.Repeat("x", 1<<20), "is not supported"}, {"tokens", nil, "tokens: missing or empty"}, {"tokens", []string{}, "tokens: missing or empty"},
+		{"model", nil, "model: missing"}, {"model", uint64(1), "model: missing"}, {"model", "", `model: "" is not supported`},
+		{"model", "bert", `"bert"`},
+		{"model", strings.Repeat("x", 1<<20), "is not supported"}, {"tokens", nil, "tokens: missing or empty"},
+		{"tokens", []string{}, "tokens: missing or empty"},
 		{"tokens", []int32{1, 2}, "tokens: missing or empty"}, {"tokens", "abc", "tokens: missing or empty"},
-		{"token_type", []float32{1}, "token_type: has a value of another type, want an array of 32-bit integers"}, {"token_type", "x", "token_type: has a value of another type"},
-		{"token_type", []int32{}, "token_type: 0 elements"}, {"token_type", []int32{1}, "token_type: 1 elements"}, {"token_type", make([]int32, 1000), "token_type: 1000 elements"},
-		{"bos_token_id", "1", "bos_token_id: has a value of another type, want an integer"}, {"bos_token_id", true, "bos_token_id: has a value"}, {"bos_token_id", uint64(1 << 32), "bos_token_id: 4294967296 is outside"},
-		{"bos_token_id", uint64(math.MaxUint64), "bos_token_id: 18446744073709551615 is outside"}, {"eos_token_id", []int32{1}, "eos_token_id: has a value"},
-		{"eot_token_id", 1.5, "eot_token_id: has a value"}, {"eom_token_id", uint64(1000), "eom_token_id: 1000 is outside"}, {"eot_token_id", uint64(1000), "eot_token_id: 1000 is outside"},
-		{"add_bos_token", uint64(1), "add_bos_token: has a value of another type, want a boolean"}, {"add_bos_token", "true", "add_bos_token: has a value"}, {"add_eos_token", uint64(0), "add_eos_token: has a value"},
+		{"token_type", []float32{1}, "token_type: has a value of another type, want an array of 32-bit integers"},
+		{"token_type", "x", "token_type: has a value of another type"},
+		{"token_type", []int32{}, "token_type: 0 elements"}, {"token_type", []int32{1}, "token_type: 1 elements"},
+		{"token_type", make([]int32, 1000), "token_type: 1000 elements"},
+		{"bos_token_id", "1", "bos_token_id: has a value of another type, want an integer"}, {"bos_token_id", true, "bos_token_id: has a value"},
+		{"bos_token_id", uint64(1 << 32), "bos_token_id: 4294967296 is outside"},
+		{"bos_token_id", uint64(math.MaxUint64), "bos_token_id: 18446744073709551615 is outside"},
+		{"eos_token_id", []int32{1}, "eos_token_id: has a value"},
+		{"eot_token_id", 1.5, "eot_token_id: has a value"}, {"eom_token_id", uint64(1000), "eom_token_id: 1000 is outside"},
+		{"eot_token_id", uint64(1000), "eot_token_id: 1000 is outside"},
+		{"add_bos_token", uint64(1), "add_bos_token: has a value of another type, want a boolean"},
+		{"add_bos_token", "true", "add_bos_token: has a value"}, {"add_eos_token", uint64(0), "add_eos_token: has a value"},
 	}
 	for _, c := range []struct {
 		name string
@@ -45,19 +53,28 @@ func TestBadVocabulariesOfGGUFFilesAreRefused(t *testing.T) {
 		rows []row
 	}{
 		{"byte level", byteLevelGGUF, append([]row{
-			{"add_eos_token", true, "eos_token_id: missing"}, {"pre", nil, "pre: missing"}, {"pre", uint64(1), "pre: missing"}, {"pre", "default", `"default" is not supported`}, {"pre", strings.Repeat("x", 1<<20), "is not supported"},
-			{"merges", nil, "merges: missing"}, {"merges", []int32{1}, "merges: missing"}, {"merges", []string{"ab"}, "merge 0"}, {"merges", []string{"a b c"}, "merge 0"}, {"merges", []string{""}, "merge 0"},
-			{"merges", []string{"a b", "a z"}, "merge 1"}, {"merges", []string{"c c"}, "the vocabulary lacks"}, {"merges", []string{strings.Repeat("a", 1<<20) + " b"}, "the vocabulary lacks"},
-			{"tokens", []string{"a", "b", "c", "ab", "abc", "a"}, "has two ids: 0 and 5"}, {"tokens", []string{"a", "b", "c", "ab", "abc", "\xff"}, "is not valid UTF-8"},
-			{"tokens", []string{"a", "b", "c", "ab", "abc", strings.Repeat("x", 1<<16+1)}, "the limit is 65536"}, {"tokens", []string{"a", "b", "c", "ab", "abc", strings.Repeat("x", 1025)}, "special token 5 has 1025 bytes"},
+			{"add_eos_token", true, "eos_token_id: missing"}, {"pre", nil, "pre: missing"}, {"pre", uint64(1), "pre: missing"},
+			{"pre", "default", `"default" is not supported`}, {"pre", strings.Repeat("x", 1<<20), "is not supported"},
+			{"merges", nil, "merges: missing"}, {"merges", []int32{1}, "merges: missing"}, {"merges", []string{"ab"}, "merge 0"},
+			{"merges", []string{"a b c"}, "merge 0"}, {"merges", []string{""}, "merge 0"},
+			{"merges", []string{"a b", "a z"}, "merge 1"}, {"merges", []string{"c c"}, "the vocabulary lacks"},
+			{"merges", []string{strings.Repeat("a", 1<<20) + " b"}, "the vocabulary lacks"},
+			{"tokens", []string{"a", "b", "c", "ab", "abc", "a"}, "has two ids: 0 and 5"},
+			{"tokens", []string{"a", "b", "c", "ab", "abc", "\xff"}, "is not valid UTF-8"},
+			{"tokens", []string{"a", "b", "c", "ab", "abc", strings.Repeat("x", 1<<16+1)}, "the limit is 65536"},
+			{"tokens", []string{"a", "b", "c", "ab", "abc", strings.Repeat("x", 1025)}, "special token 5 has 1025 bytes"},
 			{"tokens", []string{"a", "b", "c", "ab"}, "token_type: 6 elements for 4 tokens"},
 		}, both...)},
 		{"SentencePiece", tinyGGUF, append([]row{
-			{"scores", nil, "scores: 0 elements"}, {"scores", []int32{1}, "scores: 0 elements"}, {"scores", "x", "scores: 0 elements"}, {"scores", make([]float32, tiny-1), "scores: 11 elements for 12"},
-			{"scores", make([]float32, tiny+1), "scores: 13 elements"}, {"scores", slices.Repeat([]float32{float32(math.Inf(1))}, tiny), "has the score +Inf"},
-			{"scores", slices.Repeat([]float32{float32(math.Inf(-1))}, tiny), "has the score -Inf"}, {"scores", slices.Repeat([]float32{float32(math.NaN())}, tiny), "has the score NaN"},
+			{"scores", nil, "scores: 0 elements"}, {"scores", []int32{1}, "scores: 0 elements"}, {"scores", "x", "scores: 0 elements"},
+			{"scores", make([]float32, tiny-1), "scores: 11 elements for 12"},
+			{"scores", make([]float32, tiny+1), "scores: 13 elements"},
+			{"scores", slices.Repeat([]float32{float32(math.Inf(1))}, tiny), "has the score +Inf"},
+			{"scores", slices.Repeat([]float32{float32(math.Inf(-1))}, tiny), "has the score -Inf"},
+			{"scores", slices.Repeat([]float32{float32(math.NaN())}, tiny), "has the score NaN"},
 			{"unknown_token_id", "0", "unknown_token_id: has a value"}, {"unknown_token_id", uint64(12), "unknown_token_id: 12 is outside"},
-			{"add_space_prefix", uint64(1), "add_space_prefix: has a value"}, {"remove_extra_whitespaces", uint64(1), "remove_extra_whitespaces: has a value"}, {"remove_extra_whitespaces", true, "not supported"},
+			{"add_space_prefix", uint64(1), "add_space_prefix: has a value"},
+			{"remove_extra_whitespaces", uint64(1), "remove_extra_whitespaces: has a value"}, {"remove_extra_whitespaces", true, "not supported"},
 			{"token_type", slices.Repeat([]int32{ggufByte}, tiny), "is of the type byte but not written <0xHH>"},
 		}, both...)},
 	} {
@@ -86,8 +103,9 @@ func FuzzFromGGUF(f *testing.F) {
 	f.Add("gpt2", "qwen2", "é\n日", "", []byte{4, 5}, uint32(0), false)
 	f.Fuzz(func(t *testing.T, model, pre, tokens, merges string, types []byte, bos uint32, add bool) {
 		md := fakeMetadata{
-			"tokenizer.ggml.model": model, "tokenizer.ggml.pre": pre, "tokenizer.ggml.tokens": strings.Split(tokens, "\n"), "tokenizer.ggml.bos_token_id": uint64(bos),
-			"tokenizer.ggml.merges": strings.FieldsFunc(merges, func(r rune) bool { return r == '\n' }), "tokenizer.ggml.add_bos_token": add,
+			"tokenizer.ggml.model": model, "tokenizer.ggml.pre": pre, "tokenizer.ggml.tokens": strings.Split(tokens, "\n"),
+			"tokenizer.ggml.bos_token_id": uint64(bos),
+			"tokenizer.ggml.merges":       strings.FieldsFunc(merges, func(r rune) bool { return r == '\n' }), "tokenizer.ggml.add_bos_token": add,
 		}
 		kinds, scores := make([]int32, len(types)), make([]float32, len(types))
 		for i, b := range types {

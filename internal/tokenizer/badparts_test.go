@@ -20,12 +20,14 @@ func TestExpressionsOfFilesAreNeverRun(t *testing.T) {
 	}
 	var files []badFile
 	for _, regex := range []string{
-		`(a+)+$`, `(a|a)*b`, `(.*)*x`, `((a{1,100}){1,100}){1,100}`, `(?=.*)a`, `\1`, `(`, ``, `.`, `\p{L}+`, patternGPT2 + "|x", " " + patternLlama3, strings.ToUpper(patternGPT2),
+		`(a+)+$`, `(a|a)*b`, `(.*)*x`, `((a{1,100}){1,100}){1,100}`, `(?=.*)a`, `\1`, `(`, ``, `.`, `\p{L}+`, patternGPT2 + "|x",
+		" " + patternLlama3, strings.ToUpper(patternGPT2),
 		strings.Repeat("(", 100_000), strings.Repeat("a?", 10_000) + strings.Repeat("a", 10_000),
 	} {
 		files = append(files,
 			badFile{"split by " + brief(regex), goodFileWith("pre_tokenizer", split(regex)), "pre_tokenizer: Split: pattern"},
-			badFile{"replace of " + brief(regex), goodFileWith("normalizer", replace(regex)), "normalizer: Replace: only a pattern that is a String"})
+			badFile{"replace of " + brief(regex), goodFileWith("normalizer", replace(regex)),
+				"normalizer: Replace: only a pattern that is a String"})
 	}
 	refuses(t, "tokenizer.json", files)
 }
@@ -33,57 +35,82 @@ func TestExpressionsOfFilesAreNeverRun(t *testing.T) {
 func TestBadPartsOfTokenizersAreRefused(t *testing.T) {
 	refuses(t, "tokenizer.json", concat(
 		in("normalizer", [][2]string{
-			{`"NFC"`, "normalizer: json"}, {`[]`, "normalizer"}, {`{}`, `type "" is not supported`}, {`{"type":"Lowercase"}`, `"Lowercase"`}, {`{"type":"nfc"}`, `"nfc"`},
-			{`{"type":"Precompiled","precompiled_charsmap":"AAAA"}`, `"Precompiled"`}, {`{"type":"NFC","type":"NFD"}`, `duplicate key "type"`}, {`{"Type":"NFC"}`, "Type: unknown key"},
-			{`{"type":"Replace","pattern":{"String":""},"content":"x"}`, "not empty"}, {`{"type":"Replace","pattern":{"string":"a"},"content":"x"}`, "string: unknown key"},
+			{`"NFC"`, "normalizer: json"}, {`[]`, "normalizer"}, {`{}`, `type "" is not supported`}, {`{"type":"Lowercase"}`, `"Lowercase"`},
+			{`{"type":"nfc"}`, `"nfc"`},
+			{`{"type":"Precompiled","precompiled_charsmap":"AAAA"}`, `"Precompiled"`}, {`{"type":"NFC","type":"NFD"}`, `duplicate key "type"`},
+			{`{"Type":"NFC"}`, "Type: unknown key"},
+			{`{"type":"Replace","pattern":{"String":""},"content":"x"}`, "not empty"},
+			{`{"type":"Replace","pattern":{"string":"a"},"content":"x"}`, "string: unknown key"},
 			{`{"type":"Replace","pattern":{"String":"a"},"content":"` + strings.Repeat("x", 65) + `"}`, "65 times longer; the limit is 64"},
 			{`{"type":"Sequence","normalizers":[` + strings.TrimSuffix(strings.Repeat(`{"type":"Replace","pattern":{"String":"a"},"content":"aaaaaaaa"},`, 3), ",") + `]}`, "512 times longer"},
 			{`{"type":"Prepend","prepend":"` + strings.Repeat("x", 100) + `"}`, "101 times longer"},
-			{`{"type":"Sequence","normalizers":[` + strings.TrimSuffix(strings.Repeat(`{"type":"NFC"},`, 17), ",") + `]}`, "17 parts; the limit is 16"},
+			{`{"type":"Sequence","normalizers":[` + strings.TrimSuffix(strings.Repeat(`{"type":"NFC"},`, 17), ",") + `]}`,
+				"17 parts; the limit is 16"},
 			{`{"type":"Sequence","normalizers":[` + strings.TrimSuffix(strings.Repeat(`{},`, 1001), ",") + `]}`, "1002 objects; the limit is 1000"},
 			{strings.Repeat(`{"type":"Sequence","normalizers":[`, 40) + strings.Repeat(`]}`, 40), "nested deeper than 64"},
 			{`{"type":"NFC","x":"` + strings.Repeat("x", 1<<20) + `"}`, "the limit is 1048576"},
 			{`{"type":5}`, "normalizer"}, {`{"type":"NFC"`, "json"},
 		}...),
 		in("pre_tokenizer", [][2]string{
-			{``, "ByteLevel in one of them only"}, {`null`, "ByteLevel in one of them only"}, {`{"type":"Whitespace"}`, `"Whitespace"`}, {`{"type":"BertPreTokenizer"}`, `"BertPreTokenizer"`},
-			{`{"type":"ByteLevel","add_prefix_space":"no"}`, "pre_tokenizer"}, {`{"type":"ByteLevel","Use_Regex":false}`, "Use_Regex: unknown key"}, {`{"type":"ByteLevel","uſe_regex":false}`, "unknown key"},
+			{``, "ByteLevel in one of them only"}, {`null`, "ByteLevel in one of them only"}, {`{"type":"Whitespace"}`, `"Whitespace"`},
+			{`{"type":"BertPreTokenizer"}`, `"BertPreTokenizer"`},
+			{`{"type":"ByteLevel","add_prefix_space":"no"}`, "pre_tokenizer"}, {`{"type":"ByteLevel","Use_Regex":false}`, "Use_Regex: unknown key"},
+			{`{"type":"ByteLevel","uſe_regex":false}`, "unknown key"},
 			{`{"type":"ByteLevel","use_regex":true,"use_regex":false}`, `duplicate key "use_regex"`},
 			{`{"type":"Sequence","pretokenizers":[{"type":"ByteLevel"},{"type":"ByteLevel"}]}`, `"ByteLevel" after ByteLevel`},
-			{`{"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"ByteLevel","add_prefix_space":true}]}`, "add_prefix_space after another"},
+			{`{"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"ByteLevel","add_prefix_space":true}]}`,
+				"add_prefix_space after another"},
 			{`{"type":"Sequence","pretokenizers":{"type":"ByteLevel"}}`, "pre_tokenizer"}, {`{"type":"Sequence","pretokenizers":[null]}`, `type ""`},
-			{`{"type":"Split","behavior":"Isolated"}`, "neither a Regex nor a String"}, {`{"type":"Split","pattern":{"String":""},"behavior":"Isolated"}`, "neither a Regex nor a String"},
-			{`{"type":"Split","pattern":{"String":"x"},"behavior":"Isolated","invert":true}`, "or is inverted"}, {`{"type":"Split","pattern":{"String":"x"},"behavior":"Contiguous"}`, `"Contiguous"`},
+			{`{"type":"Split","behavior":"Isolated"}`, "neither a Regex nor a String"},
+			{`{"type":"Split","pattern":{"String":""},"behavior":"Isolated"}`, "neither a Regex nor a String"},
+			{`{"type":"Split","pattern":{"String":"x"},"behavior":"Isolated","invert":true}`, "or is inverted"},
+			{`{"type":"Split","pattern":{"String":"x"},"behavior":"Contiguous"}`, `"Contiguous"`},
 			{`{"type":"Metaspace","replacement":""}`, "is not one rune"}, {`{"type":"Metaspace","replacement":"ab"}`, "is not one rune"},
-			{`{"type":"Metaspace","replacement":"▁","prepend_scheme":"sometimes"}`, `"sometimes"`}, {`{"type":"Metaspace","replacement":7}`, "pre_tokenizer"},
+			{`{"type":"Metaspace","replacement":"▁","prepend_scheme":"sometimes"}`, `"sometimes"`},
+			{`{"type":"Metaspace","replacement":7}`, "pre_tokenizer"},
 		}...),
 		in("decoder", [][2]string{
-			{``, "decoder: missing"}, {`null`, "decoder: missing"}, {`{"type":"WordPiece"}`, `"WordPiece"`}, {`{"type":"Fuse"}`, "ByteLevel in one of them only"}, {`{"type":"ByteLevel","type":"Fuse"}`, "duplicate key"},
+			{``, "decoder: missing"}, {`null`, "decoder: missing"}, {`{"type":"WordPiece"}`, `"WordPiece"`},
+			{`{"type":"Fuse"}`, "ByteLevel in one of them only"}, {`{"type":"ByteLevel","type":"Fuse"}`, "duplicate key"},
 			{`{"type":"Sequence","decoders":[{"type":"Strip","content":" ","start":1,"stop":0}]}`, "Strip without Fuse"},
 			{`{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":"ab","start":1,"stop":0}]}`, `content "ab"`},
 			{`{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":" ","start":-1,"stop":0}]}`, "start -1"},
 			{`{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":" ","start":99999999999999999999,"stop":0}]}`, "decoder"},
 			{`{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]}`, "not supported at this place"},
-			{`{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":"` + strings.Repeat(" ", 1000) + `"}]}`, "times longer"},
+			{`{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":"` + strings.Repeat(" ", 1000) + `"}]}`,
+				"times longer"},
 		}...),
 		in("post_processor", [][2]string{
-			{`{"type":"BertProcessing"}`, `"BertProcessing"`}, {`{"type":"RobertaProcessing"}`, `"RobertaProcessing"`}, {`{"type":"TemplateProcessing","single":[]}`, "Sequence A 0 times"},
-			{`{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"A"}}]}`, "Sequence A 2 times"}, {`{"type":"TemplateProcessing","single":[{"Sequence":{"id":"B"}}]}`, "neither a SpecialToken"},
-			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}]}`, `special_tokens lacks "x"`}, {`{"type":"TemplateProcessing","single":[{}]}`, "neither a SpecialToken"},
-			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[8]}}}`, "token id 8 is outside [0, 8)"},
-			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[-1]}}}`, "token id -1"},
+			{`{"type":"BertProcessing"}`, `"BertProcessing"`}, {`{"type":"RobertaProcessing"}`, `"RobertaProcessing"`},
+			{`{"type":"TemplateProcessing","single":[]}`, "Sequence A 0 times"},
+			{`{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"A"}}]}`, "Sequence A 2 times"},
+			{`{"type":"TemplateProcessing","single":[{"Sequence":{"id":"B"}}]}`, "neither a SpecialToken"},
+			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}]}`, `special_tokens lacks "x"`},
+			{`{"type":"TemplateProcessing","single":[{}]}`, "neither a SpecialToken"},
+			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[8]}}}`,
+				"token id 8 is outside [0, 8)"},
+			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[-1]}}}`,
+				"token id -1"},
 			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[4294967296]}}}`, "post_processor"},
 			{`{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[0]},"x":{"ids":[1]}}}`, `duplicate key "x"`},
 			{`{"type":"Sequence","processors":[{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}}]},{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}}]}]}`, "more than one"},
-			{`{"type":"TemplateProcessing","Single":[{"Sequence":{"id":"A"}}]}`, "Single: unknown key"}, {`{"type":"TemplateProcessing","single":[{"sequence":{"id":"A"}}]}`, "sequence: unknown key"},
+			{`{"type":"TemplateProcessing","Single":[{"Sequence":{"id":"A"}}]}`, "Single: unknown key"},
+			{`{"type":"TemplateProcessing","single":[{"sequence":{"id":"A"}}]}`, "sequence: unknown key"},
 		}...),
 		in("added_tokens", [][2]string{
-			{`{}`, "an object, want an array"}, {`"<s>"`, "want an array"}, {`[7]`, "a number, want an object"}, {`[null]`, "null, want an object"}, {`[{}]`, "content: empty"}, {`[{"content":"<s>"}]`, "id: missing"},
-			{`[{"id":"7","content":"<s>"}]`, "a string, want a number"}, {`[{"id":-1,"content":"<s>"}]`, "-1, want 0 to"}, {`[{"id":7.0,"content":"<s>"}]`, "is not an integer"}, {`[{"id":4194304,"content":"<s>"}]`, "4194304, want 0 to"},
-			{`[{"id":18446744073709551615,"content":"<s>"}]`, "does not fit"}, {`[{"id":null,"content":"<s>"}]`, "null, want a number"}, {`[{"id":7,"content":""}]`, "content: empty"}, {`[{"id":7,"content":5}]`, "want a string"},
-			{`[{"id":7,"content":"` + strings.Repeat("x", 1025) + `"}]`, "1025 bytes; the limit is 1024"}, {`[{"id":7,"content":"<s>"},{"id":7,"content":"<s>"}]`, "listed twice"}, {`[{"id":5,"content":"a"}]`, "has id 5 here and 0 in model.vocab"},
-			{`[{"id":0,"content":"<s>"}]`, "same id 0"}, {`[{"id":7,"content":"<s>","special":"yes"}]`, "a string, want a boolean"}, {`[{"id":7,"content":"<s>","Special":true}]`, "Special: unknown key"},
-			{`[{"id":7,"content":"<s>","special":true,"special":false}]`, `duplicate key "special"`}, {`[{"id":7,"content":"\ud800"}]`, "surrogate"}, {`[{"id":100000,"content":"<s>"}]`, "ids are unused"},
+			{`{}`, "an object, want an array"}, {`"<s>"`, "want an array"}, {`[7]`, "a number, want an object"}, {`[null]`, "null, want an object"},
+			{`[{}]`, "content: empty"}, {`[{"content":"<s>"}]`, "id: missing"},
+			{`[{"id":"7","content":"<s>"}]`, "a string, want a number"}, {`[{"id":-1,"content":"<s>"}]`, "-1, want 0 to"},
+			{`[{"id":7.0,"content":"<s>"}]`, "is not an integer"}, {`[{"id":4194304,"content":"<s>"}]`, "4194304, want 0 to"},
+			{`[{"id":18446744073709551615,"content":"<s>"}]`, "does not fit"}, {`[{"id":null,"content":"<s>"}]`, "null, want a number"},
+			{`[{"id":7,"content":""}]`, "content: empty"}, {`[{"id":7,"content":5}]`, "want a string"},
+			{`[{"id":7,"content":"` + strings.Repeat("x", 1025) + `"}]`, "1025 bytes; the limit is 1024"},
+			{`[{"id":7,"content":"<s>"},{"id":7,"content":"<s>"}]`, "listed twice"},
+			{`[{"id":5,"content":"a"}]`, "has id 5 here and 0 in model.vocab"},
+			{`[{"id":0,"content":"<s>"}]`, "same id 0"}, {`[{"id":7,"content":"<s>","special":"yes"}]`, "a string, want a boolean"},
+			{`[{"id":7,"content":"<s>","Special":true}]`, "Special: unknown key"},
+			{`[{"id":7,"content":"<s>","special":true,"special":false}]`, `duplicate key "special"`}, {`[{"id":7,"content":"\ud800"}]`, "surrogate"},
+			{`[{"id":100000,"content":"<s>"}]`, "ids are unused"},
 			{`[` + manyAdded(2100) + `]`, "more than 2097152 bytes in all"}, {`[` + strings.Repeat("{},", 100_000) + `{}]`, "[0]: content: empty"},
 		}...),
 	))
@@ -101,12 +128,19 @@ func manyAdded(n int) string {
 func TestBadTokenizerConfigsAreRefused(t *testing.T) {
 	var files []badFile
 	for text, want := range map[string]string{
-		``: "the text ends", `null`: "null, want an object", `[]`: "an array, want an object", `{`: "offset", `{"bos_token":"<none>"}`: `bos_token: "<none>" is not in the vocabulary`,
-		`{"eos_token":"<none>"}`: `eos_token: "<none>"`, `{"bos_token":1}`: "bos_token: offset", `{"bos_token":["<s>"]}`: "bos_token: offset", `{"bos_token":true}`: "bos_token: offset",
-		`{"bos_token":{"content":1}}`: "bos_token: content", `{"bos_token":{"content":"<none>"}}`: `"<none>"`, `{"bos_token":{"content":"<s>","content":"a"}}`: "duplicate key",
-		`{"bos_token":"<s>","bos_token":"a"}`: `duplicate key "bos_token"`, `{"bos_token":"\ud800"}`: "surrogate", "{\"bos_token\":\"\xff\"}": "invalid UTF-8", `{"add_bos_token":"true"}`: "add_bos_token: offset",
-		`{"add_bos_token":1}`: "add_bos_token: offset", `{} x`: "text after the value", `{"x":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`: "nested deeper than 64", `{"x":NaN}`: "x: offset",
-		`{"x":` + strings.Repeat("[", 1<<20): "nested deeper than 64", `{"bos_token":"` + strings.Repeat("x", 1<<20) + `"}`: "is not in the vocabulary", `{"chat_template":"{{ 1","chat_template":""}`: "duplicate key",
+		``: "the text ends", `null`: "null, want an object", `[]`: "an array, want an object", `{`: "offset",
+		`{"bos_token":"<none>"}`: `bos_token: "<none>" is not in the vocabulary`,
+		`{"eos_token":"<none>"}`: `eos_token: "<none>"`, `{"bos_token":1}`: "bos_token: offset", `{"bos_token":["<s>"]}`: "bos_token: offset",
+		`{"bos_token":true}`:          "bos_token: offset",
+		`{"bos_token":{"content":1}}`: "bos_token: content", `{"bos_token":{"content":"<none>"}}`: `"<none>"`,
+		`{"bos_token":{"content":"<s>","content":"a"}}`: "duplicate key",
+		`{"bos_token":"<s>","bos_token":"a"}`:           `duplicate key "bos_token"`, `{"bos_token":"\ud800"}`: "surrogate",
+		"{\"bos_token\":\"\xff\"}": "invalid UTF-8", `{"add_bos_token":"true"}`: "add_bos_token: offset",
+		`{"add_bos_token":1}`: "add_bos_token: offset", `{} x`: "text after the value",
+		`{"x":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`: "nested deeper than 64", `{"x":NaN}`: "x: offset",
+		`{"x":` + strings.Repeat("[", 1<<20):                  "nested deeper than 64",
+		`{"bos_token":"` + strings.Repeat("x", 1<<20) + `"}`:  "is not in the vocabulary",
+		`{"chat_template":"{{ 1","chat_template":""}`:         "duplicate key",
 		`{"x":"` + strings.Repeat(" ", maxConfigBytes) + `"}`: "want at most 16777216",
 	} {
 		files = append(files, badFile{brief(text), text, want})
@@ -137,7 +171,8 @@ func TestTokenizerFilesLieInTheirDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 			want = strings.TrimSuffix(want, " of a pipe")
-			if _, err := LoadDir(dir); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), filepath.Join(dir, name)) {
+			if _, err := LoadDir(dir); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(),
+				filepath.Join(dir, name)) {
 				t.Errorf("%s: %v, want it to say %q", name, err, want)
 			}
 		}

@@ -96,8 +96,8 @@ func readGGUF(md Metadata) (*ggufFile, error) {
 	return g, nil
 }
 
-// checkKinds refuses keys that may be missing and have a value of another kind than they must: taken as missing, they would change the tokens
-// without a word.
+// checkKinds refuses keys that may be missing and have a value of another kind than they must: taken as missing, they would change the
+// tokens without a word.
 func (g *ggufFile) checkKinds() error {
 	for _, kind := range []struct {
 		want string

@@ -27,8 +27,8 @@ func checkJSON(data []byte) error {
 	return r.End()
 }
 
-// decodePart reads a part of tokenizer.json, and refuses what other readers of it would understand in another way: keys that are there twice
-// or are written in another case, which encoding/json takes for the same.
+// decodePart reads a part of tokenizer.json, and refuses what other readers of it would understand in another way: keys that are there
+// twice or are written in another case, which encoding/json takes for the same.
 func decodePart(data []byte, into any) error {
 	if len(data) > maxPartBytes {
 		return fmt.Errorf("%d bytes; the limit is %d", len(data), maxPartBytes)
@@ -49,7 +49,8 @@ func decodePart(data []byte, into any) error {
 	return json.Unmarshal(data, into)
 }
 
-// checkKeys reads a value whose objects have keys in the case that the format gives them; named tells that its own keys are names of tokens.
+// checkKeys reads a value whose objects have keys in the case that the format gives them; named tells that its own keys are names of
+// tokens.
 func checkKeys(r *strictjson.Reader, named bool) error {
 	kind, err := r.Kind()
 	switch {

@@ -40,7 +40,8 @@ func refuses(t *testing.T, data []byte, want string) {
 // multiply past 2^64, allocate gigabytes for a file of some bytes, or write behind what they had allocated.
 // CVE-2024-23605, CVE-2025-53630, CVE-2026-27940, CVE-2026-33298, GHSA-3p4r-fq3f-q74v.
 func TestCountsAreComparedWithTheFileBeforeTheyAllocate(t *testing.T) {
-	counts := []uint64{1000, 1 << 20, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1 << 60, 1<<61 + 1, 1 << 62, 1<<63 - 1, 1 << 63, math.MaxUint64 - 7, math.MaxUint64}
+	counts := []uint64{1000, 1 << 20, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1 << 60, 1<<61 + 1, 1 << 62, 1<<63 - 1, 1 << 63,
+		math.MaxUint64 - 7, math.MaxUint64}
 	for _, n := range counts {
 		said := fmt.Sprint(n)
 		for name, data := range map[string][]byte{
@@ -84,15 +85,24 @@ func TestTensorsNeverReachBeyondTheFile(t *testing.T) {
 		{"an offset of the file's size", zeros(tensor(w(1, 0), "a", 0, 4096, 8), 64), "its data begins at 4096, want 0"},
 		{"an offset of −32", zeros(tensor(w(1, 0), "a", 0, math.MaxUint64-31, 8), 64), "its data begins at 18446744073709551584, want 0"},
 		{"quantised blocks cut off", zeros(tensor(w(1, 0), "a", 8, 0, 32, 2), 67), `"a": its 68 bytes at 0 end beyond`},
-		{"all that there is, without padding", append(tensor(w(1, 0), "a", 0, 0, 8).Data, make([]byte, 32)...), `"a": its 32 bytes at 0 end beyond`},
-		{"an alignment that moves the data out of the file", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(1<<16)), "a", 0, 0, 8), 64), `"a": its 32 bytes at 0 end beyond`},
-		{"an alignment above the limit", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(1<<17)), "a", 0, 0, 8), 64), "general.alignment is 131072"},
-		{"an alignment below the limit", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(4)), "a", 0, 0, 8), 64), "general.alignment is 4"},
-		{"an alignment of 2^32-1", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(math.MaxUint32)), "a", 0, 0, 8), 64), "general.alignment is 4294967295"},
-		{"a negative alignment", zeros(tensor(w(1, 1).Str("general.alignment").Value(int32(-32)), "a", 0, 0, 8), 64), "general.alignment is of type INT32"},
-		{"an alignment of eight bits", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint8(32)), "a", 0, 0, 8), 64), "general.alignment is of type UINT8"},
-		{"alignments in an array", zeros(tensor(w(1, 1).Str("general.alignment").Value([]uint32{32}), "a", 0, 0, 8), 64), "general.alignment is of type ARRAY"},
-		{"two alignments", zeros(tensor(w(1, 2).Str("general.alignment").Value(uint32(32)).Str("general.alignment").Value(uint32(64)), "a", 0, 0, 8), 64), "occurs twice"},
+		{"all that there is, without padding", append(tensor(w(1, 0), "a", 0, 0, 8).Data, make([]byte, 32)...),
+			`"a": its 32 bytes at 0 end beyond`},
+		{"an alignment that moves the data out of the file",
+			zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(1<<16)), "a", 0, 0, 8), 64), `"a": its 32 bytes at 0 end beyond`},
+		{"an alignment above the limit", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(1<<17)), "a", 0, 0, 8), 64),
+			"general.alignment is 131072"},
+		{"an alignment below the limit", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(4)), "a", 0, 0, 8), 64),
+			"general.alignment is 4"},
+		{"an alignment of 2^32-1", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint32(math.MaxUint32)), "a", 0, 0, 8), 64),
+			"general.alignment is 4294967295"},
+		{"a negative alignment", zeros(tensor(w(1, 1).Str("general.alignment").Value(int32(-32)), "a", 0, 0, 8), 64),
+			"general.alignment is of type INT32"},
+		{"an alignment of eight bits", zeros(tensor(w(1, 1).Str("general.alignment").Value(uint8(32)), "a", 0, 0, 8), 64),
+			"general.alignment is of type UINT8"},
+		{"alignments in an array", zeros(tensor(w(1, 1).Str("general.alignment").Value([]uint32{32}), "a", 0, 0, 8), 64),
+			"general.alignment is of type ARRAY"},
+		{"two alignments", zeros(tensor(w(1, 2).Str("general.alignment").Value(uint32(32)).Str("general.alignment").Value(uint32(64)), "a", 0, 0,
+			8), 64), "occurs twice"},
 		{"a megabyte behind the last", zeros(tensor(w(1, 0), "a", 0, 0, 8), 32+1<<20), "bytes after the last tensor"},
 	} {
 		t.Run(c.name, func(t *testing.T) { refuses(t, c.data, c.want) })
@@ -106,7 +116,8 @@ func TestNamesCannotForgeMessages(t *testing.T) {
 		refuses(t, w(0, 1).Str(name).Value(uint32(1)).Data, "printable ASCII")
 	}
 	refuses(t, w(0, 1).Str(strings.Repeat("\n", gguf.MaxKeyBytes)).Value(uint32(1)).Data, "printable ASCII")
-	refuses(t, w(0, 2).Str(strings.Repeat("k", gguf.MaxKeyBytes)).Value(uint32(1)).Str(strings.Repeat("k", gguf.MaxKeyBytes)).Value(uint32(1)).Data, "occurs twice")
+	refuses(t, w(0, 2).Str(strings.Repeat("k", gguf.MaxKeyBytes)).Value(uint32(1)).Str(strings.Repeat("k",
+		gguf.MaxKeyBytes)).Value(uint32(1)).Data, "occurs twice")
 }
 
 // TestValuesAreReadAsTheirOwnTypeOnly: scores of eight bits, read as floats, would be read past their end.
@@ -143,7 +154,8 @@ func TestValuesAreReadAsTheirOwnTypeOnly(t *testing.T) {
 // TestCutAndChangedFilesNeverPanic: of a file that was cut before its padding nothing is accepted, and of one of which a byte is wrong what is
 // accepted can be read.
 func TestCutAndChangedFilesNeverPanic(t *testing.T) {
-	good := gguftest.File([]any{"general.alignment", uint32(32), "words", []string{"a", "bc"}, "ids", []int32{1}, "on", true, "scores", []float32{1}},
+	good := gguftest.File([]any{"general.alignment", uint32(32), "words", []string{"a", "bc"}, "ids", []int32{1}, "on", true, "scores",
+		[]float32{1}},
 		gguftest.Tensor{Name: "a", DType: device.F32, Shape: []int{2, 4}, Data: make([]byte, 32)},
 		gguftest.Tensor{Name: "b", DType: device.Q8_0, Shape: []int{1, 32}, Data: bytes.Repeat([]byte{1}, 34)})
 	end := bytes.LastIndexByte(good, 1) + 1
