@@ -242,8 +242,8 @@ func (r *renderer) item(v, key Value) (Value, error) {
 	}
 	switch container := v.(type) {
 	case *Dict:
-		if found, ok, err := container.find(key); err != nil || ok {
-			return found, err
+		if found, ok, err := container.find(key); ok && err == nil { // what cannot be a key is missing too
+			return found, nil
 		}
 	case *List:
 		if at, ok := asIndex(key); ok {

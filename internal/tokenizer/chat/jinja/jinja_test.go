@@ -81,5 +81,5 @@ func render(source string, variables map[string]Value) (Text, error) {
 	if err != nil {
 		return Text{}, err
 	}
-	return parsed.Render(context.Background(), variables, Options{Now: clock})
+	return parsed.Render(context.Background(), variables, Options{Now: clock, Limits: Limits{Time: time.Hour}})
 }

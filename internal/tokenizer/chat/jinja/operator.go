@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -37,8 +38,10 @@ func (r *renderer) calculate(operator string, left, right Value) (Value, error) 
 		other, isList := right.(*List)
 		switch {
 		case operator == "+" && isList && l.tuple == other.tuple:
-			items := append(append([]Value(nil), l.Items...), other.Items...)
-			return &List{Items: items, tuple: l.tuple}, r.make(16 * len(items))
+			if err := r.make(16 * (len(l.Items) + len(other.Items))); err != nil {
+				return nil, err
+			}
+			return &List{Items: slices.Concat(l.Items, other.Items), tuple: l.tuple}, nil
 		case operator == "*":
 			if n, ok := asIndex(right); ok {
 				return r.repeatList(l, n)
@@ -91,6 +94,9 @@ func (r *renderer) repeatText(t Text, n int) (Value, error) {
 	}
 	if n > r.limits.Output/len(t.S) {
 		return nil, r.outputError()
+	}
+	if len(t.Content) == 0 {
+		return Trusted(strings.Repeat(t.S, n)), r.make(n * len(t.S))
 	}
 	b := r.newBuilder()
 	for range n {

@@ -253,8 +253,8 @@ type target struct {
 	parts           []target
 }
 
-// reserved names are constants and operators.
-var reserved = []string{"true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"}
+// reserved names are constants.
+var reserved = []string{"true", "false", "none", "True", "False", "None"}
 
 // targets reads a, or a, b, or (a, (b, c)).
 func (p *parser) targets(namespaces bool) (target, error) {

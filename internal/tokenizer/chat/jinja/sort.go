@@ -69,7 +69,7 @@ func (r *renderer) sorted(keys []Value, backwards bool) ([]int, error) {
 		if failed != nil {
 			return 0
 		}
-		c, comparable, err := r.order(keys[i], keys[j])
+		c, comparable, err := r.orderLists(keys[i:i+1], keys[j:j+1]) // as Jinja does: what is equal needs no order
 		if err == nil && !comparable {
 			err = fmt.Errorf("'<' not supported between instances of '%s' and '%s'", keys[j].typeName(), keys[i].typeName())
 		}

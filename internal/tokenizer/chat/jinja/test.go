@@ -21,7 +21,7 @@ var tests = map[string]test{
 	"number":      kind(func(v Value) bool { _, _, ok := number(v); return ok }),
 	"string":      kind(isText),
 	"mapping":     kind(func(v Value) bool { _, ok := v.(*Dict); return ok }),
-	"callable":    kind(func(v Value) bool { _, ok := v.(*function); return ok }),
+	"callable":    kind(func(v Value) bool { _, ok := v.(*function); return ok || isUndefined(v) }),
 	"sequence":    kind(isSequence),
 	"iterable":    kind(func(v Value) bool { return isSequence(v) || isUndefined(v) }),
 	"escaped":     kind(func(Value) bool { return false }),

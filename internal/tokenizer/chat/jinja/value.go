@@ -106,7 +106,7 @@ func hash(key Value) (any, error) {
 			return tupleHash(k)
 		}
 	case *undefined:
-		return nil, k.fail()
+		return undefined{}, nil
 	}
 	return nil, fmt.Errorf("unhashable type: '%s'", key.typeName())
 }

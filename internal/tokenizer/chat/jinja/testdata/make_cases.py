@@ -232,6 +232,10 @@ empty | first is defined
 l | sort
 l | sort(reverse=true)
 words | sort
+[none, none] | sort
+{missing: 1}[missing]
+d[[1]] is defined
+missing is callable
 words | sort(case_sensitive=true)
 people | sort(attribute='age') | map(attribute='name') | join(',')
 people | sort(attribute='age,name') | map(attribute='name') | list
@@ -507,6 +511,7 @@ TEMPLATES = [
     "{% set x | upper | trim %}  a{{ n }} {% endset %}[{{ x }}]",
     "{% set true = 1 %}",
     "{% set 1 = 1 %}",
+    "{% set if = 'a' %}{% set in = 'abc' %}{% if if in in %}b{% endif %}",
     "{% set loop = 1 %}{{ loop }}",
     "{% with a = 1, b = n %}{{ a }}{{ b }}{% endwith %}{{ a is defined }}",
     "{% with %}{% set q = 1 %}{{ q }}{% endwith %}{{ q is defined }}",
