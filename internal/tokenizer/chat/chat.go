@@ -140,7 +140,7 @@ func messagesOf(c Conversation) (list *jinja.List, final string, err error) {
 		if m.Extra != nil {
 			for key, v := range m.Extra.All {
 				if name, ok := key.(jinja.Text); ok {
-					d.Set(name.S, v)
+					d.Put(name, v)
 				}
 			}
 		}
@@ -177,7 +177,7 @@ func tag(content jinja.Value) (tagged jinja.Value, text string, ok bool) {
 			copied := jinja.NewDict()
 			for key, v := range d.All {
 				if name, isText := key.(jinja.Text); isText {
-					copied.Set(name.S, v)
+					copied.Put(name, v)
 				}
 			}
 			copied.Set("text", made)

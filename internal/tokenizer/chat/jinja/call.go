@@ -37,7 +37,7 @@ func (c *call) arguments(r *renderer, s *scope) (a arguments, err error) {
 	for i, e := range c.keywords {
 		v, err := r.eval(e, s)
 		if err == nil {
-			err = a.setKeyword(c.names[i], v)
+			err = a.setKeyword(Trusted(c.names[i]), v)
 		}
 		if err != nil {
 			return a, err
@@ -70,21 +70,21 @@ func (c *call) arguments(r *renderer, s *scope) (a arguments, err error) {
 		if !ok {
 			return a, fmt.Errorf("keywords must be strings")
 		}
-		if err := a.setKeyword(name.S, value); err != nil {
+		if err := a.setKeyword(name, value); err != nil {
 			return a, err
 		}
 	}
 	return a, r.work(more.Len())
 }
 
-func (a *arguments) setKeyword(name string, v Value) error {
+func (a *arguments) setKeyword(name Text, v Value) error {
 	if a.keywords == nil {
 		a.keywords = NewDict()
 	}
-	if _, ok := a.keywords.Get(name); ok {
-		return fmt.Errorf("got multiple values for keyword argument '%s'", name)
+	if _, ok := a.keywords.Get(name.S); ok {
+		return fmt.Errorf("got multiple values for keyword argument '%s'", name.S)
 	}
-	a.keywords.Set(name, v)
+	a.keywords.Put(name, v)
 	return nil
 }
 
@@ -164,7 +164,7 @@ func (m *macro) bind(r *renderer, a arguments, defined *scope) (*scope, error) {
 	others := NewDict()
 	if a.keywords != nil {
 		for key, v := range a.keywords.All {
-			others.Set(key.(Text).S, v)
+			others.Put(key.(Text), v)
 		}
 	}
 	for i, p := range m.parameters {
@@ -208,7 +208,7 @@ func without(d *Dict, name string) *Dict {
 	out := NewDict()
 	for key, v := range d.All {
 		if key.(Text).S != name {
-			out.Set(key.(Text).S, v)
+			out.Put(key.(Text), v)
 		}
 	}
 	return out

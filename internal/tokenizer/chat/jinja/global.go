@@ -127,10 +127,10 @@ func newNamespace(r *renderer, a arguments) (Value, error) {
 	n := &namespace{attributes: NewDict()}
 	for key, v := range d.All {
 		name, ok := key.(Text)
-		if !ok || name.S == "" {
+		if !ok {
 			return nil, errors.New("attributes of a namespace are named by strings")
 		}
-		if err := n.set(name.S, v); err != nil {
+		if err := n.set(name, v); err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package jinja
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // statement is a part of a template that is run.
@@ -186,7 +187,7 @@ func (c *callBlock) run(r *renderer, s *scope) (flow, error) {
 	if err != nil {
 		return flowOn, err
 	}
-	if err := a.setKeyword("caller", r.macro(c.caller, s)); err != nil {
+	if err := a.setKeyword(Trusted("caller"), r.macro(c.caller, s)); err != nil {
 		return flowOn, err
 	}
 	v, err := r.call(called, a)
@@ -226,13 +227,13 @@ func (r *renderer) assign(t target, v Value, s *scope) error {
 	if !ok {
 		return errors.New("cannot assign attribute on non-namespace object")
 	}
-	return object.set(t.attribute, v)
+	return object.set(Trusted(t.attribute), v)
 }
 
-func (n *namespace) set(name string, v Value) error {
-	if name[0] == '_' {
-		return fmt.Errorf("a namespace takes no attributes that start with an underscore, but got '%s'", name)
+func (n *namespace) set(name Text, v Value) error {
+	if strings.HasPrefix(name.S, "_") {
+		return fmt.Errorf("a namespace takes no attributes that start with an underscore, but got '%s'", name.S)
 	}
-	n.attributes.Set(name, v)
+	n.attributes.Put(name, v)
 	return nil
 }

@@ -39,7 +39,10 @@ type Dict struct {
 func NewDict() *Dict { return &Dict{at: map[any]int{}} }
 
 // Set puts a value, behind the others where the key is new. It is for those who make a dictionary; a template cannot.
-func (d *Dict) Set(key string, v Value) { _ = d.put(Trusted(key), v) } // a text is a key
+func (d *Dict) Set(key string, v Value) { d.Put(Trusted(key), v) }
+
+// Put is Set for a key that may be content: it is printed as what it is.
+func (d *Dict) Put(key Text, v Value) { _ = d.put(key, v) } // a text can be a key
 
 // Get returns the value of a key.
 func (d *Dict) Get(key string) (Value, bool) {
