@@ -9,8 +9,8 @@ import (
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
-// readChat reads a conversation: {"messages":[{"role":…,"content":…,…},…],"tools":[…],"add_generation_prompt":…,…}, with the names of the API. The
-// order of the keys of tools, and of what a message has besides, is kept.
+// readChat reads a conversation: {"messages":[{"role":…,"content":…,…},…],"tools":[…],"add_generation_prompt":…,…}, with the names of the
+// API. The order of the keys of tools, and of what a message has besides, is kept.
 func readChat(r *strictjson.Reader) (*infernov1.ChatMessages, error) {
 	chat := &infernov1.ChatMessages{}
 	found := false

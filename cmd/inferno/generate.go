@@ -23,8 +23,8 @@ type generateCommand struct {
 	RequestID string        `name:"request-id" help:"Name of the request in logs and for aborting it."`
 	Timeout   time.Duration `help:"Give up after this time. Unset means never."`
 
-	AddSpecial   *bool `negatable:"" help:"Add the special tokens that the model's tokenizer adds. Unset means yes, and with --user no: the template writes them."`
-	ParseSpecial *bool `negatable:"" help:"Turn special tokens written in the prompt into control tokens. Unset means yes, and with --user no."`
+	AddSpecial   *bool `negatable:"" help:"Add the special tokens that the model's tokenizer adds. Unset means yes, but with --user no."`
+	ParseSpecial *bool `negatable:"" help:"Turn special tokens in the prompt into control tokens. Unset means yes, but with --user no."`
 	SkipSpecial  bool  `negatable:"" default:"true" help:"Leave special tokens out of the text."`
 
 	Temperature *float32 `help:"0 takes the most likely token."`

@@ -22,9 +22,9 @@ type tokenizeCommand struct {
 	remote     `embed:""`
 	vocabulary `embed:""`
 
-	AddSpecial   *bool    `negatable:"" help:"Add the special tokens that the model's tokenizer adds. Unset means yes, and with --chat no: the template writes them."`
+	AddSpecial   *bool    `negatable:"" help:"Add the special tokens that the model's tokenizer adds. Unset means yes, but with --chat no."`
 	ParseSpecial *bool    `negatable:"" help:"Turn special tokens written in the text into control tokens. Unset means yes."`
-	Chat         bool     `help:"Standard input has a line {\"messages\": [...], \"add_generation_prompt\": ..., \"tools\": [...]} for each conversation; print the text that the model's chat template makes of it, and its token ids."`
+	Chat         bool     `help:"Lines are conversations, {\"messages\": ...}; print the text that the chat template makes, and its ids."`
 	Text         []string `arg:"" optional:"" help:"Texts. Without any, standard input has a line {\"text\": ...} for each."`
 }
 

@@ -197,8 +197,8 @@ func (f *faults) value(field string, v *structpb.Value, depth int) jinja.Value {
 	return jinja.None{}
 }
 
-// render makes the text of a conversation. The error is that of ctx, or says that the model cannot chat; what is wrong with the conversation
-// are faults.
+// render makes the text of a conversation. The error is that of ctx, or says that the model cannot chat; what is wrong with the
+// conversation are faults.
 func (s *Server) render(ctx context.Context, f *faults, c chat.Conversation, size int, model *Model) (chat.Prompt, error) {
 	if model.Tokenizer == nil {
 		f.add("chat", "is set, but model %s has no tokenizer: want token_ids", quote(model.Info.Name))
@@ -232,7 +232,8 @@ func (s *Server) render(ctx context.Context, f *faults, c chat.Conversation, siz
 	return prompt, nil
 }
 
-// oneLine makes the words of a template, which may hold those of a client, fit an error: short, and nothing that could forge a line of a log.
+// oneLine makes the words of a template, which may hold those of a client, fit an error: short, and nothing that could forge a line of
+// a log.
 func oneLine(s string) string {
 	return clip(strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

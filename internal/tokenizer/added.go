@@ -118,8 +118,8 @@ func (s *search) next() (match, bool) {
 	return match{}, false
 }
 
-// crosses reports whether a special token here is partly of content, so that it is none. What is wholly of content is passed over as a whole, as
-// if no special token was looked for.
+// crosses reports whether a special token here is partly of content, so that it is none. What is wholly of content is passed over as a
+// whole, as if no special token was looked for.
 func (s *search) crosses(t *addedToken) bool {
 	end := s.at + len(t.text)
 	return t.special && s.content.touches(s.at, end) && !s.content.holds(s.at, end)

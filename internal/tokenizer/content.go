@@ -40,8 +40,8 @@ func (c content) within(start, end int) content {
 	return out
 }
 
-// rewrite returns the text rewritten, and where the content is then. What a rewrite makes of content and something else together is content: too
-// few control tokens are recognized then, never too many.
+// rewrite returns the text rewritten, and where the content is then. What a rewrite makes of content and something else together is
+// content: too few control tokens are recognized then, never too many.
 func (c content) rewrite(steps []rewrite, text string, first bool) (string, content) {
 	for i, step := range steps {
 		to := applyRewrites(steps[i:i+1], text, first)

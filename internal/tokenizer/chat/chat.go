@@ -1,6 +1,6 @@
-// Package chat makes prompts of conversations by a model's own chat template, as Hugging Face's apply_chat_template does. It finds the template in
-// a checkpoint's files, runs it (package jinja), and tells the text of the template from the text of messages: so what somebody writes into
-// a message cannot become a control token, whatever the template does with it.
+// Package chat makes prompts of conversations by a model's own chat template, as Hugging Face's apply_chat_template does. It finds the
+// template in a checkpoint's files, runs it (package jinja), and tells the text of the template from the text of messages: so what somebody
+// writes into a message cannot become a control token, whatever the template does with it.
 //
 // A Template is read-only after load: any goroutine may use it.
 package chat
@@ -125,8 +125,8 @@ func promptOf(t jinja.Text, end int) Prompt {
 	return p
 }
 
-// messagesOf makes the template's list of messages. Where the last one is to be gone on with, its text has the tag behind it, and is returned
-// without.
+// messagesOf makes the template's list of messages. Where the last one is to be gone on with, its text has the tag behind it, and is
+// returned without.
 func messagesOf(c Conversation) (list *jinja.List, final string, err error) {
 	list = jinja.NewList()
 	for i, m := range c.Messages {
@@ -189,8 +189,8 @@ func tag(content jinja.Value) (tagged jinja.Value, text string, ok bool) {
 	return nil, "", false
 }
 
-// endOfFinal finds where the final message ends in a prompt. A template that trims has taken the tag's blank, and what was trimmed in front of the
-// tag is not there to be gone on with either.
+// endOfFinal finds where the final message ends in a prompt. A template that trims has taken the tag's blank, and would have taken the
+// blanks in front of the tag.
 func endOfFinal(text, final string) (int, error) {
 	word := strings.TrimRight(continueTag, " ")
 	at := strings.LastIndex(text, word)

@@ -17,8 +17,8 @@ import (
 // maxFileBytes bounds tokenizer_config.json and chat_template.jinja.
 const maxFileBytes = 16 << 20
 
-// LoadDir reads the template of a Hugging Face directory: chat_template.jinja, or chat_template of tokenizer_config.json, which is one template
-// or a list of named ones. What is wrong with it, Err says: a model serves without.
+// LoadDir reads the template of a Hugging Face directory: chat_template.jinja, or chat_template of tokenizer_config.json, which is one
+// template or a list of named ones. What is wrong with it, Err says: a model serves without.
 func LoadDir(dir string, t *tokenizer.Tokenizer) *Template {
 	config, err := readConfig(filepath.Join(dir, "tokenizer_config.json"))
 	if err != nil {

@@ -419,9 +419,9 @@ type ChatMessages struct {
 	AddGenerationPrompt *bool `protobuf:"varint,2,opt,name=add_generation_prompt,json=addGenerationPrompt,proto3,oneof" json:"add_generation_prompt,omitempty"`
 	// Leaves the last message open, for the model to go on with. Excludes add_generation_prompt = true, and means it is false where unset.
 	ContinueFinalMessage bool `protobuf:"varint,3,opt,name=continue_final_message,json=continueFinalMessage,proto3" json:"continue_final_message,omitempty"`
-	// Tools as the model's template expects them, usually JSON-schema functions; at most 1,024. A Struct does not keep the order of its keys, which
-	// the prompt shows: those of a function's schema come in their usual order (type, function, name, description, parameters, …), all others
-	// behind them by name.
+	// Tools as the model's template expects them, usually JSON-schema functions; at most 1,024. A Struct does not keep the order of its
+	// keys, which the prompt shows: those of a function's schema come in their usual order (type, function, name, description,
+	// parameters, …), all others behind them by name.
 	Tools []*structpb.Struct `protobuf:"bytes,4,rep,name=tools,proto3" json:"tools,omitempty"`
 	// Lets special tokens written in messages and tools become control tokens. Unset means false: they stay text.
 	ParseSpecialInContent *bool `protobuf:"varint,5,opt,name=parse_special_in_content,json=parseSpecialInContent,proto3,oneof" json:"parse_special_in_content,omitempty"`
@@ -510,8 +510,8 @@ type ChatMessage struct {
 	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// What was said.
 	Content string `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
-	// Further members that a template may read, such as tool_calls or tool_call_id. One called content, null or a list of parts, takes the place of
-	// `content`, which must be empty then. The order of keys is as in ChatMessages.tools.
+	// Further members that a template may read, such as tool_calls or tool_call_id. One called content, null or a list of parts, takes the
+	// place of `content`, which must be empty then. The order of keys is as in ChatMessages.tools.
 	Extra *structpb.Struct `protobuf:"bytes,3,opt,name=extra,proto3" json:"extra,omitempty"`
 	// The same as a JSON object, up to 1 MiB, whose keys keep their order. Excludes extra.
 	ExtraJson     string `protobuf:"bytes,4,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
@@ -580,7 +580,8 @@ func (x *ChatMessage) GetExtraJson() string {
 // How text becomes token ids.
 type PromptOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Adds the special tokens (such as BOS) that the model's tokenizer adds. Unset means true, and for a chat false: its template writes them.
+	// Adds the special tokens (such as BOS) that the model's tokenizer adds. Unset means true, but for a chat, whose template writes them,
+	// false.
 	AddSpecialTokens *bool `protobuf:"varint,1,opt,name=add_special_tokens,json=addSpecialTokens,proto3,oneof" json:"add_special_tokens,omitempty"`
 	// Turns special tokens written in the text into control tokens. Unset means true. Not for a chat, which has parse_special_in_content.
 	ParseSpecial *bool `protobuf:"varint,2,opt,name=parse_special,json=parseSpecial,proto3,oneof" json:"parse_special,omitempty"`

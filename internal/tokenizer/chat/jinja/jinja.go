@@ -1,12 +1,13 @@
 // Package jinja is the part of the Jinja template language that chat templates are written in, as Hugging Face sets it up: blocks are
-// trimmed (trim_blocks, lstrip_blocks), values behave as Python's, nothing can be changed but namespaces, and loops have break and continue.
+// trimmed (trim_blocks, lstrip_blocks), values behave as Python's, nothing can be changed but namespaces, and loops have break and
+// continue.
 //
-// A template comes with a model's files and is not trusted: it reaches nothing but the variables that it is given, and Limits bound what it may
-// use. Every byte of its output tells where it came from, the template or the data that was given as content (Text): so a caller can tell a
-// control token that the template writes from one that somebody wrote into a message.
+// A template comes with a model's files and is not trusted: it reaches nothing but the variables that it is given, and Limits bound what
+// it may use. Every byte of its output tells where it came from, the template or the data that was given as content (Text): so a caller
+// can tell a control token that the template writes from one that somebody wrote into a message.
 //
-// A Template is read-only after Parse: any goroutine may render it. What it lacks, an error names: inheritance, includes and imports (there is
-// one file), and the filters that make HTML.
+// A Template is read-only after Parse: any goroutine may render it. What is lacking, an error names: inheritance, includes and imports
+// (there is one file), and the filters that make HTML.
 package jinja
 
 import (

@@ -108,8 +108,8 @@ func binary(r *renderer, operator string, v Value, a arguments) (bool, error) {
 	return r.compare(operator, v, bound[0])
 }
 
-// sameAs tells whether two values are one object. Texts and numbers, which Python may or may not have once, are the same when they are equal
-// and of one type.
+// sameAs tells whether two values are one object. Texts and numbers, which Python may or may not have once, are the same when they are
+// equal and of one type.
 func sameAs(r *renderer, v Value, a arguments) (bool, error) {
 	bound, err := a.bind("sameas", "other")
 	if err != nil || bound[0] == nil {

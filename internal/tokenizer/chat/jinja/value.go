@@ -2,8 +2,8 @@ package jinja
 
 import "fmt"
 
-// Value is what an expression yields: None, Bool, Int, Float, Text, *List, *Dict, or what only templates make. Values do not change, but for
-// namespaces and the state of loops, and so there are no circles but through a namespace.
+// Value is what an expression yields: None, Bool, Int, Float, Text, *List, *Dict, or what only templates make. Values do not change, but
+// for namespaces and the state of loops, and so there are no circles but through a namespace.
 type Value interface{ typeName() string } // Python's name of the type, for messages
 
 // None is Python's None, and JSON's null.
