@@ -163,7 +163,7 @@ func TestBadChatsAreRefused(t *testing.T) {
 		{"deep tool", user + `tools{} tools{fields{key:"k" value{` + deep + `}}}`, "chat.tools[1].k" + strings.Repeat("[0]", 31), "more than 32 levels"},
 		{"template raises", `messages{role:"user" content:"raise"}`, "chat", `the model's template refuses it: no "raise"`},
 		{"template fails", `messages{role:"user" content:"fail"}`, "chat", "the model's template cannot render it: template line 1: unsupported operand"},
-		{"template hangs", `messages{role:"user" content:"hang"}`, "chat", "takes more than 1000000 operations, want a shorter conversation"},
+		{"template hangs", `messages{role:"user" content:"hang"}`, "chat", "takes more than 1002000 operations, want a shorter conversation"},
 		{"content of null to go on with", `messages{role:"user" extra_json:"{\"content\":null}"} continue_final_message:true`, "chat.continue_final_message", "its content is no text"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

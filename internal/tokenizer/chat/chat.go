@@ -74,7 +74,7 @@ var roles = []string{
 // trims is told from one that does not, are those of Hugging Face.
 const continueTag = "CONTINUE_FINAL_MESSAGE_TAG "
 
-// Render makes a prompt. The error wraps ErrFinalMessage, or is that of jinja's Render, of Err or of ctx.
+// Render makes a prompt; limits that are not given are those that the conversation deserves. The error wraps ErrFinalMessage, or is that of jinja's Render, of Err or of ctx.
 func (t *Template) Render(ctx context.Context, c Conversation, o jinja.Options) (Prompt, error) {
 	if err := t.Err(); err != nil {
 		return Prompt{}, err
@@ -93,6 +93,9 @@ func (t *Template) Render(ctx context.Context, c Conversation, o jinja.Options) 
 	for name, token := range t.tokens {
 		variables[name] = token
 	}
+	if o.Limits == (jinja.Limits{}) {
+		o.Limits = limitsOf(c)
+	}
 	text, err := t.pick(c.Tools != nil).Render(ctx, variables, o)
 	if err != nil {
 		return Prompt{}, err
@@ -104,6 +107,24 @@ func (t *Template) Render(ctx context.Context, c Conversation, o jinja.Options) 
 		}
 	}
 	return promptOf(text, end), nil
+}
+
+// limitsOf gives long conversations more than the default: templates take some 50 operations for a message, but some look at all messages
+// for each; and one that gathers its text piece by piece makes all of it anew for every message.
+func limitsOf(c Conversation) jinja.Limits {
+	const (
+		perMessage = 2000 // operations
+		perByte    = 256
+		maxMemory  = 512 << 20
+	)
+	l := jinja.DefaultLimits
+	l.Operations += perMessage * len(c.Messages)
+	bytes := 0
+	for _, m := range c.Messages {
+		bytes += len(m.Content)
+	}
+	l.Memory = min(l.Memory+perByte*bytes, maxMemory)
+	return l
 }
 
 // pick takes the template that a conversation is for.

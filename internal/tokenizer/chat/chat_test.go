@@ -300,7 +300,7 @@ func TestBrokenTemplatesSayWhy(t *testing.T) {
 		"syntax of the file":   {``, "{{ x", "cannot be read: template line 1"},
 		"no UTF-8":             {``, "\xff", "cannot be read: template line 1: is not valid UTF-8"},
 		"no JSON":              {`{`, "", "tokenizer_config.json: unexpected end of JSON"},
-		"endless":              {``, "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "for one message it takes more than 1000000 operations"},
+		"endless":              {``, "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "for one message it takes more than 1002000 operations"},
 		"raises":               {``, "{{ raise_exception('never') }}", ""}, // a request may still please it
 		"tokens as objects":    {`{"chat_template":"{{ bos_token }}","bos_token":{"content":"<b>"}}`, "", ""},
 		"tokens of wrong kind": {`{"chat_template":"{{ bos_token }}","bos_token":[1]}`, "", ""},
@@ -324,6 +324,23 @@ func TestBrokenTemplatesSayWhy(t *testing.T) {
 	var none *Template
 	if _, err := none.Render(context.Background(), Conversation{}, patient); !errors.Is(err, ErrNoTemplate) {
 		t.Errorf("no template at all: %v", err)
+	}
+}
+
+// TestLongConversationsAreRendered has templates of the costly kinds: one looks at all messages for each, the other gathers its text.
+func TestLongConversationsAreRendered(t *testing.T) {
+	for name, source := range map[string]string{
+		"looks back": "{% for m in messages %}{% for o in messages %}{% if o == m %}{% endif %}{% endfor %}{{ m.content }}{% endfor %}",
+		"gathers":    "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = ns.s + m.role + ':' + m.content + '.' %}{% endfor %}{{ ns.s }}",
+	} {
+		c := Conversation{Messages: slices.Repeat([]Message{{Role: "user", Content: strings.Repeat("word ", 200)}}, 400)}
+		template := newTemplate(map[string]string{"default": source}, nil)
+		limits := limitsOf(c)
+		limits.Time = time.Hour
+		p, err := template.Render(context.Background(), c, jinja.Options{Limits: limits})
+		if err != nil || len(p.Text) < 400*1000 {
+			t.Errorf("%s: %d bytes, %v", name, len(p.Text), err)
+		}
 	}
 }
 

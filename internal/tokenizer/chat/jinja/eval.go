@@ -152,19 +152,39 @@ func (c *comparison) eval(r *renderer, s *scope) (Value, error) {
 	return Bool(true), nil
 }
 
+// eval joins texts once, not one after the other: a + b + c + d would copy a three times.
 func (a *arithmetic) eval(r *renderer, s *scope) (Value, error) {
 	left, err := r.eval(a.first, s)
 	if err != nil {
 		return nil, err
 	}
+	var parts []Text // of which left is the sum, where there are any
 	for _, o := range a.rest {
 		right, err := r.eval(o.operand, s)
 		if err != nil {
 			return nil, err
 		}
+		if next, ok := right.(Text); ok && (o.operator == "+" || o.operator == "~") {
+			if parts == nil && isText(left) {
+				parts = append(parts, left.(Text))
+			}
+			if parts != nil {
+				parts = append(parts, next)
+				continue
+			}
+		}
+		if parts != nil {
+			if left, err = r.joinTexts(parts); err != nil {
+				return nil, err
+			}
+			parts = nil
+		}
 		if left, err = r.calculate(o.operator, left, right); err != nil {
 			return nil, err
 		}
+	}
+	if parts != nil {
+		return r.joinTexts(parts)
 	}
 	return left, nil
 }

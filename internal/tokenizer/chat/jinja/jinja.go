@@ -26,8 +26,8 @@ type Limits struct {
 	Depth      int           // macros within macros, lists within lists
 }
 
-// DefaultLimits leave a factor of ten to the longest chats. Operations are the one that a run-away template meets, after a tenth of a
-// second or so; Time is for hosts that are too slow for that.
+// DefaultLimits are for chats of some hundred messages. Operations are the one that a run-away template meets, after a tenth of a second or
+// so; Time is for hosts that are too slow for that.
 var DefaultLimits = Limits{Time: 2 * time.Second, Operations: 1e6, Output: 8 << 20, Memory: 64 << 20, Depth: 64}
 
 func (l Limits) orDefault() Limits {

@@ -2,6 +2,7 @@ package jinja
 
 import (
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -114,28 +115,35 @@ func (b *builder) write(s string) error {
 func (b *builder) text() Text { return Text{S: string(b.buf), Content: b.content} }
 
 // concat joins two texts.
-func (r *renderer) concat(a, b Text) (Text, error) {
-	switch {
-	case a.S == "":
-		return b, nil
-	case b.S == "":
-		return a, nil
-	case len(a.S)+len(b.S) > r.limits.Output:
-		return Text{}, r.outputError()
+func (r *renderer) concat(a, b Text) (Text, error) { return r.joinTexts([]Text{a, b}) }
+
+// joinTexts joins texts, and copies none where all others are empty.
+func (r *renderer) joinTexts(parts []Text) (Text, error) {
+	size, filled, last := 0, 0, 0
+	for i, part := range parts {
+		if size += len(part.S); size > r.limits.Output {
+			return Text{}, r.outputError()
+		}
+		if part.S != "" {
+			filled, last = filled+1, i
+		}
 	}
-	if err := r.make(len(a.S) + len(b.S)); err != nil {
+	if filled <= 1 {
+		return parts[last], nil
+	}
+	if err := r.make(size); err != nil {
 		return Text{}, err
 	}
-	out := Text{S: a.S + b.S}
-	if len(a.Content)+len(b.Content) == 0 {
-		return out, nil
+	var text strings.Builder
+	text.Grow(size)
+	var joint builder
+	for _, part := range parts {
+		for _, s := range part.Content {
+			joint.mark(text.Len()+s.Start, text.Len()+s.End)
+		}
+		text.WriteString(part.S)
 	}
-	joint := builder{content: slices.Grow(slices.Clone(a.Content), len(b.Content))}
-	for _, s := range b.Content {
-		joint.mark(len(a.S)+s.Start, len(a.S)+s.End)
-	}
-	out.Content = joint.content
-	return out, nil
+	return Text{S: text.String(), Content: joint.content}, nil
 }
 
 // mapRunes gives each rune its replacement, which keeps the origin of the rune's first byte.
