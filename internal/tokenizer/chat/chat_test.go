@@ -356,7 +356,17 @@ func TestTemplatesAreGivenTokensToolsAndAClock(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "tokenizer_config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	template := LoadDir(dir, tok)
+	files := t.TempDir()
+	if err := os.Mkdir(filepath.Join(files, "additional_chat_templates"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{
+		"tokenizer_config.json": config, "chat_template.jinja": "of a file", "additional_chat_templates/tool_use.jinja": "tools of a file",
+	} {
+		if err := os.WriteFile(filepath.Join(files, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tools, err := ParseTools([]byte(`[{"a":1},{}]`))
 	if err != nil {
 		t.Fatal(err)
@@ -364,10 +374,11 @@ func TestTemplatesAreGivenTokensToolsAndAClock(t *testing.T) {
 	o := patient
 	o.Now = func() time.Time { return time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC) }
 	for _, c := range []struct {
+		dir   string
 		tools *jinja.List
 		want  string
-	}{{nil, "d <s></s>False1999"}, {tools, "t 2"}} {
-		got, err := template.Render(context.Background(), Conversation{Messages: []Message{{Role: "user"}}, Tools: c.tools}, o)
+	}{{dir, nil, "d <s></s>False1999"}, {dir, tools, "t 2"}, {files, nil, "of a file"}, {files, tools, "tools of a file"}} {
+		got, err := LoadDir(c.dir, tok).Render(context.Background(), Conversation{Messages: []Message{{Role: "user"}}, Tools: c.tools}, o)
 		if err != nil || got.Text != c.want {
 			t.Errorf("%q, %v; want %q", got.Text, err, c.want)
 		}

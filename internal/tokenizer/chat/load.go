@@ -17,8 +17,9 @@ import (
 // maxFileBytes bounds tokenizer_config.json and chat_template.jinja.
 const maxFileBytes = 16 << 20
 
-// LoadDir reads the template of a Hugging Face directory: chat_template.jinja, or chat_template of tokenizer_config.json, which is one
-// template or a list of named ones. What is wrong with it, Err says: a model serves without.
+// LoadDir reads the template of a Hugging Face directory: chat_template.jinja, with that for tools in additional_chat_templates, or
+// chat_template of tokenizer_config.json, which is one template or a list of named ones. What is wrong with it, Err says: a model serves
+// without.
 func LoadDir(dir string, t *tokenizer.Tokenizer) *Template {
 	config, err := readConfig(filepath.Join(dir, "tokenizer_config.json"))
 	if err != nil {
@@ -28,12 +29,18 @@ func LoadDir(dir string, t *tokenizer.Tokenizer) *Template {
 	if err != nil {
 		return &Template{err: err}
 	}
-	own, err := readFile(filepath.Join(dir, "chat_template.jinja"))
-	switch {
-	case err == nil:
-		sources = map[string]string{"default": string(own)}
-	case !errors.Is(err, fs.ErrNotExist):
-		return &Template{err: fmt.Errorf("chat_template.jinja: %w", err)}
+	own := map[string]string{}
+	for name, file := range map[string]string{"default": "chat_template.jinja", "tool_use": "additional_chat_templates/tool_use.jinja"} {
+		source, err := readFile(filepath.Join(dir, file))
+		switch {
+		case err == nil:
+			own[name] = string(source)
+		case !errors.Is(err, fs.ErrNotExist):
+			return &Template{err: fmt.Errorf("%s: %w", file, err)}
+		}
+	}
+	if len(own) > 0 {
+		sources = own
 	}
 	tokens := config.tokens()
 	addToken(tokens, "bos_token", t.BOS, t)

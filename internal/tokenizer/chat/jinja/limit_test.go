@@ -14,8 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// Templates that use up a host: each meets a limit. Resource exhaustion by a model's template is CWE-400, and what advisories against the
-// servers of chat templates are about.
+// Templates that use up a host, as in CVE-2026-115911: each meets a limit.
 func TestTemplatesCannotUseUpTheHost(t *testing.T) {
 	for name, c := range map[string]struct{ source, says string }{
 		"nested loops":          {"{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "operations"},
