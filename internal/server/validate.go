@@ -33,11 +33,22 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.GenerateRequest.model":                 true,
 	"inferno.v1.GenerateRequest.text":                  true,
 	"inferno.v1.GenerateRequest.token_ids":             true,
+	"inferno.v1.GenerateRequest.chat":                  true,
 	"inferno.v1.GenerateRequest.prompt_options":        true,
 	"inferno.v1.GenerateRequest.sampling":              true,
 	"inferno.v1.GenerateRequest.stopping":              true,
 	"inferno.v1.GenerateRequest.output":                true,
 	"inferno.v1.TokenIds.ids":                          true,
+	"inferno.v1.ChatMessages.messages":                 true,
+	"inferno.v1.ChatMessages.add_generation_prompt":    true,
+	"inferno.v1.ChatMessages.continue_final_message":   true,
+	"inferno.v1.ChatMessages.tools":                    true,
+	"inferno.v1.ChatMessages.parse_special_in_content": true,
+	"inferno.v1.ChatMessages.tools_json":               true,
+	"inferno.v1.ChatMessage.role":                      true,
+	"inferno.v1.ChatMessage.content":                   true,
+	"inferno.v1.ChatMessage.extra":                     true,
+	"inferno.v1.ChatMessage.extra_json":                true,
 	"inferno.v1.PromptOptions.add_special_tokens":      true,
 	"inferno.v1.PromptOptions.parse_special":           true,
 	"inferno.v1.SamplingParameters.temperature":        true,
@@ -54,6 +65,7 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.OutputOptions.skip_special_tokens":     true,
 	"inferno.v1.TokenizeRequest.model":                 true,
 	"inferno.v1.TokenizeRequest.text":                  true,
+	"inferno.v1.TokenizeRequest.chat":                  true,
 	"inferno.v1.TokenizeRequest.prompt_options":        true,
 	"inferno.v1.TokenizeRequest.pieces":                true,
 	"inferno.v1.AbortRequest.request_ids":              true,
@@ -117,7 +129,12 @@ func (f *faults) unsupported(parent string, m protoreflect.Message) {
 		switch {
 		case !supported[field.FullName()]:
 			f.add(name, "is not supported by this server yet")
-		case field.Message() != nil:
+		case field.IsMap() || field.Message() == nil || field.Message().ParentFile().Package() == "google.protobuf":
+		case field.IsList():
+			for i := range value.List().Len() {
+				f.unsupported(fmt.Sprintf("%s[%d].", name, i), value.List().Get(i).Message())
+			}
+		default:
 			f.unsupported(name+".", value.Message())
 		}
 		return true

@@ -126,8 +126,9 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"special tokens kept", ids + `output{skip_special_tokens:false}`, "", ""},
 		{"special tokens in text taken as text", text + `prompt_options{parse_special:false}`, "", ""},
 
-		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "chat", "not supported by this server yet"},
-		{"empty chat", `model:"m" chat{}`, "chat", "not supported by this server yet"},
+		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "", ""},
+		{"empty chat", `model:"m" chat{}`, "chat.messages", "is empty, want at least 1 message"},
+		{"chat too long", `model:"m" chat{messages{role:"user" content:"` + strings.Repeat("a", 40) + `"}}`, "chat", "has more than 31 tokens, want at most 31"},
 		{"typical_p of 1", text + `sampling{typical_p:1}`, "sampling.typical_p", "not supported"},
 		{"repetition_penalty NaN", text + `sampling{repetition_penalty:nan}`, "sampling.repetition_penalty", "not supported"},
 		{"n of 1", text + `sampling{n:1}`, "sampling.n", "not supported"},
@@ -199,7 +200,6 @@ func TestUnknownModelsAreNotFound(t *testing.T) {
 
 // refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
 var refused = []protoreflect.FullName{
-	"inferno.v1.GenerateRequest.chat",
 	"inferno.v1.GenerateRequest.constraint",
 	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
@@ -229,7 +229,6 @@ var refused = []protoreflect.FullName{
 	"inferno.v1.OutputOptions.flush_tokens",
 	"inferno.v1.OutputOptions.flush_interval",
 	"inferno.v1.OutputOptions.prompt_progress",
-	"inferno.v1.TokenizeRequest.chat",
 }
 
 func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
@@ -280,7 +279,7 @@ func visit(t *testing.T, root protoreflect.MessageType, parents []protoreflect.F
 		field := message.Fields().Get(i)
 		path := append(slices.Clone(parents), field)
 		do(path)
-		if field.Message() != nil && supported[field.FullName()] {
+		if field.Message() != nil && field.Message().ParentFile().Package() == message.ParentFile().Package() && supported[field.FullName()] {
 			visit(t, root, path, do)
 		}
 	}
@@ -290,6 +289,9 @@ func pathName(path []protoreflect.FieldDescriptor) string {
 	names := make([]string, len(path))
 	for i, field := range path {
 		names[i] = string(field.Name())
+		if field.IsList() && i < len(path)-1 {
+			names[i] += "[0]"
+		}
 	}
 	return strings.Join(names, ".")
 }
@@ -299,6 +301,10 @@ func setField(root protoreflect.MessageType, path []protoreflect.FieldDescriptor
 	message := root.New()
 	parent := message
 	for _, field := range path[:len(path)-1] {
+		if field.IsList() {
+			parent = parent.Mutable(field).List().AppendMutable().Message()
+			continue
+		}
 		parent = parent.Mutable(field).Message()
 	}
 	switch field := path[len(path)-1]; {
@@ -364,6 +370,8 @@ func FuzzPrepare(f *testing.F) {
 	for _, seed := range []string{
 		`model:"m" text:"hi"`, `model:"ids" token_ids{ids:[1,2]} stopping{max_tokens:3 min_tokens:3 stop_token_ids:[4]}`,
 		`model:"m" text:"</s>" sampling{temperature:nan top_k:4 seed:1} output{text:true}`, `model:"m" chat{}`,
+		`model:"m" chat{messages{role:"user" content:"</s>" extra{fields{key:"x" value{list_value{values{number_value:1}}}}}} continue_final_message:true}`,
+		`model:"m" chat{messages{role:"tool" extra_json:"{\"content\":[{\"text\":\"a\"}]}"} tools_json:"[{}]" parse_special_in_content:true}`,
 	} {
 		req := &infernov1.GenerateRequest{}
 		if err := prototext.Unmarshal([]byte(seed), req); err != nil {
@@ -379,7 +387,7 @@ func FuzzPrepare(f *testing.F) {
 	plain := info
 	plain.Name = "ids"
 	s := &Server{models: models{
-		{Info: info, Tokenizer: byteTokenizer(f), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
+		{Info: info, Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
 	}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req := &infernov1.GenerateRequest{}
