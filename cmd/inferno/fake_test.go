@@ -194,16 +194,25 @@ func (f *fake) set(t testing.TB, name string) {
 // echo makes the prompt's tokens again, one at a time, over and over, until max_tokens or an end token.
 type echo struct{}
 
-func (echo) Submit(_ context.Context, r *engine.Request) (server.Stream, error) {
-	return &echoStream{request: r}, nil
+func (echo) Submit(_ context.Context, r *engine.Request) ([]server.Stream, error) {
+	streams := make([]server.Stream, r.N)
+	for i := range streams {
+		streams[i] = &echoStream{request: r}
+	}
+	return streams, nil
 }
 
 type echoStream struct {
 	request *engine.Request
 	made    int
+	reason  engine.FinishReason // that the reader has found
 }
 
-func (e *echoStream) Next(context.Context) ([]int32, *engine.Finish, error) {
+func (e *echoStream) Wait(context.Context) error { return nil }
+
+func (e *echoStream) Finish(reason engine.FinishReason) { e.reason = reason }
+
+func (e *echoStream) Poll() ([]int32, *engine.Finish, error) {
 	id := e.request.Prompt[e.made%len(e.request.Prompt)]
 	e.made++
 	f := &engine.Finish{
@@ -212,6 +221,8 @@ func (e *echoStream) Next(context.Context) ([]int32, *engine.Finish, error) {
 		Timings: engine.Timings{Queued: time.Millisecond, Prefill: 2 * time.Millisecond, Decode: 4 * time.Millisecond, Total: 7 * time.Millisecond},
 	}
 	switch {
+	case e.reason != 0:
+		f.Reason = e.reason
 	case id == eosID && !e.request.Stop.IgnoreEOS:
 		f.Reason = engine.EndToken
 	case slices.Contains(e.request.Stop.StopTokens, id):
@@ -231,19 +242,25 @@ func (e *echoStream) Started() engine.Start { return engine.Start{PromptTokens: 
 // waiting never answers, and tells when a request began and ended.
 type waiting struct{ begun, ended chan struct{} }
 
-func (w *waiting) Submit(context.Context, *engine.Request) (server.Stream, error) { return w, nil }
+func (w *waiting) Submit(context.Context, *engine.Request) ([]server.Stream, error) {
+	return []server.Stream{w}, nil
+}
 
-func (w *waiting) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
+func (w *waiting) Poll() ([]int32, *engine.Finish, error) { return nil, nil, nil }
+
+func (w *waiting) Wait(ctx context.Context) error {
 	w.begun <- struct{}{}
 	<-ctx.Done()
 	w.ended <- struct{}{}
-	return nil, nil, ctx.Err()
+	return ctx.Err()
 }
+
+func (w *waiting) Finish(engine.FinishReason) {}
 
 func (w *waiting) Started() engine.Start { return engine.Start{} }
 
 type lost struct{}
 
-func (lost) Submit(context.Context, *engine.Request) (server.Stream, error) {
+func (lost) Submit(context.Context, *engine.Request) ([]server.Stream, error) {
 	return nil, engine.ErrNotFinite
 }

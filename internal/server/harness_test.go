@@ -135,19 +135,26 @@ func play(parts ...part) *script {
 	return s
 }
 
-func (s *script) Submit(ctx context.Context, r *engine.Request) (Stream, error) {
+func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error) {
 	switch {
 	case s.panics != "":
 		panic(s.panics)
 	case s.refuse != nil:
 		return nil, s.refuse
 	}
-	one := &scripted{Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1)}
+	one := &scripted{
+		Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1), finished: make(chan engine.FinishReason, 64),
+		taken: make([][]part, r.N), sent: make([]int, r.N),
+	}
 	if s.begin != nil {
 		s.begin(one)
 	}
 	s.requests <- one
-	return one, nil
+	streams := make([]Stream, r.N)
+	for i := range streams {
+		streams[i] = scriptedStream{one, i}
+	}
+	return streams, nil
 }
 
 // scripted is one request of which the test makes the tokens.
@@ -155,23 +162,59 @@ type scripted struct {
 	*engine.Request
 	ctx     context.Context
 	parts   chan part
-	waiting chan struct{} // told when Next waits
-	ended   error         // what Next says when its context has ended; nil: the context's error
-	sent    int
+	waiting chan struct{} // told when the server waits
+	ended   error         // what Wait says when its context has ended; nil: the context's error
+
+	finished chan engine.FinishReason // what the server ended continuations with
+	taken    [][]part                 // by continuation: what the server has not asked for yet
+	sent     []int                    // tokens by continuation
 }
 
 type part struct {
+	index  int // of the continuation
 	ids    []int32
 	finish *engine.Finish
 	err    error
 	panics string
 }
 
-func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
-	select {
-	case p := <-s.parts:
-		return s.take(p)
-	default:
+// scriptedStream is one continuation.
+type scriptedStream struct {
+	*scripted
+	index int
+}
+
+func (s scriptedStream) Poll() ([]int32, *engine.Finish, error) {
+	for {
+		select {
+		case p := <-s.parts:
+			s.taken[p.index] = append(s.taken[p.index], p)
+			continue
+		default:
+		}
+		break
+	}
+	mine := &s.taken[s.index]
+	if len(*mine) == 0 {
+		return nil, nil, nil
+	}
+	p := (*mine)[0]
+	*mine = (*mine)[1:]
+	if p.panics != "" {
+		panic(p.panics)
+	}
+	s.sent[s.index] += len(p.ids)
+	if p.finish != nil {
+		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent[s.index]}
+	}
+	return p.ids, p.finish, p.err
+}
+
+func (s scriptedStream) Wait(ctx context.Context) error {
+	for _, left := range s.taken {
+		if len(left) > 0 {
+			return nil
+		}
 	}
 	select {
 	case s.waiting <- struct{}{}:
@@ -179,22 +222,14 @@ func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
 	}
 	select {
 	case p := <-s.parts:
-		return s.take(p)
+		s.taken[p.index] = append(s.taken[p.index], p)
+		return nil
 	case <-ctx.Done():
-		return nil, nil, cmp.Or(s.ended, ctx.Err())
+		return cmp.Or(s.ended, ctx.Err())
 	}
 }
 
-func (s *scripted) take(p part) ([]int32, *engine.Finish, error) {
-	if p.panics != "" {
-		panic(p.panics)
-	}
-	s.sent += len(p.ids)
-	if p.finish != nil {
-		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent}
-	}
-	return p.ids, p.finish, p.err
-}
+func (s scriptedStream) Finish(reason engine.FinishReason) { s.finished <- reason }
 
 func (s *scripted) Started() engine.Start {
 	return engine.Start{PromptTokens: len(s.Prompt), CachedTokens: 1, Queued: 3 * time.Millisecond}
