@@ -124,12 +124,15 @@ type script struct {
 
 func newScript() *script { return &script{requests: make(chan *scripted, 64)} }
 
-// play is a script that answers every request with these parts.
+// play is a script that answers every continuation of every request with these parts.
 func play(parts ...part) *script {
 	s := newScript()
 	s.begin = func(r *scripted) {
-		for _, p := range parts {
-			r.parts <- p
+		for i := range r.N {
+			for _, p := range parts {
+				p.index = i
+				r.parts <- p
+			}
 		}
 	}
 	return s
