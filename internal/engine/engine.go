@@ -204,7 +204,7 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	}
 	g := newGroup(r, e.context, e.runner.vocabulary())
 	if first := g.members[0]; first.masked() && first.deadEnd() {
-		return nil, &LimitError{"allowed_token_ids", "", "at least one token that nothing else forbids", ErrInvalid}
+		return nil, &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
 	}
 	streams := make([]*Stream, len(g.members))
 	wake := make(chan struct{}, 1)

@@ -78,6 +78,9 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 		flushTokens:   int(orElse(output.FlushTokens, 1)),
 		flushInterval: output.GetFlushInterval().AsDuration(),
 	}
+	if banned := req.GetSampling().GetBannedStrings(); len(banned) > 0 {
+		g.request.Mask = newBannedText(g, banned)
+	}
 	g.effective = effectiveOf(req, g.request, model.Info.MaxContext)
 	return g
 }
