@@ -75,7 +75,7 @@ func open(t testing.TB, d device.Device, dir string, o engine.Options) *engine.E
 	if err != nil {
 		t.Fatal(err)
 	}
-	most := engine.Bytes(o.Limits, kv, c.Config.Vocab, o.NumBlocks, o.BlockSize)
+	most := engine.Bytes(o.Limits, kv, c.Config, o.NumBlocks, o.BlockSize)
 	pool, err := memory.NewPool(memory.PoolOptions{
 		Source: d, Tracker: memory.NewTracker(memory.TrackerOptions{}), Owner: dir, Limit: need.Total() + most + memory.Alignment,
 	})

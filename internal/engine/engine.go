@@ -61,6 +61,7 @@ type Failed struct{ Err error }
 type Engine struct {
 	maxQueue   int
 	context    int
+	promptRows int // rows of logits of a step for prompts
 	stepTarget time.Duration
 	bus        *event.Bus
 	log        *slog.Logger
@@ -117,7 +118,7 @@ func New(o Options) (*Engine, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	limits := model.Limits{MaxTokens: o.Limits.MaxTokens, MaxSeqs: o.MaxBatch, MaxRows: o.MaxBatch, Context: o.Context}
+	limits := model.Limits{MaxTokens: o.Limits.MaxTokens, MaxSeqs: o.MaxBatch, MaxRows: min(o.MaxBatch+promptRows, o.Limits.MaxRows), Context: o.Context}
 	if o.MaxBatchTokens > 0 {
 		limits.MaxTokens = o.MaxBatchTokens
 	}
@@ -129,10 +130,11 @@ func New(o Options) (*Engine, error) {
 		r.depth, r.info.Capture = 1, false
 	}
 	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
+	rows := limits.MaxRows - o.MaxBatch
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
 		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens, maxBatch: o.MaxBatch,
-		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context), waker: newWaker(o.MaxBatch),
+		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, rows, o.Context), promptRows: rows, waker: newWaker(o.MaxBatch),
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*sequence{}},
 	}
@@ -191,6 +193,9 @@ func (e *Engine) Context() int { return e.context }
 func (e *Engine) Submit(ctx context.Context, r *Request) (*Stream, error) {
 	if err := r.validate(e.context, e.runner.vocabulary()); err != nil {
 		return nil, err
+	}
+	if r.Logprobs.Prompt && e.promptRows == 0 {
+		return nil, &LimitError{"prompt_logprobs", r.Logprobs.Top, "unset: the model was loaded without rows of logits for prompts", ErrInvalid}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err

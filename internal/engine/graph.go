@@ -106,15 +106,17 @@ func (r *runner) record(g *stepGraph) {
 		AllRows:    true,
 		Logits:     r.logits.Top(m),
 	}
-	r.compute(device.SampleArgs{
+	r.model.Forward(&r.step, &r.kv)
+	r.sample(device.SampleArgs{
 		Params: device.Matrix(r.at(g.params), device.I32, m, device.SampleParamsBytes/4),
 		Banned: state.Columns(width, width+maxBanned),
-	})
+	}, m)
+	r.mark(m)
 }
 
 // graphFor is the graph that computes b, with its sequences in their places, or nil.
 func (r *runner) graphFor(b *batch) *stepGraph {
-	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows {
+	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows || !b.asksNothing() {
 		return nil
 	}
 	if !r.padded && r.graph(len(b.items)).rows != len(b.items) {

@@ -24,7 +24,11 @@ type Request struct {
 	Prompt   []int32 // token ids, at least one
 	Sampling Sampling
 	Stop     Stopping
-	Arrived  time.Time // where Queued and Total are counted from; zero: the time of Submit
+	Logprobs Logprobs
+	Pooling  Pooling // of the prompt's hidden states, for a request that generates nothing
+
+	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
+	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
 }
 
 // Stopping says when the output ends. What ended it is the last token of the stream.
@@ -72,6 +76,15 @@ func (r *Request) validate(context, vocabulary int) error {
 	if err := r.validatePrompt(context, vocabulary); err != nil {
 		return err
 	}
+	if err := r.Logprobs.validate(len(r.Prompt), vocabulary); err != nil {
+		return err
+	}
+	if r.PromptOnly {
+		return nil
+	}
+	if r.Pooling != NoPooling {
+		return &LimitError{"pooling", r.Pooling, "none for a request that generates", ErrInvalid}
+	}
 	if err := r.Stop.validate(len(r.Prompt), context, vocabulary); err != nil {
 		return err
 	}
@@ -82,7 +95,10 @@ func (r *Request) validatePrompt(context, vocabulary int) error {
 	if len(r.Prompt) == 0 {
 		return &LimitError{"prompt", "empty", "at least 1 token", ErrInvalid}
 	}
-	if len(r.Prompt) >= context {
+	if r.PromptOnly && len(r.Prompt) > context {
+		return &LimitError{"prompt", fmt.Sprintf("%d tokens", len(r.Prompt)), fmt.Sprintf("at most %d tokens, the context", context), ErrTooLong}
+	}
+	if len(r.Prompt) >= context && !r.PromptOnly {
 		limit := fmt.Sprintf("at most %d tokens (the context of %d, less one to generate)", context-1, context)
 		return &LimitError{"prompt", fmt.Sprintf("%d tokens", len(r.Prompt)), limit, ErrTooLong}
 	}
