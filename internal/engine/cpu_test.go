@@ -19,6 +19,7 @@ import (
 // sizes of an engine, and how it works.
 type sizes struct {
 	blocks, maxBatchTokens int
+	rows                   int                    // of logits for prompts
 	eager                  bool                   // no graphs, nothing ahead
 	prepare                func(e *engine.Engine) // before its Warmup; nil: nothing
 }
@@ -38,7 +39,7 @@ func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
 func start(t *testing.T, d device.Device, checkpoint string, s sizes) *engine.Engine {
 	t.Helper()
 	e := open(t, d, filepath.Join("../model/testdata", checkpoint), engine.Options{
-		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32, Context: 112},
+		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32 + s.rows, Context: 112},
 		NumBlocks: s.blocks, BlockSize: 8, MaxBatchTokens: s.maxBatchTokens, Eager: s.eager, CheckIntegrity: true,
 	})
 	if s.prepare != nil {

@@ -18,6 +18,7 @@ import (
 type runner struct {
 	device device.Device
 	model  model.Model
+	dim    int // d
 	buffers
 	host hostMemory
 	info device.Info
@@ -103,7 +104,7 @@ func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limit
 		return nil, err
 	}
 	r := &runner{
-		device: d, model: m, buffers: b, info: d.Info(), depth: 1, launched: max(d.Passed(), 0),
+		device: d, model: m, dim: m.Config().Dim, buffers: b, info: d.Info(), depth: 1, launched: max(d.Passed(), 0),
 		ids: make([]int32, l.MaxRows), tables: newBlockTables(&b, numBlocks),
 	}
 	r.collected = r.launched

@@ -52,7 +52,7 @@ func (b *batch) asksNothing() bool { return b.queries == 0 && b.vectors == 0 }
 
 // told is the layout of a step behind an input block of `bytes`.
 func (r *runner) told(b *batch, bytes int) toldLayout {
-	return toldLayoutFor(bytes, r.sampled.Cols, b.queries, b.ids, b.top, b.vectors, r.model.Config().Dim)
+	return toldLayoutFor(bytes, r.sampled.Cols, b.queries, b.ids, b.top, b.vectors, r.dim)
 }
 
 // writeAsked fills what the step of b is asked in. Logit rows of prompts come behind those that tokens are sampled from.
