@@ -150,6 +150,10 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) (Stream, error) 
 	return one, nil
 }
 
+func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
+	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1}
+}
+
 // scripted is one request of which the test makes the tokens.
 type scripted struct {
 	*engine.Request
@@ -158,6 +162,8 @@ type scripted struct {
 	waiting chan struct{} // told when Next waits
 	ended   error         // what Next says when its context has ended; nil: the context's error
 	sent    int
+	last    []int32
+	prompt  []engine.TokenLogprob
 }
 
 type part struct {
@@ -190,10 +196,52 @@ func (s *scripted) take(p part) ([]int32, *engine.Finish, error) {
 		panic(p.panics)
 	}
 	s.sent += len(p.ids)
+	s.last = p.ids
+	s.prompt = scriptedPrompt(s.Request)
 	if p.finish != nil {
 		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent}
 	}
 	return p.ids, p.finish, p.err
+}
+
+func (s *scripted) PromptLogprobs() []engine.TokenLogprob { return s.prompt }
+
+func (s *scripted) Logprobs(n int) []engine.TokenLogprob {
+	var all []engine.TokenLogprob
+	if s.Request.Logprobs.Output {
+		for _, id := range s.last[len(s.last)-n:] {
+			all = append(all, scriptedLogprob(s.Request, id))
+		}
+	}
+	return all
+}
+
+// scriptedLogprob is −id/8, of rank id + 1, beside tokens 0, 1, … of the same.
+func scriptedLogprob(r *engine.Request, id int32) engine.TokenLogprob {
+	value := func(id int32) float32 { return -float32(id) / 8 }
+	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
+	for i := range r.Logprobs.Top {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})
+	}
+	for _, other := range r.Logprobs.IDs {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: other, Logprob: value(other)})
+	}
+	return l
+}
+
+// scriptedPrompt is what a prompt is told.
+func scriptedPrompt(r *engine.Request) (all []engine.TokenLogprob) {
+	if !r.Logprobs.Prompt {
+		return nil
+	}
+	for i, id := range r.Prompt[r.Logprobs.Start:] {
+		if r.Logprobs.Start+i == 0 {
+			all = append(all, engine.TokenLogprob{ID: id})
+			continue
+		}
+		all = append(all, scriptedLogprob(r, id))
+	}
+	return all
 }
 
 func (s *scripted) Started() engine.Start {

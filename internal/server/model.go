@@ -38,6 +38,8 @@ type Model struct {
 type Generator interface {
 	// Submit takes a request, which ends with ctx at the latest. It does not wait for a place: a full queue is an error.
 	Submit(ctx context.Context, r *engine.Request) (Stream, error)
+	// Outlook says what would become of a request of so many tokens that may generate maxNew; 0: as many as fit.
+	Outlook(prompt, maxNew int) engine.Outlook
 }
 
 // Stream is the output of one request.
@@ -46,6 +48,10 @@ type Stream interface {
 	Next(ctx context.Context) (tokens []int32, finish *engine.Finish, err error)
 	// Started says how the request began. It may be called once Next has returned tokens or a finish.
 	Started() engine.Start
+	// PromptLogprobs are those of the prompt, where they were asked for; it may be called when Started may.
+	PromptLogprobs() []engine.TokenLogprob
+	// Logprobs are those of the n tokens that Next returned last, where they were asked for.
+	Logprobs(n int) []engine.TokenLogprob
 }
 
 // FromEngine makes an engine a Generator.
@@ -59,6 +65,10 @@ func (g fromEngine) Submit(ctx context.Context, r *engine.Request) (Stream, erro
 		return nil, err // not a nil *engine.Stream in an interface that is not nil
 	}
 	return stream, nil
+}
+
+func (g fromEngine) Outlook(prompt, maxNew int) engine.Outlook {
+	return g.engine.Outlook(prompt, maxNew)
 }
 
 // GenerationDefaults are the model's own, for what a request leaves unset. Nil means that the model has none.

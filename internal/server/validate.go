@@ -51,6 +51,25 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.OutputOptions.text":                    true,
 	"inferno.v1.OutputOptions.token_ids":               true,
 	"inferno.v1.OutputOptions.skip_special_tokens":     true,
+	"inferno.v1.ScoreRequest.request_id":               true,
+	"inferno.v1.ScoreRequest.model":                    true,
+	"inferno.v1.ScoreRequest.inputs":                   true,
+	"inferno.v1.ScoreRequest.prompt_options":           true,
+	"inferno.v1.ScoreRequest.tokens":                   true,
+	"inferno.v1.ScoreRequest.top_logprobs":             true,
+	"inferno.v1.ScoreRequest.logprob_token_ids":        true,
+	"inferno.v1.ScoreInput.context_text":               true,
+	"inferno.v1.ScoreInput.context_ids":                true,
+	"inferno.v1.ScoreInput.text":                       true,
+	"inferno.v1.ScoreInput.token_ids":                  true,
+	"inferno.v1.EmbedRequest.request_id":               true,
+	"inferno.v1.EmbedRequest.model":                    true,
+	"inferno.v1.EmbedRequest.inputs":                   true,
+	"inferno.v1.EmbedRequest.prompt_options":           true,
+	"inferno.v1.EmbedRequest.pooling":                  true,
+	"inferno.v1.EmbedRequest.normalize":                true,
+	"inferno.v1.EmbedInput.text":                       true,
+	"inferno.v1.EmbedInput.token_ids":                  true,
 	"inferno.v1.TokenizeRequest.model":                 true,
 	"inferno.v1.TokenizeRequest.text":                  true,
 	"inferno.v1.TokenizeRequest.prompt_options":        true,
@@ -116,7 +135,12 @@ func (f *faults) unsupported(parent string, m protoreflect.Message) {
 		switch {
 		case !supported[field.FullName()]:
 			f.add(name, "is not supported by this server yet")
-		case field.Message() != nil:
+		case field.Message() == nil || field.IsMap() || field.Message().ParentFile().Package() != m.Descriptor().ParentFile().Package():
+		case field.IsList():
+			for i := range value.List().Len() {
+				f.unsupported(fmt.Sprintf("%s[%d].", name, i), value.List().Get(i).Message())
+			}
+		default:
 			f.unsupported(name+".", value.Message())
 		}
 		return true

@@ -236,6 +236,7 @@ func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
 	decided := map[protoreflect.FullName]bool{}
 	for _, message := range []proto.Message{
 		&infernov1.GenerateRequest{}, &infernov1.TokenizeRequest{}, &infernov1.DetokenizeRequest{}, &infernov1.AbortRequest{},
+		&infernov1.ScoreRequest{}, &infernov1.EmbedRequest{},
 		&infernov1.CheckRequest{}, &infernov1.WatchRequest{}, &infernov1.GetModelRequest{}, &infernov1.ListInstancesRequest{},
 		&infernov1.WatchInstancesRequest{},
 	} {
@@ -280,7 +281,7 @@ func visit(t *testing.T, root protoreflect.MessageType, parents []protoreflect.F
 		field := message.Fields().Get(i)
 		path := append(slices.Clone(parents), field)
 		do(path)
-		if field.Message() != nil && supported[field.FullName()] {
+		if field.Message() != nil && supported[field.FullName()] && !field.IsMap() && field.Message().ParentFile().Package() == "inferno.v1" {
 			visit(t, root, path, do)
 		}
 	}
@@ -290,6 +291,9 @@ func pathName(path []protoreflect.FieldDescriptor) string {
 	names := make([]string, len(path))
 	for i, field := range path {
 		names[i] = string(field.Name())
+		if field.IsList() && i < len(path)-1 {
+			names[i] += "[0]"
+		}
 	}
 	return strings.Join(names, ".")
 }
@@ -299,7 +303,11 @@ func setField(root protoreflect.MessageType, path []protoreflect.FieldDescriptor
 	message := root.New()
 	parent := message
 	for _, field := range path[:len(path)-1] {
-		parent = parent.Mutable(field).Message()
+		if field.IsList() {
+			parent = parent.Mutable(field).List().AppendMutable().Message()
+		} else {
+			parent = parent.Mutable(field).Message()
+		}
 	}
 	switch field := path[len(path)-1]; {
 	case field.IsList():
