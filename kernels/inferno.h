@@ -226,13 +226,34 @@ typedef struct {
   float top_p;        // 1: off
   float min_p;        // 0: off
   int32_t num_banned; // how many of this row's `banned` hold
-  int64_t reserved[2];
+  float typical_p;    // 0 or 1: off
+  int32_t adjustment; // 1 + where in `adjustments` it begins, in words of 4 bytes; 0: none
+  int64_t reserved;
 } inferno_sample_params;
 
-// Chooses a token id a row. Banned ids are out first. Temperature 0: the largest logit, the lowest id among equals. Otherwise
-// probabilities are softmax(logits / temperature), and what is kept is, in this order: the top_k largest (ties: lower ids first), the
-// smallest set of the most likely whose probabilities, renormalised, reach top_p, and those of at least min_p times the largest. Among the
-// kept the token with the largest logit/temperature + G(seed, position, id) is taken, G = −ln(−ln(u)) the Gumbel noise of
+// What changes a row of logits in place before its token is chosen; what runs after `sample` finds them changed. A row that holds a NaN or
+// +Inf still does. In this order, each a rounding of its own:
+//   l = l > 0 ? l / repetition : l · repetition, at most the largest finite number   once for each id among the last `window` tokens
+//   l = l − presence                                                                 once for each id generated
+//   l = l − frequency                                                                for each time that the id was generated
+//   l = l + value                                                                    for each pair
+// The row's tokens, `position` of them, are history[block_table[sequence, i/p], i%p] for i < position. 32 bytes; then come num_bias pairs of
+// I32 ids, all different, and F32 values; then, where `masked`, v bits in words of 32, lowest first: 1 where an id may be chosen.
+typedef struct {
+  float repetition;          // 1: off
+  float presence, frequency; // 0: off
+  int32_t window;            // 0: all tokens
+  int32_t prompt;            // tokens of the prompt; those behind it were generated
+  int32_t sequence;
+  int32_t num_bias;
+  int32_t masked;
+} inferno_adjustment;
+
+// Chooses a token id a row, after its adjustment. Banned ids, and those that a mask leaves out, are out first. Temperature 0: the largest
+// logit, the lowest id among equals. Otherwise probabilities are softmax(logits / temperature), and what is kept is, in this order: the
+// top_k largest (ties: lower ids first); the smallest set of those whose −ln of their probability, renormalised, is nearest to its mean, the
+// entropy (ties: lower ids first), that reaches typical_p; the smallest set of the most likely whose probabilities, renormalised, reach
+// top_p; and those of at least min_p times the largest that is left. Among the kept the token with the largest logit/temperature + G(seed, position, id) is taken, G = −ln(−ln(u)) the Gumbel noise of
 // u = (x + 0.5)·2⁻³² (in double), x = word id%4 of Philox4x32-10 with key (seed low, seed high) and counter (id/4, position, 0, 0).
 typedef struct {
   uint32_t size;
@@ -241,6 +262,10 @@ typedef struct {
   inferno_tensor params; // inferno_sample_params [r], as bytes: dtype I32, rows r, cols 12
   inferno_tensor banned; // I32 [r, max banned]; data NULL: none
   inferno_tensor ids;    // out: I32 [r]; −1 where the row holds a NaN or +Inf, or where every id is banned
+
+  inferno_tensor adjustments; // I32 [any] as params name them; data NULL: none
+  inferno_tensor history;     // I32 [B, p], contiguous; data NULL: no adjustment looks at tokens
+  inferno_tensor block_table; // I32 [b, max blocks of a sequence]; with history
 } inferno_sample_args;
 
 // Optional: rope on q and key, then store_kv, in one pass. NULL where the device has none; bit-equal to its composition.

@@ -102,7 +102,8 @@ func CheckGatherRows(out, x, rows Tensor) {
 	checkVector(op, "rows", &rows, I32, out.Rows)
 }
 
-// CheckSample panics unless Logits is F32 [r, v], Params contiguous I32 [r, 12], Banned I32 [r, max banned] or none, and IDs I32 [r].
+// CheckSample panics unless Logits is F32 [r, v], Params contiguous I32 [r, 12], Banned I32 [r, max banned] or none, IDs I32 [r], and
+// Adjustments and History contiguous I32 and BlockTable I32, or none.
 func CheckSample(a SampleArgs) {
 	const op = "Sample"
 	const paramsCols = SampleParamsBytes / 4
@@ -118,6 +119,16 @@ func CheckSample(a SampleArgs) {
 		checkMatrix(op, "Banned", &a.Banned, I32, a.Logits.Rows, a.Banned.Cols)
 	}
 	checkVector(op, "IDs", &a.IDs, I32, a.Logits.Rows)
+	if a.Adjustments.Data != 0 {
+		checkVector(op, "Adjustments", &a.Adjustments, I32, a.Adjustments.Cols)
+	}
+	if a.History.Data != 0 {
+		checkMatrix(op, "History", &a.History, I32, a.History.Rows, a.History.Cols)
+		if a.History.Stride != a.History.Cols {
+			badCount(op, "stride of History", a.History.Stride, a.History.Cols, a.History.Cols)
+		}
+		checkMatrix(op, "BlockTable", &a.BlockTable, I32, a.BlockTable.Rows, a.BlockTable.Cols)
+	}
 }
 
 // CheckLogProbs panics unless Logits is F32 [r, v], Rows and Chosen are I32 [q], IDs I32 [q, m] or none, Top is 0 to MaxTopLogProbs, and Out

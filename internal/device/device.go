@@ -303,8 +303,25 @@ type SampleParams struct {
 	TopP        float32 // 1: off
 	MinP        float32 // 0: off
 	NumBanned   int32
-	_           [2]int64
+	TypicalP    float32 // 0 or 1: off
+	Adjustment  int32   // 1 + where in Adjustments it begins, in words; 0: none
+	_           int64
 }
+
+// Adjustment is what changes a row of logits before it is sampled: inferno_adjustment of kernels/inferno.h. It is followed by NumBias pairs
+// of an id and a float32, and, where Masked, by a bit for each id that may be chosen in words of 32.
+type Adjustment struct {
+	Repetition          float32 // 1: off
+	Presence, Frequency float32 // 0: off
+	Window              int32   // of the last tokens, which Repetition looks at; 0: all
+	Prompt              int32   // tokens of the prompt; what follows was generated
+	Sequence            int32   // row of BlockTable
+	NumBias             int32
+	Masked              int32
+}
+
+// AdjustmentBytes is the size of an Adjustment.
+const AdjustmentBytes = 32
 
 // SampleParamsBytes is the size of a SampleParams.
 const SampleParamsBytes = 48
@@ -329,4 +346,8 @@ type SampleArgs struct {
 	Params Tensor // SampleParams [r], declared as I32 [r, 12]
 	Banned Tensor // I32 [r, max banned]; Data 0: none
 	IDs    Tensor // I32 [r], written
+
+	Adjustments Tensor // I32 [any], contiguous: those that Params name; Data 0: none
+	History     Tensor // I32 [B, p], contiguous: the token in each slot, where an adjustment has penalties; Data 0: none has
+	BlockTable  Tensor // I32 [b, max blocks a sequence]; with History
 }

@@ -171,21 +171,24 @@ func TestTokensDoNotDependOnTheOthers(t *testing.T) {
 
 func submitAndRead(t *testing.T, e *engine.Engine, q *engine.Request) []int32 {
 	t.Helper()
-	s, err := e.Submit(t.Context(), q)
+	return read(t, submit(t, e, q))
+}
+
+// submit has a request of one continuation under way.
+func submit(t testing.TB, e *engine.Engine, q *engine.Request) *engine.Stream {
+	t.Helper()
+	streams, err := e.Submit(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read(t, s)
+	return streams[0]
 }
 
 func checkAmongOthers(t *testing.T, e *engine.Engine, requests []*engine.Request, alone [][]int32) {
 	t.Helper()
 	streams := make([]*engine.Stream, len(requests))
 	for i, q := range requests {
-		var err error
-		if streams[i], err = e.Submit(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
+		streams[i] = submit(t, e, q)
 	}
 	for i, q := range requests {
 		if got := read(t, streams[i]); !slices.Equal(got, alone[i]) || len(got) != q.Stop.MaxTokens {
@@ -257,10 +260,7 @@ func runTogether(t *testing.T, e *engine.Engine, requests []*engine.Request) [][
 	t.Helper()
 	streams := make([]*engine.Stream, len(requests))
 	for i, q := range requests {
-		var err error
-		if streams[i], err = e.Submit(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
+		streams[i] = submit(t, e, q)
 	}
 	got := make([][]int32, len(requests))
 	for i := range requests {

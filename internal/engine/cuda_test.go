@@ -121,10 +121,7 @@ func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
 		for i := range streams {
 			q := &engine.Request{ID: fmt.Sprint(i), Prompt: slices.Repeat([]int32{int32(i + 1)}, prompt)}
 			q.Stop.MaxTokens = tokens
-			var err error
-			if streams[i], err = e.Submit(b.Context(), q); err != nil {
-				b.Fatal(err)
-			}
+			streams[i] = submit(b, e, q)
 		}
 		for _, s := range streams {
 			if _, _, err := s.Next(b.Context()); err != nil {

@@ -238,13 +238,22 @@ func (d *fakeDevice) sample(a device.SampleArgs) {
 	if a.Banned.Data != 0 {
 		banned = view[int32](d, a.Banned)
 	}
+	pool := view[uint32](d, a.Adjustments)
 	for r := range ids {
 		row, p := logits[r*a.Logits.Stride:], &params[r]
 		if math.IsNaN(float64(math.Float32frombits(row[2]))) {
 			ids[r] = -1
 			continue
 		}
-		ids[r] = choose(uint64(row[0])|uint64(row[1])<<32, *p, banned[r*a.Banned.Stride:][:p.NumBanned])
+		digest, banned := uint64(row[0])|uint64(row[1])<<32, banned[r*a.Banned.Stride:][:p.NumBanned]
+		if p.Adjustment > 0 {
+			adjustment := (*device.Adjustment)(unsafe.Pointer(&pool[p.Adjustment-1]))
+			rest := pool[int(p.Adjustment)-1+device.AdjustmentBytes/4:]
+			digest = adjusted(digest, adjustment, d.tokensOf(&a, adjustment, p), rest)
+			banned = append(slices.Clone(banned), leftOut(adjustment, rest)...)
+			row[0], row[1] = ^row[0], ^row[1] // nobody finds in the row what was there
+		}
+		ids[r] = choose(digest, *p, banned)
 	}
 }
 
@@ -259,23 +268,23 @@ func (d *fakeDevice) LogProbs(a device.LogProbsArgs) {
 			to := out[q*a.Out.Stride:][:a.Out.Cols]
 			h := uint64(x[0]) | uint64(x[1])<<32
 			m := a.IDs.Cols
-			to[0], to[1] = bits(fakeLogprob(h, chosen[q])), fakeRank(h, chosen[q])
+			to[0], to[1] = wordOf(fakeLogprob(h, chosen[q])), fakeRank(h, chosen[q])
 			for i := range m {
-				to[2+i] = bits(fakeLogprob(h, view[int32](d, a.IDs)[q*a.IDs.Stride+i]))
+				to[2+i] = wordOf(fakeLogprob(h, view[int32](d, a.IDs)[q*a.IDs.Stride+i]))
 			}
 			for i := range a.Top {
 				to[2+m+i] = fakeTop(h, i)
-				to[2+m+a.Top+i] = bits(fakeLogprob(h, fakeTop(h, i)))
+				to[2+m+a.Top+i] = wordOf(fakeLogprob(h, fakeTop(h, i)))
 			}
 			if math.IsNaN(float64(math.Float32frombits(x[2]))) {
-				fill(to, bits(float32(math.NaN())))
+				fill(to, wordOf(float32(math.NaN())))
 				to[1] = 0
 			}
 		}
 	})
 }
 
-func bits(v float32) int32 { return int32(math.Float32bits(v)) }
+func wordOf(v float32) int32 { return int32(math.Float32bits(v)) }
 
 // fakeLogprob, fakeRank and fakeTop are what the fake says of a token behind those of a digest.
 func fakeLogprob(digest uint64, id int32) float32 { return -float32((digest^uint64(id)*31)%1000) / 8 }
@@ -296,6 +305,38 @@ func (d *fakeDevice) Pool(out, x, from, to device.Tensor) {
 			}
 		}
 	})
+}
+
+// tokensOf is the history of a row.
+func (d *fakeDevice) tokensOf(a *device.SampleArgs, adjustment *device.Adjustment, p *device.SampleParams) []int32 {
+	if adjustment.Repetition == 1 && adjustment.Presence == 0 && adjustment.Frequency == 0 {
+		return nil
+	}
+	history, table := view[int32](d, a.History), view[int32](d, a.BlockTable)[int(adjustment.Sequence)*a.BlockTable.Stride:]
+	tokens := make([]int32, p.Position)
+	for i := range tokens {
+		tokens[i] = history[int(table[i/a.History.Cols])*a.History.Cols+i%a.History.Cols]
+	}
+	return tokens
+}
+
+// adjusted is what the fake does instead of changing logits: all that the change depends on goes into the digest.
+func adjusted(digest uint64, a *device.Adjustment, tokens []int32, biases []uint32) uint64 {
+	h := fnv.New64a()
+	for _, part := range []any{digest, a.Repetition, a.Presence, a.Frequency, a.Window, a.Prompt, tokens, biases[:2*a.NumBias]} {
+		_ = binary.Write(h, binary.LittleEndian, part)
+	}
+	return h.Sum64()
+}
+
+// leftOut is the ids that a mask leaves out.
+func leftOut(a *device.Adjustment, rest []uint32) (ids []int32) {
+	for id := range int32(fakeVocabulary) {
+		if mask := rest[2*a.NumBias:]; a.Masked != 0 && mask[id/32]>>(id%32)&1 == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // choose is the fake's way from a digest of all tokens to the next one.
@@ -531,11 +572,17 @@ func (r *rig) slow(d time.Duration) *rig {
 
 func (r *rig) submit(ctx context.Context, t testing.TB, q *Request) *Stream {
 	t.Helper()
-	s, err := r.Submit(ctx, q)
+	return r.submitAll(ctx, t, q)[0]
+}
+
+// submitAll returns the stream of each continuation.
+func (r *rig) submitAll(ctx context.Context, t testing.TB, q *Request) []*Stream {
+	t.Helper()
+	streams, err := r.Submit(ctx, q)
 	if err != nil {
 		t.Fatalf("submit %s: %v", q.ID, err)
 	}
-	return s
+	return streams
 }
 
 // readAll reads a stream to its end.

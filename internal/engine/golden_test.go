@@ -134,7 +134,7 @@ func readLogprobs(t *testing.T, e *engine.Engine, q *engine.Request) (prompt []e
 	if err != nil {
 		t.Fatal(err)
 	}
-	return readStream(t, s)
+	return readStream(t, s[0])
 }
 
 func readStream(t *testing.T, s *engine.Stream) (prompt []engine.TokenLogprob, tokens []int32, output []engine.TokenLogprob) {
@@ -183,10 +183,11 @@ func hear(t *testing.T, e *engine.Engine, requests []*engine.Request) (all []hea
 	t.Helper()
 	streams := make([]*engine.Stream, len(requests))
 	for i, q := range requests {
-		var err error
-		if streams[i], err = e.Submit(t.Context(), q); err != nil {
+		s, err := e.Submit(t.Context(), q)
+		if err != nil {
 			t.Fatal(err)
 		}
+		streams[i] = s[0]
 	}
 	for _, s := range streams {
 		var h heard

@@ -106,11 +106,13 @@ func (r *runner) record(g *stepGraph) {
 		AllRows:    true,
 		Logits:     r.logits.Top(m),
 	}
-	r.model.Forward(&r.step, &r.kv)
-	r.sample(device.SampleArgs{
+	args := device.SampleArgs{
 		Params: device.Matrix(r.at(g.params), device.I32, m, device.SampleParamsBytes/4),
 		Banned: state.Columns(width, width+maxBanned),
-	}, m)
+	}
+	r.adjustmentArgs(&args, r.step.BlockTable)
+	r.model.Forward(&r.step, &r.kv)
+	r.sample(args, m)
 	r.mark(m)
 }
 
@@ -156,6 +158,7 @@ func (r *runner) replay(g *stepGraph, b *batch) {
 	kvLen := part[int32](host, g.kvLen, g.rows)
 	params := part[device.SampleParams](host, g.params, g.rows)
 	r.tables.changed = r.tables.changed[:0]
+	pool := r.adjusting()
 	for i := range b.items {
 		item := &b.items[i]
 		seq := item.seq
@@ -165,10 +168,18 @@ func (r *runner) replay(g *stepGraph, b *batch) {
 		slots[at] = r.slotOf(seq, item.start)
 		kvLen[at] = int32(item.start + 1)
 		params[at] = seq.sampleParams(item.start + 1)
+		params[at].Adjustment = pool.add(seq, at, r.vocabulary())
 		r.tables.update(seq, item.start+1)
 		item.at, seq.sampled = at, at
 	}
 	r.writeChanges(g)
+	r.pullAdjustments(&pool)
+	if anyPenalized(b) { // the graph pulls and feeds once more, to the same end
+		r.pull(0, g.kvLen)
+		tokens := device.Vector(r.at(g.tokens), device.I32, g.rows)
+		r.device.Feed(tokens, device.Vector(r.at(g.from), device.I32, g.rows), r.sampled)
+		r.remember(tokens, device.Vector(r.at(g.slots), device.I32, g.rows))
+	}
 	r.rows[r.launched%maxUnderWay] = g.rows
 	r.start(g.graph)
 }

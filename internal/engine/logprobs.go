@@ -46,7 +46,7 @@ const (
 	MaxLogprobIDs  = 128
 )
 
-// promptRows is how many rows of logits a step has for prompts, beside one for each sequence; and how many prompts it pools.
+// promptRows is how many rows of logits a step has beside one for each sequence, most of them for prompts; and how many prompts it pools.
 const promptRows = 64
 
 // LogitRows is how many rows of logits an engine has use for, that runs so many sequences and computes so many tokens in a step: what a
@@ -96,10 +96,10 @@ func (a *asked) rowsOf(start, count int) (first, rows int) {
 	return first, max(min(start+count, a.endRow)-first, 0)
 }
 
-// rowBudget is what a step has left for prompts: rows of logits, and vectors.
+// rowBudget is what a step has left beside a row of logits for each token that is sampled: more rows, and vectors.
 type rowBudget struct{ rows, pooled int }
 
-// most is how many of count tokens of seq, which is not decoding, the budget allows in the step.
+// most is how many of count tokens of seq the budget allows in the step.
 func (b *rowBudget) most(seq *sequence, count int) int {
 	a := &seq.asked
 	if a.pooling != NoPooling && b.pooled == 0 {
@@ -107,6 +107,8 @@ func (b *rowBudget) most(seq *sequence, count int) int {
 	}
 	if first, rows := a.rowsOf(seq.computed, count); rows > b.rows {
 		return max(first+b.rows-seq.computed, 0)
+	} else if rows+seq.rawRows(count) > b.rows {
+		return count - 1
 	}
 	return count
 }
@@ -114,16 +116,26 @@ func (b *rowBudget) most(seq *sequence, count int) int {
 // take counts what a chunk of count tokens uses.
 func (b *rowBudget) take(seq *sequence, count int) {
 	_, rows := seq.asked.rowsOf(seq.computed, count)
-	b.rows -= rows
+	b.rows -= rows + seq.rawRows(count)
 	if seq.asked.pooling != NoPooling && count > 0 {
 		b.pooled--
 	}
 }
 
+// rawRows is 1 where a chunk of count tokens samples one whose log-probability is asked for, from logits that are changed in place before:
+// then they are computed twice. Where more sequences want that than there are rows, the younger ones miss a step.
+func (s *sequence) rawRows(count int) int {
+	if s.adjusted && s.request.Logprobs.Output && count > 0 && count == s.remaining() {
+		return 1
+	}
+	return 0
+}
+
 // question is what a batch item asks of the step beside a token.
 type question struct {
 	position, rows int  // logit rows of the prompt: position of the first, and how many
-	row            int  // of the logits; the first of them
+	row            int  // of those that come behind the sampled ones; the first of them
+	raw            int  // the one of the logits that the token is sampled from, before they are changed; −1: they are not
 	query          int  // of the step, the first of this item's: that of its token, if it wants one, then those of the prompt
 	output         bool // the token's own log-probability is wanted
 	vector         int  // which of the step's vectors is this item's; −1: none
@@ -137,11 +149,15 @@ func (b *batch) ask(item *batchItem) {
 	seq := item.seq
 	a := &seq.asked
 	q := &item.asks
-	q.vector, q.query = -1, b.queries
+	q.vector, q.raw, q.query = -1, -1, b.queries
 	q.last = a.goal > 0 && item.start+item.count == a.goal
 	l := &seq.request.Logprobs
 	if q.output = l.Output && item.row >= 0; q.output {
 		b.queries++
+		if seq.adjusted {
+			q.raw = b.promptRows
+			b.promptRows++
+		}
 	}
 	if q.position, q.rows = a.rowsOf(item.start, item.count); q.rows > 0 {
 		q.row = b.promptRows

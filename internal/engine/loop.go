@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -122,7 +121,11 @@ func (e *Engine) takeMail() {
 	}
 	now := time.Now()
 	for _, l := range t.leavers {
-		if l.seq.state != ended {
+		switch {
+		case l.seq.state == ended:
+		case l.reason != 0:
+			e.end(l.seq, l.reason, now)
+		default:
 			e.cancel(l.seq, l.err, now)
 		}
 	}
@@ -157,6 +160,17 @@ func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
 	seq.err = err
 	e.counters.cancelled[phase].Add(1)
 	if seq.started.IsZero() {
+		e.counters.queued.Add(-1)
+	}
+	e.turn.ended = append(e.turn.ended, seq)
+}
+
+// end takes a live sequence out as one that is done; endStreams tells its reader.
+func (e *Engine) end(seq *sequence, reason FinishReason, now time.Time) {
+	e.scheduler.Remove(seq)
+	seq.finish = reason
+	if seq.started.IsZero() {
+		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
 		e.counters.queued.Add(-1)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
@@ -349,11 +363,14 @@ func (e *Engine) answer(err error) {
 	e.turn.probes = e.turn.probes[:0]
 }
 
-// endStreams tells the readers of what has ended, in the order in which it did. Their ids are free by then, and their blocks, but for those
-// that a step under way names.
+// endStreams tells the readers of what has ended, in the order in which it did. The ids of whole requests are free by then, and their blocks,
+// but for those that a step under way names.
 func (e *Engine) endStreams(now time.Time) {
 	for _, seq := range e.turn.ended {
-		seq.detach()
+		seq.group.left--
+		if seq.group.left == 0 {
+			seq.group.detach()
+		}
 	}
 	if len(e.turn.ended) > 0 {
 		e.forget(e.turn.ended)
@@ -371,7 +388,9 @@ func (e *Engine) forget(ended []*sequence) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, seq := range ended {
-		delete(m.live, seq.request.ID)
+		if seq.group.left == 0 {
+			delete(m.live, seq.request.ID)
+		}
 	}
 }
 
@@ -380,8 +399,10 @@ func (e *Engine) endStream(seq *sequence, now time.Time) {
 	e.counters.countEnd(info)
 	var finish *Finish
 	if seq.err == nil {
-		last := seq.tokens[len(seq.tokens)-1]
-		finish = &Finish{Reason: seq.finish, Token: last, Usage: info.Usage, Timings: info.Timings, Vector: seq.vector()}
+		finish = &Finish{Reason: seq.finish, Token: noToken, Usage: info.Usage, Timings: info.Timings, Vector: seq.vector()}
+		if seq.generated() > 0 {
+			finish.Token = seq.tokens[len(seq.tokens)-1]
+		}
 	}
 	seq.stream.close(finish, seq.err)
 	if e.observer != nil {
@@ -445,7 +466,10 @@ func (e *Engine) abortRest(arrivals []*sequence) {
 func (e *Engine) failRest(cause error) {
 	m := &e.mailbox
 	m.mu.Lock()
-	left := slices.Collect(maps.Values(m.live))
+	var left []*sequence
+	for _, g := range m.live {
+		left = append(left, g.members...)
+	}
 	clear(m.live)
 	m.mu.Unlock()
 	now := time.Now()
@@ -453,7 +477,7 @@ func (e *Engine) failRest(cause error) {
 		if seq == nil || seq.stream.end.Load() != nil {
 			continue
 		}
-		seq.detach()
+		seq.group.detach()
 		seq.err, seq.finish = cause, 0
 		e.endStream(seq, now)
 	}

@@ -43,9 +43,11 @@ type buffers struct {
 	input      device.Ptr    // the input block of a step, as layout says
 	inputBytes int           // of the largest, changes included
 	changes    int           // offset in it of the changes of block tables that no graph has room for
+	adjust     int           // offset in it of the adjustments of logits
 	state      device.Tensor // I32 [max b, width + maxBanned]: block tables, then banned ids
 	numbers    device.Tensor // I32 [max b + 1] 0, 1, 2, …: where each sequence has one row
 	mostRows   int           // of a graph
+	history    device.Tensor // I32 [B, p] the token in each slot, of sequences with penalties
 	answers    device.Tensor // I32: sampled, then what a step tells beside them
 	sampled    device.Tensor // I32 [max r] ids
 	logits     device.Tensor // F32 [max r, v]
@@ -119,6 +121,7 @@ func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limit
 		return nil, fmt.Errorf("host's sampled ids: %w", err)
 	}
 	d.Fill(b.state.Data, 0, int64(4*b.state.Len()))
+	d.Fill(b.history.Data, 0, int64(4*b.history.Len()))
 	count := make([]int32, b.numbers.Len())
 	for i := range count {
 		count[i] = int32(i)
@@ -152,7 +155,8 @@ func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, c *model.Co
 	eager, captured := layoutFor(l.MaxTokens, l.MaxSeqs, l.MaxSeqs, width, l.MaxRows, 0, maxBanned), graphLayoutFor(b.mostRows)
 	most := mostTold(l, eager.bytes, c.Dim)
 	b.changes = max(most.bytes, captured.bytes)
-	b.inputBytes = b.changes + 2*aligned(4*maxChanges(numBlocks, l.MaxSeqs))
+	b.adjust = b.changes + 2*aligned(4*maxChanges(numBlocks, l.MaxSeqs))
+	b.inputBytes = b.adjust + aligned(4*l.MaxSeqs*adjustmentWords(c.Vocab))
 	if b.input, err = a.Alloc(memory.Input, int64(b.inputBytes)); err != nil {
 		return b, fmt.Errorf("input of a step: %w", err)
 	}
@@ -161,6 +165,9 @@ func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, c *model.Co
 	}
 	if b.numbers, err = memory.NewTensor(a, memory.Input, device.I32, 1, l.MaxSeqs+1); err != nil {
 		return b, fmt.Errorf("row numbers: %w", err)
+	}
+	if b.history, err = memory.NewTensor(a, memory.Input, device.I32, numBlocks, blockSize); err != nil {
+		return b, fmt.Errorf("token history: %w", err)
 	}
 	if err = b.allocateAnswers(a, l.MaxRows, most.words); err != nil {
 		return b, err
@@ -219,10 +226,11 @@ func (r *runner) enqueue(b *batch) {
 		}
 	}
 	l := layoutFor(b.tokens, fed, len(b.items), width, b.rows, b.promptRows, bannedWidth)
-	told := r.told(b, l.bytes)
-	r.write(b, &l, width, bannedWidth)
+	told, pool := r.told(b, l.bytes), r.adjusting()
+	r.write(b, &l, &pool, width, bannedWidth)
 	r.writeAsked(b, &told, part[int32](r.slot(), l.logitRows, b.rows+b.promptRows))
 	r.pull(0, told.bytes)
+	r.pullAdjustments(&pool)
 	r.step = model.Batch{
 		Tokens:     device.Vector(r.at(l.tokens), device.I32, b.tokens),
 		Positions:  device.Vector(r.at(l.positions), device.I32, b.tokens),
@@ -238,7 +246,13 @@ func (r *runner) enqueue(b *batch) {
 	if fed > 0 && r.launched > r.collected { // otherwise the host has all tokens
 		r.device.Feed(device.Vector(r.step.Tokens.Data, device.I32, fed), device.Vector(r.at(l.from), device.I32, fed), r.sampled)
 	}
+	if anyPenalized(b) {
+		r.remember(r.step.Tokens, r.step.Slots)
+	}
 	args := device.SampleArgs{Params: device.Matrix(r.at(l.params), device.I32, b.rows, device.SampleParamsBytes/4)}
+	if pool.used > 0 {
+		r.adjustmentArgs(&args, r.step.BlockTable)
+	}
 	if bannedWidth > 0 {
 		args.Banned = device.Matrix(r.at(l.banned), device.I32, b.rows, bannedWidth)
 	}
@@ -337,7 +351,7 @@ func (r *runner) Collect(b *batch) ([]int32, error) {
 }
 
 // write fills the host's input block of a step that is enqueued.
-func (r *runner) write(b *batch, l *layout, width, bannedWidth int) {
+func (r *runner) write(b *batch, l *layout, pool *adjustments, width, bannedWidth int) {
 	host := r.slot()
 	tokens := part[int32](host, l.tokens, b.tokens)
 	from := part[int32](host, l.from, (l.queryStart-l.from)/4)
@@ -372,6 +386,7 @@ func (r *runner) write(b *batch, l *layout, width, bannedWidth int) {
 			position := item.start + item.count
 			logitRows[row] = int32(n - 1)
 			params[row] = seq.sampleParams(position)
+			params[row].Adjustment = pool.add(seq, i, r.vocabulary())
 			if params[row].NumBanned > 0 {
 				seq.writeBanned(banned[row*bannedWidth : (row+1)*bannedWidth])
 			}

@@ -10,6 +10,8 @@ import "fmt"
 // A step may be planned while the one before is under way. Each row of that is taken to give its sequence a token and not to end it, unless
 // it is the last that may be; a row that was planned for a sequence which then ended is computed and dropped. The blocks of a sequence that
 // left are free once no step under way names them, and no sequence is preempted while a step is.
+//
+// Continuations of one prompt (group.go) start once the first of them has computed it, and share its blocks.
 type scheduler struct {
 	blocks    *blockPool
 	maxSeqs   int // sequences that may run
@@ -109,6 +111,7 @@ func (s *scheduler) Next() *batch {
 	if s.underWay() == maxUnderWay {
 		panic("engine: more steps planned than may be under way")
 	}
+	s.hold()
 	if s.underWay() > 0 && !s.fits() {
 		return nil
 	}
@@ -129,6 +132,18 @@ func (s *scheduler) Next() *batch {
 			len(s.running), s.waiting.len, s.blocks.numFree(), s.blocks.total()))
 	}
 	return nil
+}
+
+// hold keeps the sequences that need the host between their tokens out of a step while one of them is in a step under way: the others run
+// ahead, and those stay together.
+func (s *scheduler) hold() {
+	ahead := false
+	for _, seq := range s.running {
+		ahead = ahead || seq.hostBound && seq.pending > 0
+	}
+	for _, seq := range s.running {
+		seq.held = ahead && seq.hostBound && seq.expected() > 0
+	}
 }
 
 // underWay is how many batches are launched and not committed.
@@ -173,9 +188,8 @@ func (s *scheduler) growRunning() (left int, settled bool) {
 		want := min(seq.remaining(), left)
 		if seq.decoding() {
 			want = 1
-		} else {
-			want = s.budget.most(seq, want)
 		}
+		want = s.budget.most(seq, want)
 		for s.missing(seq, want) > s.blocks.numFree() && i < len(s.running)-1 {
 			if s.running[len(s.running)-1].decoding() {
 				left++
@@ -251,12 +265,22 @@ func (s *scheduler) admit(left int) {
 		}
 	}
 	for seq := s.waiting.front; seq != nil && left > 0 && len(s.running) < s.maxSeqs && len(s.tables) > 0; seq = s.waiting.front {
+		from, wait := s.donor(seq)
+		if wait {
+			return
+		}
 		need := s.blocks.blocksFor(len(seq.tokens) + 1)
+		if from != nil {
+			need -= s.shared(seq)
+		}
 		if need > spare && (len(s.running) > 0 || s.retired > 0) {
 			return
 		}
 		spare -= need + 1
 		s.start(seq)
+		if from != nil {
+			s.share(seq, from)
+		}
 		s.grow(seq, s.budget.most(seq, min(seq.remaining(), left)))
 		left -= seq.scheduled
 	}

@@ -70,6 +70,10 @@ func (r *runner) writeAsked(b *batch, l *toldLayout, logitRows []int32) {
 		at := q.query
 		if q.output {
 			rows[at], from[at] = int32(item.row), int32(item.at)
+			if q.raw >= 0 {
+				rows[at] = int32(b.rows + q.raw)
+				logitRows[rows[at]] = int32(n + item.count - 1)
+			}
 			copy(ids[at*b.ids:], seq.request.Logprobs.IDs)
 			at++
 		}

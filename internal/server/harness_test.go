@@ -124,30 +124,40 @@ type script struct {
 
 func newScript() *script { return &script{requests: make(chan *scripted, 64)} }
 
-// play is a script that answers every request with these parts.
+// play is a script that answers every continuation of every request with these parts.
 func play(parts ...part) *script {
 	s := newScript()
 	s.begin = func(r *scripted) {
-		for _, p := range parts {
-			r.parts <- p
+		for i := range r.N {
+			for _, p := range parts {
+				p.index = i
+				r.parts <- p
+			}
 		}
 	}
 	return s
 }
 
-func (s *script) Submit(ctx context.Context, r *engine.Request) (Stream, error) {
+func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error) {
 	switch {
 	case s.panics != "":
 		panic(s.panics)
 	case s.refuse != nil:
 		return nil, s.refuse
 	}
-	one := &scripted{Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1)}
+	one := &scripted{
+		Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1), finished: make(chan engine.FinishReason, 64),
+		taken: make([][]part, r.N), sent: make([]int, r.N), last: make([][]int32, r.N),
+	}
 	if s.begin != nil {
 		s.begin(one)
 	}
 	s.requests <- one
-	return one, nil
+	streams := make([]Stream, r.N)
+	for i := range streams {
+		streams[i] = scriptedStream{one, i}
+	}
+	return streams, nil
 }
 
 func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
@@ -159,25 +169,61 @@ type scripted struct {
 	*engine.Request
 	ctx     context.Context
 	parts   chan part
-	waiting chan struct{} // told when Next waits
-	ended   error         // what Next says when its context has ended; nil: the context's error
-	sent    int
-	last    []int32
-	prompt  []engine.TokenLogprob
+	waiting chan struct{} // told when the server waits
+	ended   error         // what Wait says when its context has ended; nil: the context's error
+
+	finished chan engine.FinishReason // what the server ended continuations with
+	taken    [][]part                 // by continuation: what the server has not asked for yet
+	sent     []int                    // tokens by continuation
+	last     [][]int32                // the latest ones, by continuation
 }
 
 type part struct {
+	index  int // of the continuation
 	ids    []int32
 	finish *engine.Finish
 	err    error
 	panics string
 }
 
-func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
-	select {
-	case p := <-s.parts:
-		return s.take(p)
-	default:
+// scriptedStream is one continuation.
+type scriptedStream struct {
+	*scripted
+	index int
+}
+
+func (s scriptedStream) Poll() ([]int32, *engine.Finish, error) {
+	for {
+		select {
+		case p := <-s.parts:
+			s.taken[p.index] = append(s.taken[p.index], p)
+			continue
+		default:
+		}
+		break
+	}
+	mine := &s.taken[s.index]
+	if len(*mine) == 0 {
+		return nil, nil, nil
+	}
+	p := (*mine)[0]
+	*mine = (*mine)[1:]
+	if p.panics != "" {
+		panic(p.panics)
+	}
+	s.sent[s.index] += len(p.ids)
+	s.last[s.index] = p.ids
+	if p.finish != nil {
+		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent[s.index]}
+	}
+	return p.ids, p.finish, p.err
+}
+
+func (s scriptedStream) Wait(ctx context.Context) error {
+	for _, left := range s.taken {
+		if len(left) > 0 {
+			return nil
+		}
 	}
 	select {
 	case s.waiting <- struct{}{}:
@@ -185,31 +231,21 @@ func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
 	}
 	select {
 	case p := <-s.parts:
-		return s.take(p)
+		s.taken[p.index] = append(s.taken[p.index], p)
+		return nil
 	case <-ctx.Done():
-		return nil, nil, cmp.Or(s.ended, ctx.Err())
+		return cmp.Or(s.ended, ctx.Err())
 	}
 }
 
-func (s *scripted) take(p part) ([]int32, *engine.Finish, error) {
-	if p.panics != "" {
-		panic(p.panics)
-	}
-	s.sent += len(p.ids)
-	s.last = p.ids
-	s.prompt = scriptedPrompt(s.Request)
-	if p.finish != nil {
-		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent}
-	}
-	return p.ids, p.finish, p.err
-}
+func (s scriptedStream) Finish(reason engine.FinishReason) { s.finished <- reason }
 
-func (s *scripted) PromptLogprobs() []engine.TokenLogprob { return s.prompt }
+func (s scriptedStream) PromptLogprobs() []engine.TokenLogprob { return scriptedPrompt(s.Request) }
 
-func (s *scripted) Logprobs(n int) []engine.TokenLogprob {
+func (s scriptedStream) Logprobs(n int) []engine.TokenLogprob {
 	var all []engine.TokenLogprob
-	if s.Request.Logprobs.Output {
-		for _, id := range s.last[len(s.last)-n:] {
+	if last := s.last[s.index]; s.Request.Logprobs.Output {
+		for _, id := range last[len(last)-n:] {
 			all = append(all, scriptedLogprob(s.Request, id))
 		}
 	}

@@ -86,7 +86,7 @@ func (c *itemsCall) run(request func(*item) *engine.Request) error {
 			}
 		}
 		r := request(it)
-		r.ID, r.Prompt, r.PromptOnly, r.Arrived = fmt.Sprintf("%s#%d", c.requestID, i), it.prompt, true, arrived
+		r.ID, r.N, r.Prompt, r.PromptOnly, r.Arrived = fmt.Sprintf("%s#%d", c.requestID, i), 1, it.prompt, true, arrived
 		if err := c.submit(it, r, &underWay); err != nil {
 			return err
 		}
@@ -105,11 +105,11 @@ func (c *itemsCall) run(request func(*item) *engine.Request) error {
 // submit waits for a place in the queue as long as an item of this call is going to give it one.
 func (c *itemsCall) submit(it *item, r *engine.Request, underWay *[]*item) error {
 	for {
-		stream, err := c.model.Engine.Submit(c.ctx, r)
+		streams, err := c.model.Engine.Submit(c.ctx, r)
 		var limit *engine.LimitError
 		switch {
 		case err == nil:
-			it.stream = stream
+			it.stream = streams[0]
 			return nil
 		case errors.As(err, &limit):
 			it.fault = err
@@ -128,7 +128,10 @@ func (c *itemsCall) await(underWay *[]*item) error {
 	it := (*underWay)[0]
 	*underWay = (*underWay)[1:]
 	for it.finish == nil && it.fault == nil {
-		_, finish, err := it.stream.Next(c.ctx)
+		_, finish, err := it.stream.Poll()
+		if err == nil && finish == nil {
+			err = it.stream.Wait(c.ctx)
+		}
 		switch {
 		case errors.Is(err, engine.ErrNotFinite):
 			it.fault = err
