@@ -356,6 +356,31 @@ typedef struct {
   inferno_tensor out;    // I32 [slots, r] of alloc_mapped
 } inferno_mark_args;
 
+enum { INFERNO_MAX_TOP_LOGPROBS = 20 };
+
+// Log-probabilities of q rows of logits: lp(id) = logit[id] − ln Σ exp(logit), before anything that sampling does. A row of out holds, in
+// words of 32 bits, floats by their bits: lp(chosen), its rank (1 and as many as have a larger logit, or the same one and a lower id),
+// lp of each of `ids`, the `top` ids of the largest logits, the lower id first among equals, and their lp. An id outside the vocabulary
+// has lp NaN and rank 0, and a top id that there is none of is −1 with lp NaN; so are all of a row that holds a NaN or +Inf, or −Inf alone.
+typedef struct {
+  uint32_t size;
+  int32_t top;           // 0 to INFERNO_MAX_TOP_LOGPROBS
+  inferno_tensor logits; // F32 [r, v]
+  inferno_tensor rows;   // I32 [q] of logits
+  inferno_tensor chosen; // I32 [q]
+  inferno_tensor ids;    // I32 [q, m]; data NULL: m = 0
+  inferno_tensor out;    // I32 [q, 2 + m + 2·top]
+} inferno_logprobs_args;
+
+// out[i,:] = Σ x[j,:] over from[i] ≤ j < to[i], in double and in the order of the rows, rounded once; zeros for an empty range.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor out;      // F32 [e, d]
+  inferno_tensor x;        // [n, d]
+  inferno_tensor from, to; // I32 [e], 0 to n
+} inferno_pool_args;
+
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -417,6 +442,10 @@ typedef struct {
   void (*mark)(inferno_device *dev, const inferno_mark_args *args);
   int64_t (*passed)(inferno_device *dev); // steps that have ended; −1 after a failure that is known. Asks no driver
   int32_t (*poll)(inferno_device *dev);   // like sync, but waits for nothing
+
+  // What is told of a step beside its tokens; mandatory.
+  void (*logprobs)(inferno_device *dev, const inferno_logprobs_args *args);
+  void (*pool)(inferno_device *dev, const inferno_pool_args *args);
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -99,6 +99,9 @@ type Device interface {
 	Add(out, a, b Tensor)
 	GatherRows(out, x, rows Tensor)
 	Sample(a SampleArgs)
+	LogProbs(a LogProbsArgs)
+	// Pool is out[i,:] = Σ x[j,:] over from[i] ≤ j < to[i].
+	Pool(out, x, from, to Tensor)
 
 	// The ops between a layer's residual streams, fused where the device has it; each leaves the bits of its composition.
 
@@ -322,6 +325,20 @@ const AdjustmentBytes = 32
 
 // SampleParamsBytes is the size of a SampleParams.
 const SampleParamsBytes = 48
+
+// MaxTopLogProbs bounds LogProbsArgs.Top.
+const MaxTopLogProbs = 20
+
+// LogProbsArgs asks for log-probabilities of rows of logits; kernels/inferno.h has the arithmetic, and what a row of Out holds: the
+// chosen id's and its rank, those of IDs, then the Top likeliest ids and theirs.
+type LogProbsArgs struct {
+	Logits Tensor // F32 [r, v]
+	Rows   Tensor // I32 [q] of Logits
+	Chosen Tensor // I32 [q]
+	IDs    Tensor // I32 [q, m]; Data 0: m = 0
+	Top    int
+	Out    Tensor // I32 [q, 2 + m + 2·Top], written; floats by their bits
+}
 
 // SampleArgs chooses an id a row; −1 where a row holds a NaN or +Inf, or every id is banned.
 type SampleArgs struct {

@@ -19,6 +19,7 @@ import (
 // sizes of an engine, and how it works.
 type sizes struct {
 	blocks, maxBatchTokens int
+	rows                   int                    // of logits for prompts
 	eager                  bool                   // no graphs, nothing ahead
 	prepare                func(e *engine.Engine) // before its Warmup; nil: nothing
 }
@@ -38,7 +39,7 @@ func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
 func start(t *testing.T, d device.Device, checkpoint string, s sizes) *engine.Engine {
 	t.Helper()
 	e := open(t, d, filepath.Join("../model/testdata", checkpoint), engine.Options{
-		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32, Context: 112},
+		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32 + s.rows, Context: 112},
 		NumBlocks: s.blocks, BlockSize: 8, MaxBatchTokens: s.maxBatchTokens, Eager: s.eager, CheckIntegrity: true,
 	})
 	if s.prepare != nil {
@@ -75,7 +76,7 @@ func open(t testing.TB, d device.Device, dir string, o engine.Options) *engine.E
 	if err != nil {
 		t.Fatal(err)
 	}
-	most := engine.Bytes(o.Limits, kv, c.Config.Vocab, o.NumBlocks, o.BlockSize)
+	most := engine.Bytes(o.Limits, kv, c.Config, o.NumBlocks, o.BlockSize)
 	pool, err := memory.NewPool(memory.PoolOptions{
 		Source: d, Tracker: memory.NewTracker(memory.TrackerOptions{}), Owner: dir, Limit: need.Total() + most + memory.Alignment,
 	})

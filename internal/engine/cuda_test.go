@@ -21,7 +21,19 @@ import (
 // openCUDA skips the test where there is no card. INFERNO_CUDA_LIBRARY names the library; the default lies beside the test binary.
 func openCUDA(t testing.TB) device.Device {
 	t.Helper()
-	d, err := native.OpenCUDA(native.CUDAOptions{Library: os.Getenv("INFERNO_CUDA_LIBRARY")})
+	return openCard(t, native.CUDAOptions{})
+}
+
+// exactCUDA computes in float32 throughout.
+func exactCUDA(t testing.TB) device.Device {
+	t.Helper()
+	return openCard(t, native.CUDAOptions{Exact: true})
+}
+
+func openCard(t testing.TB, o native.CUDAOptions) device.Device {
+	t.Helper()
+	o.Library = os.Getenv("INFERNO_CUDA_LIBRARY")
+	d, err := native.OpenCUDA(o)
 	if errors.Is(err, device.ErrUnavailable) {
 		t.Skip(err)
 	}
@@ -186,4 +198,32 @@ func randomCheckpoint(b *testing.B) string {
 		b.Fatal(err)
 	}
 	return dir
+}
+
+// TestLogprobsMatchGoldenLogitsCUDA and the next one hold the card, computing in float32 throughout, to what the CPU is held to.
+func TestLogprobsMatchGoldenLogitsCUDA(t *testing.T) {
+	for _, checkpoint := range checkpoints {
+		t.Run(checkpoint, func(t *testing.T) {
+			e := start(t, exactCUDA(t), checkpoint, withRows(sizes{blocks: 64, maxBatchTokens: 64}))
+			for i, p := range golden(t, checkpoint) {
+				checkGoldenLogprobs(t, e, i, p)
+			}
+		})
+	}
+}
+
+func TestAnswersDoNotDependOnTheOthersCUDA(t *testing.T) {
+	requests := asking(320)
+	var alone []heard
+	e := start(t, exactCUDA(t), "llama", withRows(sizes{blocks: 600, maxBatchTokens: 64, eager: true}))
+	for _, q := range requests {
+		alone = append(alone, hear(t, e, []*engine.Request{q})...)
+	}
+	for name, s := range map[string]sizes{"graphs and overlap": {blocks: 600, maxBatchTokens: 64}, "few blocks": {blocks: 40, maxBatchTokens: 64}} {
+		t.Run(name, func(t *testing.T) {
+			for i, got := range hear(t, start(t, exactCUDA(t), "llama", withRows(s)), requests) {
+				checkHeard(t, requests[i], got, alone[i])
+			}
+		})
+	}
 }

@@ -61,6 +61,7 @@ type Failed struct{ Err error }
 type Engine struct {
 	maxQueue   int
 	context    int
+	promptRows int // rows of logits of a step for prompts
 	stepTarget time.Duration
 	bus        *event.Bus
 	log        *slog.Logger
@@ -119,7 +120,7 @@ func New(o Options) (*Engine, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	limits := model.Limits{MaxTokens: o.Limits.MaxTokens, MaxSeqs: o.MaxBatch, MaxRows: o.MaxBatch, Context: o.Context}
+	limits := model.Limits{MaxTokens: o.Limits.MaxTokens, MaxSeqs: o.MaxBatch, MaxRows: min(o.MaxBatch+promptRows, o.Limits.MaxRows), Context: o.Context}
 	if o.MaxBatchTokens > 0 {
 		limits.MaxTokens = o.MaxBatchTokens
 	}
@@ -131,10 +132,11 @@ func New(o Options) (*Engine, error) {
 		r.depth, r.info.Capture = 1, false
 	}
 	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
+	rows := limits.MaxRows - o.MaxBatch
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
 		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens, maxBatch: o.MaxBatch,
-		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context), waker: newWaker(o.MaxBatch),
+		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, rows, o.Context), promptRows: rows, waker: newWaker(o.MaxBatch),
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
@@ -205,6 +207,9 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	g := newGroup(r, e.context, e.runner.vocabulary())
 	if first := g.members[0]; first.masked() && first.deadEnd() {
 		return nil, &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
+	}
+	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && g.members[0].adjusted) {
+		return nil, &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}
 	}
 	streams := make([]*Stream, len(g.members))
 	wake := make(chan struct{}, 1)

@@ -20,7 +20,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const fakeVocabulary = 97
+const (
+	fakeVocabulary = 97
+	fakeDim        = 3
+)
 
 // fakeDevice is memory, and the few ops that the engine itself calls. What is enqueued takes effect when somebody waits for it, a step at a
 // time where steps overlap.
@@ -248,9 +251,60 @@ func (d *fakeDevice) sample(a device.SampleArgs) {
 			rest := pool[int(p.Adjustment)-1+device.AdjustmentBytes/4:]
 			digest = adjusted(digest, adjustment, d.tokensOf(&a, adjustment, p), rest)
 			banned = append(slices.Clone(banned), leftOut(adjustment, rest)...)
+			row[0], row[1] = ^row[0], ^row[1] // nobody finds in the row what was there
 		}
 		ids[r] = choose(digest, *p, banned)
 	}
+}
+
+// LogProbs reads the digest as Sample does.
+func (d *fakeDevice) LogProbs(a device.LogProbsArgs) {
+	device.CheckLogProbs(a)
+	d.do(func() {
+		logits, out := view[uint32](d, a.Logits), view[int32](d, a.Out)
+		rows, chosen := view[int32](d, a.Rows), view[int32](d, a.Chosen)
+		for q, row := range rows {
+			x := logits[int(row)*a.Logits.Stride:]
+			to := out[q*a.Out.Stride:][:a.Out.Cols]
+			h := uint64(x[0]) | uint64(x[1])<<32
+			m := a.IDs.Cols
+			to[0], to[1] = wordOf(fakeLogprob(h, chosen[q])), fakeRank(h, chosen[q])
+			for i := range m {
+				to[2+i] = wordOf(fakeLogprob(h, view[int32](d, a.IDs)[q*a.IDs.Stride+i]))
+			}
+			for i := range a.Top {
+				to[2+m+i] = fakeTop(h, i)
+				to[2+m+a.Top+i] = wordOf(fakeLogprob(h, fakeTop(h, i)))
+			}
+			if math.IsNaN(float64(math.Float32frombits(x[2]))) {
+				fill(to, wordOf(float32(math.NaN())))
+				to[1] = 0
+			}
+		}
+	})
+}
+
+func wordOf(v float32) int32 { return int32(math.Float32bits(v)) }
+
+// fakeLogprob, fakeRank and fakeTop are what the fake says of a token behind those of a digest.
+func fakeLogprob(digest uint64, id int32) float32 { return -float32((digest^uint64(id)*31)%1000) / 8 }
+func fakeRank(digest uint64, id int32) int32      { return int32((digest^uint64(id))%fakeVocabulary) + 1 }
+func fakeTop(digest uint64, i int) int32          { return int32((digest>>8 + uint64(i)) % fakeVocabulary) }
+
+// Pool sums the fake's hidden states.
+func (d *fakeDevice) Pool(out, x, from, to device.Tensor) {
+	device.CheckPool(out, x, from, to)
+	d.do(func() {
+		sums, values := view[float32](d, out), view[float32](d, x)
+		for i := range out.Rows {
+			for c := range out.Cols {
+				sums[i*out.Stride+c] = 0
+				for j := view[int32](d, from)[i]; j < view[int32](d, to)[i]; j++ {
+					sums[i*out.Stride+c] += values[int(j)*x.Stride+c]
+				}
+			}
+		}
+	})
 }
 
 // tokensOf is the history of a row.
@@ -312,11 +366,12 @@ const poison = fakeVocabulary - 1
 // that another sequence wrote, or a row out of place, changes the output or panics.
 type fakeModel struct {
 	device  *fakeDevice
+	hidden  device.Tensor        // F32 [n, 3]
 	forward func(b *model.Batch) // called first; nil: nothing
 	broken  bool                 // all logits are NaN
 }
 
-func (m *fakeModel) Config() *model.Config { return &model.Config{Vocab: fakeVocabulary} }
+func (m *fakeModel) Config() *model.Config { return &model.Config{Vocab: fakeVocabulary, Dim: fakeDim} }
 
 func (m *fakeModel) KVLayout() model.KVLayout {
 	return model.KVLayout{Layers: 1, Heads: 1, HeadDim: 2, DType: device.F32}
@@ -328,6 +383,26 @@ func (m *fakeModel) Forward(b *model.Batch, kv *model.KV) {
 	}
 	step := *b
 	m.device.do(func() { m.compute(&step, kv) })
+	if b.Pooled.Rows > 0 {
+		m.device.do(func() { m.hide(&step) })
+		m.device.Pool(b.Pooled, m.hidden.Top(b.Tokens.Len()), b.PoolFrom, b.PoolTo)
+	}
+}
+
+// hide makes hidden states of tokens and positions, which are whole numbers, so that a sum of them is exact.
+func (m *fakeModel) hide(b *model.Batch) {
+	tokens, positions := view[int32](m.device, b.Tokens), view[int32](m.device, b.Positions)
+	hidden := view[float32](m.device, m.hidden)
+	for i := range tokens {
+		copy(hidden[i*fakeDim:], fakeHidden(tokens[i], positions[i]))
+	}
+}
+
+func fakeHidden(token, position int32) []float32 {
+	if token == poison {
+		return []float32{float32(math.NaN()), 0, 0}
+	}
+	return []float32{float32(token), float32(position), float32(token*position) - 50}
 }
 
 func (m *fakeModel) compute(b *model.Batch, kv *model.KV) {
@@ -468,6 +543,9 @@ func newRigOn(t testing.TB, o Options, info device.Info) *rig {
 	setDefault(&o.NumBlocks, 256)
 	o.CheckIntegrity = true
 	var err error
+	if r.model.hidden, err = memory.NewTensor(o.Memory, memory.Activations, device.F32, o.Limits.MaxTokens, fakeDim); err != nil {
+		t.Fatal(err)
+	}
 	if r.Engine, err = New(o); err != nil {
 		t.Fatal(err)
 	}

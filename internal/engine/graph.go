@@ -111,12 +111,14 @@ func (r *runner) record(g *stepGraph) {
 		Banned: state.Columns(width, width+maxBanned),
 	}
 	r.adjustmentArgs(&args, r.step.BlockTable)
-	r.compute(args)
+	r.model.Forward(&r.step, &r.kv)
+	r.sample(args, m)
+	r.mark(m)
 }
 
 // graphFor is the graph that computes b, with its sequences in their places, or nil.
 func (r *runner) graphFor(b *batch) *stepGraph {
-	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows {
+	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows || !b.asksNothing() {
 		return nil
 	}
 	if !r.padded && r.graph(len(b.items)).rows != len(b.items) {

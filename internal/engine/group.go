@@ -33,6 +33,9 @@ func newGroup(r *Request, context, vocabulary int) *group {
 		seq.group = g
 		seq.setMask(mask, r.Mask)
 		seq.params.Seed = continuationSeed(r.Sampling.Seed, i)
+		if i > 0 {
+			seq.asked = asked{} // the first one tells of the prompt
+		}
 		g.members[i] = seq
 	}
 	return g
@@ -41,7 +44,7 @@ func newGroup(r *Request, context, vocabulary int) *group {
 // donor is a running continuation of the same request that has computed the blocks of the prompt that seq may share, or has them under
 // way: steps run in the order of their launches. `wait` says that there is none yet, but soon will be.
 func (s *scheduler) donor(seq *sequence) (from *sequence, wait bool) {
-	if seq.group == nil || s.shared(seq) == 0 {
+	if seq.group == nil || s.shared(seq) == 0 || seq.asked.nextRow < min(seq.asked.endRow, s.shared(seq)*s.blocks.blockSize) {
 		return nil, false
 	}
 	for _, m := range seq.group.members {

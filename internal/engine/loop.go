@@ -242,6 +242,9 @@ func (e *Engine) markStarts(b *batch, now time.Time) {
 		}
 		seq.started = now
 		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		if l := &seq.request.Logprobs; l.Prompt && l.Start == 0 {
+			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
+		}
 		e.counters.queued.Add(-1)
 		if last := e.turn.lastStart; seq.arrived.Before(last) {
 			e.counters.observeStartGap(now.Sub(last))
@@ -264,7 +267,10 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.turn.probing = false // its one step
 			continue
 		}
-		if item.row >= 0 && item.token >= 0 {
+		if !b.asksNothing() {
+			e.tellPrompt(b, item)
+		}
+		if item.row >= 0 && item.token >= 0 && !item.asks.broken {
 			if seq.first.IsZero() {
 				seq.first = now
 				info.FirstTokens = append(info.FirstTokens, now.Sub(seq.arrived))
@@ -273,6 +279,10 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			}
 			seq.last = now
 			seq.stream.put(item.token)
+			if item.asks.output {
+				logprob, _ := e.runner.Logprobs(b, item)
+				seq.stream.describe(logprob)
+			}
 		}
 		switch {
 		case seq.state == ended:
@@ -282,6 +292,18 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		}
 	}
 	e.waker.flush()
+}
+
+// tellPrompt keeps what the step told of an item's prompt, for its reader to find with the first token or the end.
+func (e *Engine) tellPrompt(b *batch, item *batchItem) {
+	if item.asks.broken {
+		return
+	}
+	if item.asks.rows > 0 {
+		_, logprobs := e.runner.Logprobs(b, item)
+		item.seq.stream.prompt = append(item.seq.stream.prompt, logprobs...)
+	}
+	e.runner.Pool(b, item)
 }
 
 // finishStep publishes what the step was.
@@ -315,7 +337,7 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	}
 }
 
-// answerProbes tells all that asked, once there is a token. Rows of requests that are not finite say nothing about the others: then a
+// answerProbes tells all that asked, once there is a token, or what a prompt asked for. Rows of requests that are not finite say nothing about the others: then a
 // later step answers, in the end one of the probe's own.
 func (e *Engine) answerProbes(b *batch) {
 	if len(e.turn.probes) == 0 {
@@ -323,8 +345,8 @@ func (e *Engine) answerProbes(b *batch) {
 	}
 	for i := range b.items {
 		switch item := &b.items[i]; {
-		case item.row < 0 || item.dropped:
-		case item.token >= 0:
+		case item.dropped || item.row < 0 && !item.asks.answered():
+		case item.row < 0 || item.token >= 0:
 			e.answer(nil)
 			return
 		case item.seq.probe:
@@ -377,7 +399,7 @@ func (e *Engine) endStream(seq *sequence, now time.Time) {
 	e.counters.countEnd(info)
 	var finish *Finish
 	if seq.err == nil {
-		finish = &Finish{Reason: seq.finish, Token: noToken, Usage: info.Usage, Timings: info.Timings}
+		finish = &Finish{Reason: seq.finish, Token: noToken, Usage: info.Usage, Timings: info.Timings, Vector: seq.vector()}
 		if seq.generated() > 0 {
 			finish.Token = seq.tokens[len(seq.tokens)-1]
 		}

@@ -26,7 +26,11 @@ type Request struct {
 	Sampling Sampling
 	Stop     Stopping
 	Mask     func() Masker // a new one for each continuation; nil: none
-	Arrived  time.Time     // where Queued and Total are counted from; zero: the time of Submit
+	Logprobs Logprobs
+	Pooling  Pooling // of the prompt's hidden states, for a request that generates nothing
+
+	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
+	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
 }
 
 // Stopping says when the output ends. What ended it is the last token of the stream.
@@ -81,6 +85,18 @@ func (r *Request) validate(context, vocabulary int) error {
 	if err := r.validatePrompt(context, vocabulary); err != nil {
 		return err
 	}
+	if err := r.Logprobs.validate(len(r.Prompt), vocabulary); err != nil {
+		return err
+	}
+	if r.PromptOnly && r.N > 1 {
+		return &LimitError{"n", r.N, "1 for a request that generates nothing", ErrInvalid}
+	}
+	if r.PromptOnly {
+		return nil
+	}
+	if r.Pooling != NoPooling {
+		return &LimitError{"pooling", r.Pooling, "none for a request that generates", ErrInvalid}
+	}
 	if err := r.Stop.validate(len(r.Prompt), context, vocabulary); err != nil {
 		return err
 	}
@@ -91,7 +107,10 @@ func (r *Request) validatePrompt(context, vocabulary int) error {
 	if len(r.Prompt) == 0 {
 		return &LimitError{"prompt", "empty", "at least 1 token", ErrInvalid}
 	}
-	if len(r.Prompt) >= context {
+	if r.PromptOnly && len(r.Prompt) > context {
+		return &LimitError{"prompt", fmt.Sprintf("%d tokens", len(r.Prompt)), fmt.Sprintf("at most %d tokens, the context", context), ErrTooLong}
+	}
+	if len(r.Prompt) >= context && !r.PromptOnly {
 		limit := fmt.Sprintf("at most %d tokens (the context of %d, less one to generate)", context-1, context)
 		return &LimitError{"prompt", fmt.Sprintf("%d tokens", len(r.Prompt)), limit, ErrTooLong}
 	}

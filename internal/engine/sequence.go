@@ -37,6 +37,8 @@ type sequence struct {
 	placed  int // blocks of the table that are there
 	sampled int // row of its latest sampled id
 
+	asked    asked
+	pooled   []float64           // [d] sum of hidden states so far
 	params   device.SampleParams // of the request, the same for each token
 	mask     []uint32            // tokens that may be chosen, which does not change; nil: all
 	masker   Masker              // and which does; nil: none. s is not planned ahead of its tokens then
@@ -72,7 +74,7 @@ const nowhere = -1
 func newSequence(r *Request, context int) *sequence {
 	s := &sequence{
 		request: r, prompt: len(r.Prompt), place: nowhere, maxNew: r.Stop.maxNew(len(r.Prompt), context),
-		params: r.Sampling.params(), minNew: r.Stop.MinTokens, stops: r.Stop.StopTokens,
+		params: r.Sampling.params(), minNew: r.Stop.MinTokens, stops: r.Stop.StopTokens, asked: newAsked(r),
 	}
 	if r.Stop.Loop.MaxPeriod > 0 {
 		s.loop = newLoopDetector(r.Stop.Loop)
@@ -81,6 +83,9 @@ func newSequence(r *Request, context int) *sequence {
 	s.adjusted = s.penalized || len(r.Sampling.LogitBias) > 0
 	if !r.Stop.IgnoreEOS {
 		s.ends = r.Stop.EndTokens
+	}
+	if r.PromptOnly {
+		s.maxNew = 0
 	}
 	s.tokens = append(make([]int32, 0, len(r.Prompt)+min(s.maxNew, 64)), r.Prompt...)
 	return s
@@ -91,9 +96,12 @@ func (s *sequence) generated() int { return len(s.tokens) - s.prompt }
 // expected counts the tokens that steps under way sample as generated.
 func (s *sequence) expected() int { return s.generated() + s.pending }
 
-// remaining is the tokens that have to be computed before the next one can be sampled: 1 while decoding, 0 when all that may be generated
-// is under way, or when s is held.
+// remaining is the tokens that have to be computed before the next one can be sampled, or where none will be: 1 while decoding, 0 when all
+// that may be generated is under way, or when s is held.
 func (s *sequence) remaining() int {
+	if s.asked.goal > 0 {
+		return s.asked.goal - s.computed
+	}
 	if s.expected() >= s.maxNew || s.held {
 		return 0
 	}

@@ -21,11 +21,14 @@ const (
 	TimeLimit                           // the request's, which the reader keeps
 	Loop                                // the tail repeats itself
 	MaskDone                            // the request's mask leaves no token to go on with
+	PromptDone                          // the request wanted no more than its prompt computed
 
-	numFinishReasons = int(MaskDone) + 1
+	numFinishReasons = int(PromptDone) + 1
 )
 
-var finishNames = [numFinishReasons]string{"none", "end_token", "stop_token", "max_tokens", "context_full", "stop_string", "time_limit", "loop", "constraint_done"}
+var finishNames = [numFinishReasons]string{
+	"none", "end_token", "stop_token", "max_tokens", "context_full", "stop_string", "time_limit", "loop", "constraint_done", "prompt_done",
+}
 
 // String is the name that logs and metrics use.
 func (r FinishReason) String() string {
@@ -48,6 +51,7 @@ type Finish struct {
 	Token   int32 // the last one; −1 where there is none
 	Usage   Usage
 	Timings Timings
+	Vector  []float32 // [d] the pooled hidden state; nil: none was asked for
 }
 
 const noToken = -1
@@ -78,16 +82,18 @@ type Stream struct {
 	written int     // tokens in it
 	_       [cacheLine - 32]byte
 
-	buffer    atomic.Pointer[[]int32] // replaced by a larger copy when full; what was published never changes
-	published atomic.Int64            // tokens of buffer that the reader may see
+	buffer    atomic.Pointer[[]int32]        // replaced by a larger copy when full; what was published never changes
+	logprobs  atomic.Pointer[[]TokenLogprob] // of the same tokens, where they are asked for
+	published atomic.Int64                   // tokens of buffer that the reader may see
 	end       atomic.Pointer[streamEnd]
 	wake      chan struct{} // one slot, the same for all continuations of a request
 
 	engine *Engine
 	seq    *sequence
-	start  Start // written before the first token is published
-	read   int   // tokens that Poll has returned; the reader's
-	done   bool  // the reader has seen the end; the reader's
+	start  Start          // written before the first token is published
+	prompt []TokenLogprob // as start is
+	read   int            // tokens that Poll has returned; the reader's
+	done   bool           // the reader has seen the end; the reader's
 }
 
 const cacheLine = 64
@@ -113,7 +119,17 @@ func (s *Stream) grow(tokens int) {
 	copy(larger, s.writing)
 	s.writing = larger
 	s.buffer.Store(&larger)
+	if s.seq.request.Logprobs.Output {
+		logprobs := make([]TokenLogprob, tokens)
+		if before := s.logprobs.Load(); before != nil {
+			copy(logprobs, *before)
+		}
+		s.logprobs.Store(&logprobs)
+	}
 }
+
+// describe adds the log-probability of the token that was put last.
+func (s *Stream) describe(l TokenLogprob) { (*s.logprobs.Load())[s.written-1] = l }
 
 // put adds a token, which publish or close lets the reader see. Like close it is called by the loop alone.
 func (s *Stream) put(token int32) {
@@ -192,6 +208,18 @@ func (s *Stream) Next(ctx context.Context) ([]int32, *Finish, error) {
 		}
 	}
 }
+
+// Logprobs are those of the n tokens that Poll returned last, where they were asked for; valid for good.
+func (s *Stream) Logprobs(n int) []TokenLogprob {
+	l := s.logprobs.Load()
+	if l == nil || n == 0 {
+		return nil
+	}
+	return (*l)[s.read-n : s.read : s.read]
+}
+
+// PromptLogprobs are those of the prompt's tokens from Logprobs.Start on, where they were asked for. Valid when Started is.
+func (s *Stream) PromptLogprobs() []TokenLogprob { return s.prompt }
 
 // Started is valid once Poll has returned tokens or a finish.
 func (s *Stream) Started() Start { return s.start }

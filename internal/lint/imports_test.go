@@ -50,7 +50,7 @@ var table = []row{
 		},
 		tests: []string{"internal/device/native", "internal/model/gguf/gguftest", "internal/model/llama"},
 	},
-	{folder: "internal/model/modeltest", may: []string{"internal/device", "internal/memory", "internal/model"}},
+	{folder: "internal/model/modeltest", may: []string{"internal/device", "internal/memory", "internal/model", "internal/model/safetensors"}},
 	{
 		folder: "internal/model/llama",
 		may:    []string{"internal/device", "internal/memory", "internal/model"},

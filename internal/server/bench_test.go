@@ -26,6 +26,12 @@ func (e *endless) Finish(engine.FinishReason) {}
 
 func (e *endless) Started() engine.Start { return engine.Start{} }
 
+func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
+
+func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
+
+func (e *endless) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+
 // BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
 func BenchmarkStreamedToken(b *testing.B) {
 	b.ReportAllocs()

@@ -147,7 +147,7 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	}
 	one := &scripted{
 		Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1), finished: make(chan engine.FinishReason, 64),
-		taken: make([][]part, r.N), sent: make([]int, r.N),
+		taken: make([][]part, r.N), sent: make([]int, r.N), last: make([][]int32, r.N),
 	}
 	if s.begin != nil {
 		s.begin(one)
@@ -158,6 +158,10 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 		streams[i] = scriptedStream{one, i}
 	}
 	return streams, nil
+}
+
+func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
+	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1}
 }
 
 // scripted is one request of which the test makes the tokens.
@@ -171,6 +175,7 @@ type scripted struct {
 	finished chan engine.FinishReason // what the server ended continuations with
 	taken    [][]part                 // by continuation: what the server has not asked for yet
 	sent     []int                    // tokens by continuation
+	last     [][]int32                // the latest ones, by continuation
 }
 
 type part struct {
@@ -207,6 +212,7 @@ func (s scriptedStream) Poll() ([]int32, *engine.Finish, error) {
 		panic(p.panics)
 	}
 	s.sent[s.index] += len(p.ids)
+	s.last[s.index] = p.ids
 	if p.finish != nil {
 		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent[s.index]}
 	}
@@ -233,6 +239,46 @@ func (s scriptedStream) Wait(ctx context.Context) error {
 }
 
 func (s scriptedStream) Finish(reason engine.FinishReason) { s.finished <- reason }
+
+func (s scriptedStream) PromptLogprobs() []engine.TokenLogprob { return scriptedPrompt(s.Request) }
+
+func (s scriptedStream) Logprobs(n int) []engine.TokenLogprob {
+	var all []engine.TokenLogprob
+	if last := s.last[s.index]; s.Request.Logprobs.Output {
+		for _, id := range last[len(last)-n:] {
+			all = append(all, scriptedLogprob(s.Request, id))
+		}
+	}
+	return all
+}
+
+// scriptedLogprob is −id/8, of rank id + 1, beside tokens 0, 1, … of the same.
+func scriptedLogprob(r *engine.Request, id int32) engine.TokenLogprob {
+	value := func(id int32) float32 { return -float32(id) / 8 }
+	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
+	for i := range r.Logprobs.Top {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})
+	}
+	for _, other := range r.Logprobs.IDs {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: other, Logprob: value(other)})
+	}
+	return l
+}
+
+// scriptedPrompt is what a prompt is told.
+func scriptedPrompt(r *engine.Request) (all []engine.TokenLogprob) {
+	if !r.Logprobs.Prompt {
+		return nil
+	}
+	for i, id := range r.Prompt[r.Logprobs.Start:] {
+		if r.Logprobs.Start+i == 0 {
+			all = append(all, engine.TokenLogprob{ID: id})
+			continue
+		}
+		all = append(all, scriptedLogprob(r, id))
+	}
+	return all
+}
 
 func (s *scripted) Started() engine.Start {
 	return engine.Start{PromptTokens: len(s.Prompt), CachedTokens: 1, Queued: 3 * time.Millisecond}

@@ -39,6 +39,8 @@ type Generator interface {
 	// Submit takes a request, which ends with ctx at the latest, and returns a stream for each continuation. It does not wait for a place: a
 	// full queue is an error.
 	Submit(ctx context.Context, r *engine.Request) ([]Stream, error)
+	// Outlook says what would become of a request of so many tokens that may generate maxNew; 0: as many as fit.
+	Outlook(prompt, maxNew int) engine.Outlook
 }
 
 // Stream is one continuation of a request.
@@ -51,6 +53,10 @@ type Stream interface {
 	Finish(reason engine.FinishReason)
 	// Started says how the request began. It may be called once Poll has returned tokens or a finish.
 	Started() engine.Start
+	// PromptLogprobs are those of the prompt, where they were asked for; it may be called when Started may.
+	PromptLogprobs() []engine.TokenLogprob
+	// Logprobs are those of the n tokens that Poll returned last, where they were asked for.
+	Logprobs(n int) []engine.TokenLogprob
 }
 
 // FromEngine makes an engine a Generator.
@@ -65,6 +71,10 @@ func (g fromEngine) Submit(ctx context.Context, r *engine.Request) ([]Stream, er
 		streams[i] = made[i]
 	}
 	return streams, err
+}
+
+func (g fromEngine) Outlook(prompt, maxNew int) engine.Outlook {
+	return g.engine.Outlook(prompt, maxNew)
 }
 
 // GenerationDefaults are the model's own, for what a request leaves unset. Nil means that the model has none.

@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -113,19 +112,8 @@ func (o *output) wait(now time.Time) error {
 	return nil
 }
 
-// why tells apart the ways in which a call ends from outside: the engine, and gRPC, only see that its context did.
-func (o *output) why(err error) error {
-	if errors.Is(err, engine.ErrDeviceLost) || errors.Is(err, engine.ErrNotFinite) {
-		return err
-	}
-	if cause := context.Cause(o.ctx); cause != nil {
-		return cause
-	}
-	if errors.Is(err, engine.ErrAborted) && o.live.isClosed() {
-		return errCut // the engine was closed, and nobody asked to abort this request
-	}
-	return err
-}
+// why is why the call ended.
+func (o *output) why(err error) error { return o.live.why(o.ctx, err) }
 
 // start is valid once next has returned.
 func (o *output) start() *infernov1.GenerationStart {

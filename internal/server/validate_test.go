@@ -268,6 +268,7 @@ func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
 	decided := map[protoreflect.FullName]bool{}
 	for _, message := range []proto.Message{
 		&infernov1.GenerateRequest{}, &infernov1.TokenizeRequest{}, &infernov1.DetokenizeRequest{}, &infernov1.AbortRequest{},
+		&infernov1.ScoreRequest{}, &infernov1.EmbedRequest{},
 		&infernov1.CheckRequest{}, &infernov1.WatchRequest{}, &infernov1.GetModelRequest{}, &infernov1.ListInstancesRequest{},
 		&infernov1.WatchInstancesRequest{},
 	} {
@@ -322,6 +323,9 @@ func pathName(path []protoreflect.FieldDescriptor) string {
 	names := make([]string, len(path))
 	for i, field := range path {
 		names[i] = string(field.Name())
+		if field.IsList() && i < len(path)-1 {
+			names[i] += "[0]"
+		}
 	}
 	return strings.Join(names, ".")
 }
@@ -331,7 +335,11 @@ func setField(root protoreflect.MessageType, path []protoreflect.FieldDescriptor
 	message := root.New()
 	parent := message
 	for _, field := range path[:len(path)-1] {
-		parent = parent.Mutable(field).Message()
+		if field.IsList() {
+			parent = parent.Mutable(field).List().AppendMutable().Message()
+		} else {
+			parent = parent.Mutable(field).Message()
+		}
 	}
 	switch field := path[len(path)-1]; {
 	case field.IsList():
