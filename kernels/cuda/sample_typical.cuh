@@ -11,9 +11,11 @@ __device__ __forceinline__ double block_sum_double(double v) {
   return block_reduce(v, [](double a, double b) { return a + b; });
 }
 
-// Larger for nearer tokens, then for lower ids; no key is 0.
+// Larger for nearer tokens, then for lower ids; no key is 0. The distance is a fixed-point number of 2⁻²⁵, whose first digits tell more tokens
+// apart than a float's. Both mean and entropy lie within ln v of 0: what is 128 away has no probability that counts.
 __device__ __forceinline__ u64 nearness_key(double w, double mean, int id) {
-  return (u64)(0xffffffffu - __float_as_uint((float)fabs(w - mean))) << 32 | (0xffffffffu - (uint32_t)id);
+  uint32_t distance = (uint32_t)fmin(fabs(w - mean) * 0x1p25, 0xffffffff.0p0);
+  return (u64)(0xffffffffu - distance) << 32 | (0xffffffffu - (uint32_t)id);
 }
 
 // Bans what top_k, whose smallest key is `lowest`, and typical_p leave out, and returns the largest logit that is left. `bans` is room for

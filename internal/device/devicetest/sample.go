@@ -216,36 +216,6 @@ func (s sampleRow) mayChoose(id int32) bool {
 	return false
 }
 
-// judgeFrequencies checks the choices themselves, not the formula: over many positions each token comes up as often as its
-// probability says (a χ² of 7 degrees of freedom stays below 40 but once in a million).
-func judgeFrequencies(r *rig) {
-	const rows = 4000
-	logits := []float32{0, 1, 2, -1, 0.5, 1.5, -0.5, 0.25}
-	probabilities := make([]float64, len(logits))
-	for i, l := range logits {
-		probabilities[i] = float64(l)
-	}
-	softmax(probabilities)
-	all := make([]sampleRow, rows)
-	for i := range all {
-		p := device.SampleParams{Seed: 42, Position: uint32(i), Temperature: 1, TopP: 1}
-		all[i] = sampleRow{logits: logits, params: p, banned: []int32{0}}
-	}
-	counts, chi := make([]float64, len(logits)), 0.0
-	for _, id := range r.choose(all, contiguous) {
-		if id < 0 || int(id) >= len(logits) {
-			r.Fatalf("chose %d of %d", id, len(logits))
-		}
-		counts[id]++
-	}
-	for i, p := range probabilities {
-		chi += (counts[i] - p*rows) * (counts[i] - p*rows) / (p * rows)
-	}
-	if chi > 40 {
-		r.Errorf("χ² is %.1f: counts %v for probabilities %.3f", chi, counts, probabilities)
-	}
-}
-
 // judgeSampleAlone checks that a row's choice does not depend on the others, and that no list of bans is the empty one.
 func judgeSampleAlone(r *rig) {
 	rows := r.sampleRows(20, 300)
