@@ -116,6 +116,15 @@ func mixedRequests(vocabulary int) (requests []*engine.Request) {
 		if i%4 == 3 {
 			q.Sampling.TopK, q.Sampling.TopP, q.Sampling.MinP = 50, 0.95, 0.01
 		}
+		switch i % 8 {
+		case 2:
+			q.Sampling.RepetitionPenalty, q.Sampling.FrequencyPenalty = 1.2, 0.3
+			q.Sampling.LogitBias = []engine.Bias{{ID: q.Prompt[0], Value: 3}}
+		case 5:
+			q.Sampling.PresencePenalty, q.Sampling.TypicalP = 0.6, 0.9
+		case 7:
+			q.Sampling.RepetitionPenalty, q.Sampling.PenaltyWindow, q.Sampling.Banned = 1.5, 8, []int32{q.Prompt[0]}
+		}
 		requests = append(requests, q)
 	}
 	return requests

@@ -206,7 +206,7 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	}
 	g := newGroup(r, e.context, e.runner.vocabulary())
 	if first := g.members[0]; first.masked() && first.deadEnd() {
-		return nil, &LimitError{"allowed_token_ids", "", "at least one token that nothing else forbids", ErrInvalid}
+		return nil, &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
 	}
 	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && g.members[0].adjusted) {
 		return nil, &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}

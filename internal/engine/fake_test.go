@@ -456,29 +456,94 @@ func must(ok bool, format string, args ...any) {
 
 // reference generates what a request should get, from its tokens alone.
 func reference(r *Request, context int) (out []int32, reason FinishReason) {
+	return referenceOf(r, r.Sampling.Seed, context)
+}
+
+// referenceOf is that of the continuation which has this seed.
+func referenceOf(r *Request, seed uint64, context int) (out []int32, reason FinishReason) {
 	tokens := slices.Clone(r.Prompt)
+	var masker Masker
+	if r.Mask != nil {
+		masker = r.Mask()
+	}
 	for {
-		p := device.SampleParams{Seed: r.Sampling.Seed, Temperature: r.Sampling.Temperature, Position: uint32(len(tokens))}
-		var banned []int32
+		p := device.SampleParams{Seed: seed, Temperature: r.Sampling.Temperature, Position: uint32(len(tokens))}
+		banned := forbidden(r, masker)
+		if masker != nil && len(out) > 0 && len(banned) == fakeVocabulary {
+			return out, MaskDone
+		}
 		if len(out) < r.Stop.MinTokens {
 			banned = append(banned, r.Stop.StopTokens...)
 			if !r.Stop.IgnoreEOS {
 				banned = append(banned, r.Stop.EndTokens...)
 			}
 		}
-		id := choose(digest(tokens), p, banned)
+		id := choose(adjustedReference(r, tokens), p, banned)
 		tokens, out = append(tokens, id), append(out, id)
+		if masker != nil {
+			masker.Accept(id)
+		}
 		switch {
 		case slices.Contains(r.Stop.EndTokens, id) && !r.Stop.IgnoreEOS:
 			return out, EndToken
 		case slices.Contains(r.Stop.StopTokens, id):
 			return out, StopToken
+		case r.Stop.Loop.MaxPeriod > 0 && loops(out, r.Stop.Loop):
+			return out, Loop
 		case len(out) == r.Stop.MaxTokens:
 			return out, MaxTokens
 		case len(tokens) == context:
 			return out, ContextFull
 		}
 	}
+}
+
+// forbidden are the ids that the request's lists and its mask leave out.
+func forbidden(r *Request, masker Masker) []int32 {
+	banned := slices.Clone(r.Sampling.Banned)
+	for id := range int32(fakeVocabulary) {
+		out := len(r.Sampling.Allowed) > 0 && !slices.Contains(r.Sampling.Allowed, id)
+		if out || masker != nil && masker.Mask() != nil && masker.Mask()[id/32]>>(id%32)&1 == 0 {
+			banned = append(banned, id)
+		}
+	}
+	slices.Sort(banned)
+	return slices.Compact(banned)
+}
+
+// adjustedReference is the digest of what the next token of a request depends on.
+func adjustedReference(r *Request, tokens []int32) uint64 {
+	s := &r.Sampling
+	a := device.Adjustment{
+		Repetition: s.RepetitionPenalty, Presence: s.PresencePenalty, Frequency: s.FrequencyPenalty, Window: int32(s.PenaltyWindow),
+		Prompt: int32(len(r.Prompt)), NumBias: int32(len(s.LogitBias)),
+	}
+	if a.Repetition == 0 {
+		a.Repetition = 1
+	}
+	var biases []uint32
+	for _, b := range s.LogitBias {
+		biases = append(biases, uint32(b.ID), math.Float32bits(b.Value))
+	}
+	penalized := a.Repetition != 1 || a.Presence != 0 || a.Frequency != 0
+	switch {
+	case !penalized && len(biases) == 0 && len(s.Allowed) == 0 && len(s.Banned) == 0 && r.Mask == nil:
+		return digest(tokens)
+	case !penalized:
+		return adjusted(digest(tokens), &a, nil, biases)
+	}
+	return adjusted(digest(tokens), &a, tokens, biases)
+}
+
+// loops says whether output ends with one sequence of tokens over and over.
+func loops(output []int32, d LoopDetection) bool {
+	for period := 1; period <= d.MaxPeriod && period*d.MinRepeats <= len(output); period++ {
+		tail := output[len(output)-period*d.MinRepeats:]
+		if slices.Equal(tail[period:], tail[:len(tail)-period]) {
+			return true
+		}
+	}
+	return false
 }
 
 // prompt is n tokens that differ by seed; none is the poison.
@@ -599,12 +664,18 @@ func readAll(s *Stream) (tokens []int32, fin *Finish, err error) {
 // wantReference compares a stream with what its request should get.
 func wantReference(t testing.TB, r *rig, q *Request, s *Stream) {
 	t.Helper()
+	wantReferenceOf(t, r, q, s, q.Sampling.Seed)
+}
+
+// wantReferenceOf does so with that of the continuation which has this seed.
+func wantReferenceOf(t testing.TB, r *rig, q *Request, s *Stream, seed uint64) {
+	t.Helper()
 	got, fin, err := readAll(s)
 	if err != nil {
 		t.Errorf("%s: %v", q.ID, err)
 		return
 	}
-	want, reason := reference(q, r.Context())
+	want, reason := referenceOf(q, seed, r.Context())
 	if !slices.Equal(got, want) || fin.Reason != reason || fin.Token != want[len(want)-1] {
 		t.Errorf("%s: got %v (%v, last %d), want %v (%v)", q.ID, got, fin.Reason, fin.Token, want, reason)
 	}

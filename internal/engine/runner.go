@@ -239,7 +239,7 @@ func (r *runner) enqueue(b *batch) {
 		KVLen:      device.Vector(r.at(l.kvLen), device.I32, len(b.items)),
 		BlockTable: device.Matrix(r.at(l.table), device.I32, len(b.items), width),
 		LogitRows:  device.Vector(r.at(l.logitRows), device.I32, b.rows+b.promptRows),
-		AllRows:    b.rows == b.tokens,
+		AllRows:    b.rows == b.tokens && b.promptRows == 0,
 		Logits:     r.logits.Top(b.rows + b.promptRows),
 	}
 	r.pooling(b, &told)

@@ -88,6 +88,9 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 		flushInterval: output.GetFlushInterval().AsDuration(),
 	}
 	g.askFor(output)
+	if banned := req.GetSampling().GetBannedStrings(); len(banned) > 0 {
+		g.request.Mask = newBannedText(g, banned)
+	}
 	g.effective = effectiveOf(req, g.request, model.Info.MaxContext)
 	return g
 }

@@ -31,8 +31,8 @@ func TestRequestsAreChecked(t *testing.T) {
 		text = `model:"m" text:"hi" `
 		ids  = `model:"m" token_ids{ids:[1,2]} `
 	)
-	many := func(n int, id uint32) string {
-		return strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%d,", id), n), ",")
+	many := func(n int, item any) string {
+		return strings.TrimSuffix(strings.Repeat(fmt.Sprint(item, ","), n), ",")
 	}
 	rows := []struct {
 		name, request string
@@ -161,12 +161,12 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"banned string", text + `sampling{banned_strings:"` + strings.Repeat("x", 256) + `"}`, "", ""},
 		{"empty banned string", text + `sampling{banned_strings:["a",""]}`, "sampling.banned_strings[1]", "has 0 bytes, want 1 to 256"},
 		{"long banned string", text + `sampling{banned_strings:"` + strings.Repeat("x", 257) + `"}`, "sampling.banned_strings[0]", "has 257 bytes"},
-		{"129 banned strings", text + strings.Repeat(`sampling{banned_strings:"x"}`, 129), "sampling.banned_strings", "has 129 texts, want at most 128"},
+		{"129 banned strings", text + `sampling{banned_strings:[` + many(129, `"x"`) + `]}`, "sampling.banned_strings", "has 129 texts, want at most 128"},
 		{"banned string without tokenizer", `model:"ids" token_ids{ids:[1]} sampling{banned_strings:"x"}`, "sampling.banned_strings", "has no tokenizer"},
 		{"stop string", text + `stopping{stop_strings:"` + strings.Repeat("x", 1024) + `"}`, "", ""},
 		{"empty stop string", text + `stopping{stop_strings:""}`, "stopping.stop_strings[0]", "has 0 bytes, want 1 to 1024"},
 		{"long stop string", text + `stopping{stop_strings:"` + strings.Repeat("x", 1025) + `"}`, "stopping.stop_strings[0]", "has 1025 bytes"},
-		{"17 stop strings", text + strings.Repeat(`stopping{stop_strings:"x"}`, 17), "stopping.stop_strings", "has 17 texts, want at most 16"},
+		{"17 stop strings", text + `stopping{stop_strings:[` + many(17, `"x"`) + `]}`, "stopping.stop_strings", "has 17 texts, want at most 16"},
 		{"stop string without tokenizer", `model:"ids" token_ids{ids:[1]} stopping{stop_strings:"x"}`, "stopping.stop_strings", "has no tokenizer"},
 		{"include_stop", text + `stopping{include_stop:true}`, "", ""},
 		{"time limit", text + `stopping{time_limit{seconds:1}}`, "", ""},
