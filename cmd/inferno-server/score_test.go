@@ -185,12 +185,9 @@ func TestEmbedMatchesAReference(t *testing.T) {
 
 // smolCase is a line of smollm2/cases.jsonl: a float64 forward pass over the weights of the default model's file.
 type smolCase struct {
-	Name   string
-	Text   string
-	IDs    []int32 `json:"ids"`
-	Greedy []int32
-	Margin []float64
-	Top    [][2]float64 // id, log-probability behind the text
+	Name string
+	IDs  []int32      `json:"ids"`
+	Top  [][2]float64 // id, log-probability behind the text
 }
 
 func fixture(t *testing.T, elements ...string) string {
@@ -228,39 +225,49 @@ func smolCases(t *testing.T) (cases []smolCase) {
 	return cases
 }
 
-// TestHarnessScoringAgreesWithTheReference scores as an evaluation harness does: 20 one-token continuations of each case, of which the
-// reference has the log-probabilities, and the greedy continuation as a text behind a text.
+// TestHarnessScoringAgreesWithTheReference scores as an evaluation harness does: continuations of the text of each case, of which the
+// reference has the log-probabilities. All 20 are told beside the first; of short texts two more are scored by themselves.
 func TestHarnessScoringAgreesWithTheReference(t *testing.T) {
 	cases := smolCases(t)
 	p := startServer(t, "--model", "smollm2="+smolLM2(t), "--exact")
 	p.waitServing()
 	api := infernov1.NewInferenceServiceClient(p.dial())
 	worst, scored := 0.0, 0
+	agree := func(c smolCase, got, want float64) {
+		near(t, c.Name, got, want)
+		worst = max(worst, math.Abs(got-want))
+		scored++
+	}
 	for _, c := range cases {
 		request := &infernov1.ScoreRequest{Model: "smollm2"}
-		for _, pair := range c.Top {
-			request.Inputs = append(request.Inputs, &infernov1.ScoreInput{
-				Context:      &infernov1.ScoreInput_ContextIds{ContextIds: tokenIDs(c.IDs)},
-				Continuation: &infernov1.ScoreInput_TokenIds{TokenIds: tokenIDs([]int32{int32(pair[0])})},
-			})
-		}
-		if len(c.IDs) > 200 { // the one thing that repeats would be the prompt
-			request.Inputs = request.Inputs[:2]
+		for i, pair := range c.Top {
+			request.LogprobTokenIds = append(request.LogprobTokenIds, uint32(pair[0]))
+			if i == 0 || len(c.IDs) < 60 && (i == 1 || i == 7) {
+				request.Inputs = append(request.Inputs, &infernov1.ScoreInput{
+					Context:      &infernov1.ScoreInput_ContextIds{ContextIds: tokenIDs(c.IDs)},
+					Continuation: &infernov1.ScoreInput_TokenIds{TokenIds: tokenIDs([]int32{int32(pair[0])})},
+				})
+			}
 		}
 		answer, err := api.Score(t.Context(), request)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, result := range answer.GetResults() {
-			worst = max(worst, math.Abs(result.GetLogprob()-c.Top[i][1]))
-			scored++
-			near(t, c.Name, result.GetLogprob(), c.Top[i][1])
-			if result.GetScoredTokens() != 1 || result.GetGreedy() != (i == 0) || result.GetTokens()[0].GetRank() != uint32(i+1) && gap(c, i) > logprobTolerance {
-				t.Errorf("%s, continuation %d: %v", c.Name, i, result)
+			which := []int{0, 1, 7}[i]
+			agree(c, result.GetLogprob(), c.Top[which][1])
+			if result.GetScoredTokens() != 1 || result.GetGreedy() != (i == 0) || len(result.GetTokens()) != 1 {
+				t.Fatalf("%s, continuation %d: %v", c.Name, which, result)
+			}
+			if rank := result.GetTokens()[0].GetRank(); rank != uint32(which+1) && gap(c, which) > logprobTolerance {
+				t.Errorf("%s: continuation %d has rank %d", c.Name, which, rank)
 			}
 		}
+		for i, a := range answer.GetResults()[0].GetTokens()[0].GetAlternatives() {
+			agree(c, float64(a.GetLogprob()), c.Top[i][1])
+		}
 	}
-	t.Logf("%d continuations, largest difference %.6f", scored, worst)
+	t.Logf("%d log-probabilities, largest difference %.6f", scored, worst)
 }
 
 // gap is how far the log-probability of a case's i-th likeliest token is from those of its neighbours.
@@ -274,10 +281,21 @@ func gap(c smolCase, i int) float64 {
 	return least
 }
 
-// TestRollingLogLikelihoodOfAText scores two windows of 1,024 tokens, as perplexities are measured; the reference is in smollm2/README.md.
+// TestRollingLogLikelihoodOfAText scores the beginning of a text, as perplexities are measured; the reference has the mean of every 128
+// scores of a window.
 func TestRollingLogLikelihoodOfAText(t *testing.T) {
 	text, err := os.ReadFile(fixture(t, "smollm2", "nll.txt"))
 	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(fixture(t, "smollm2", "nll.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reference struct {
+		Per128 [][]float64 `json:"per_128"`
+	}
+	if err := json.Unmarshal(raw, &reference); err != nil {
 		t.Fatal(err)
 	}
 	p := startServer(t, "--model", "smollm2="+smolLM2(t), "--exact")
@@ -287,22 +305,23 @@ func TestRollingLogLikelihoodOfAText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const window = 1024
-	request := &infernov1.ScoreRequest{Model: "smollm2"}
-	for i := range 2 {
-		ids := &infernov1.TokenIds{Ids: tokens.GetTokenIds()[i*window : (i+1)*window]}
-		request.Inputs = append(request.Inputs, &infernov1.ScoreInput{Continuation: &infernov1.ScoreInput_TokenIds{TokenIds: ids}})
-	}
-	answer, err := api.Score(t.Context(), request)
+	const group, groups = 128, 4
+	ids := &infernov1.TokenIds{Ids: tokens.GetTokenIds()[:group*groups+1]}
+	answer, err := api.Score(t.Context(), &infernov1.ScoreRequest{Model: "smollm2", Inputs: []*infernov1.ScoreInput{
+		{Continuation: &infernov1.ScoreInput_TokenIds{TokenIds: ids}},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []float64{3.23544, 3.45847} {
-		r := answer.GetResults()[i]
-		if nll := -r.GetLogprob() / float64(r.GetScoredTokens()); r.GetScoredTokens() != window-1 || math.Abs(nll-want) > logprobTolerance {
-			t.Errorf("window %d: %v nats a token over %d, want %v over %d", i, nll, r.GetScoredTokens(), want, window-1)
-		} else {
-			t.Logf("window %d: %.5f nats a token, want %v", i, nll, want)
+	r := answer.GetResults()[0]
+	if len(r.GetTokens()) != group*groups {
+		t.Fatalf("%d tokens scored, want %d", len(r.GetTokens()), group*groups)
+	}
+	for i := range groups {
+		mean := 0.0
+		for _, l := range r.GetTokens()[i*group : (i+1)*group] {
+			mean -= float64(l.GetLogprob()) / group
 		}
+		near(t, "group of 128", mean, reference.Per128[0][i])
 	}
 }

@@ -72,13 +72,14 @@ type asked struct {
 	nextRow, endRow int // positions whose logits are still wanted; none where they are equal
 	nextPooled      int // first position whose hidden state is not in the sum
 	pooling         Pooling
-	goal            int // of a request that generates nothing: tokens to compute; 0: it generates
+	goal            int  // of a request that generates nothing: tokens to compute; 0: it generates
+	whole           bool // the first token is told too, though nothing can be told of it
 }
 
 func newAsked(r *Request) (a asked) {
 	a.pooling = r.Pooling
 	if r.Logprobs.Prompt {
-		a.nextRow, a.endRow = max(r.Logprobs.Start-1, 0), len(r.Prompt)-1
+		a.nextRow, a.endRow, a.whole = max(r.Logprobs.Start-1, 0), len(r.Prompt)-1, r.Logprobs.Start == 0
 	}
 	switch {
 	case !r.PromptOnly:

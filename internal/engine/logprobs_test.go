@@ -104,6 +104,56 @@ func TestEveryRequestIsToldWhatItAskedFor(t *testing.T) {
 	}
 }
 
+// What penalties, biases and masks do to logits before a token is chosen does not show in its log-probability, however many want both.
+func TestLogprobsAreThoseOfTheLogitsAsTheyWere(t *testing.T) {
+	inEveryMode(t, func(t *testing.T, newRig rigMaker) {
+		r := newRig(t, askingOptions(64)).run(t) // 3 rows for logits that are computed twice
+		var requests []*Request
+		var streams []*Stream
+		for i := range 20 {
+			q := &Request{
+				ID: fmt.Sprint(i), Prompt: prompt(1+i*7%40, i), Stop: Stopping{MaxTokens: 1 + i*5%20},
+				Logprobs: Logprobs{Output: i%5 != 0, Prompt: i%3 == 0, Top: i % 4},
+			}
+			switch i % 4 {
+			case 1:
+				q.Sampling.RepetitionPenalty, q.Sampling.PresencePenalty = 1.5, 0.5
+			case 2:
+				q.Sampling.LogitBias = []Bias{{ID: 5, Value: 3}}
+			case 3:
+				q.Sampling.Banned = []int32{1, 2, 3}
+			}
+			requests, streams = append(requests, q), append(streams, r.submit(t.Context(), t, q))
+		}
+		for i, q := range requests {
+			wantLogprobs(t, q, streams[i])
+		}
+	})
+}
+
+// Of several continuations the first tells of the prompt, and each of its own tokens.
+func TestContinuationsTellOfTheirOwnTokens(t *testing.T) {
+	inEveryMode(t, func(t *testing.T, newRig rigMaker) {
+		for _, blocks := range []int{256, 36} {
+			r := newRig(t, askingOptions(blocks)).run(t)
+			q := &Request{
+				ID: "a", Prompt: prompt(50, 1), N: 5, Stop: Stopping{MaxTokens: 20}, Sampling: Sampling{Temperature: 1, Seed: 4},
+				Logprobs: Logprobs{Output: true, Prompt: true, Top: 2},
+			}
+			streams, err := r.Submit(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantLogprobs(t, q, streams[0])
+			own := *q
+			own.Logprobs.Prompt = false
+			for _, s := range streams[1:] {
+				wantLogprobs(t, &own, s)
+			}
+		}
+	})
+}
+
 func TestVectorsAreSumsOverThePrompt(t *testing.T) {
 	inEveryMode(t, func(t *testing.T, newRig rigMaker) {
 		r := newRig(t, askingOptions(48)).run(t)

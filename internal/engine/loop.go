@@ -242,7 +242,7 @@ func (e *Engine) markStarts(b *batch, now time.Time) {
 		}
 		seq.started = now
 		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
-		if l := &seq.request.Logprobs; l.Prompt && l.Start == 0 {
+		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}
 		e.counters.queued.Add(-1)

@@ -111,7 +111,7 @@ func effectiveSampling(asked *infernov1.SamplingParameters, r *engine.Request) *
 func effectiveStopping(asked *infernov1.StoppingParameters, r *engine.Request, context int) *infernov1.StoppingParameters {
 	maxTokens := r.Stop.MaxTokens
 	if maxTokens == 0 {
-		maxTokens = context - len(r.Prompt)
+		maxTokens = max(context-len(r.Prompt), 0) // a dry run's prompt may be too long
 	}
 	s := &infernov1.StoppingParameters{
 		MaxTokens:    new(uint32(maxTokens)),

@@ -19,6 +19,10 @@ type inferenceService struct {
 
 // Generate collects the whole output.
 func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateRequest) (*infernov1.GenerateResponse, error) {
+	if req.GetDryRun() {
+		start, dry, err := s.dryRun(ctx, req)
+		return &infernov1.GenerateResponse{Start: start, DryRun: dry}, err
+	}
 	out, err := s.open(ctx, req)
 	if err != nil {
 		return nil, err
@@ -36,7 +40,8 @@ func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateR
 		}
 		for _, d := range deltas {
 			texts[d.GetIndex()].WriteString(d.GetText())
-			completions[d.GetIndex()].TokenIds = append(completions[d.GetIndex()].TokenIds, d.GetTokenIds()...)
+			c := completions[d.GetIndex()]
+			c.TokenIds, c.Logprobs = append(c.TokenIds, d.GetTokenIds()...), append(c.Logprobs, d.GetLogprobs()...)
 		}
 	}
 	for i, finish := range out.finishes() {
@@ -50,6 +55,13 @@ func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateR
 func (s inferenceService) GenerateStream(
 	req *infernov1.GenerateRequest, stream infernov1.InferenceService_GenerateStreamServer,
 ) error {
+	if req.GetDryRun() {
+		start, dry, err := s.dryRun(stream.Context(), req)
+		if err != nil {
+			return err
+		}
+		return stream.Send(&infernov1.GenerateStreamResponse{Start: start, DryRun: dry})
+	}
 	out, err := s.open(stream.Context(), req)
 	if err != nil {
 		return err
@@ -84,8 +96,8 @@ func (s inferenceService) GenerateStream(
 	}
 }
 
-// open checks req and gives it to the engine. The caller closes the output.
-func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*output, error) {
+// check names the call and checks its request.
+func (s *Server) check(ctx context.Context, req *infernov1.GenerateRequest) (*generation, error) {
 	if req.GetRequestId() == "" { // now, so that the log names refused requests too
 		req.RequestId = uuid.NewString()
 	}
@@ -95,10 +107,18 @@ func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*out
 		return nil, errStopping
 	}
 	g, err := s.prepare(ctx, req, time.Now())
+	if err == nil {
+		note(ctx, slog.Int("prompt_tokens", len(g.request.Prompt)))
+	}
+	return g, err
+}
+
+// open checks req and gives it to the engine. The caller closes the output.
+func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*output, error) {
+	g, err := s.check(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	note(ctx, slog.Int("prompt_tokens", len(g.request.Prompt)))
 	out := &output{generation: g, live: &s.live}
 	if out.ctx, out.cancel, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err

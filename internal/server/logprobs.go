@@ -13,13 +13,18 @@ const (
 	alternativeBytes = 14
 )
 
-// maxLogprobBytes bounds the log-probabilities of one message.
+// maxLogprobBytes bounds the log-probabilities that are known to come in one message.
 const maxLogprobBytes = maxSendBytes / 4 * 3
 
+// logprobSize is what those of so many tokens take at most, in bytes.
+func logprobSize(tokens, alternatives int) int {
+	return tokens * (logprobBytes + alternatives*alternativeBytes)
+}
+
 // logprobRoom refuses what would not fit a message.
-func (f *faults) logprobRoom(field string, tokens, alternatives int) {
-	if most := maxLogprobBytes / (logprobBytes + alternatives*alternativeBytes); tokens > most {
-		f.add(field, "asks for log-probabilities of %d tokens with %d alternatives each, want at most %d in one answer", tokens, alternatives, most)
+func (f *faults) logprobRoom(field string, size int) {
+	if size > maxLogprobBytes {
+		f.add(field, "asks for log-probabilities that may take %d bytes, want at most %d: fewer alternatives, or fewer tokens", size, maxLogprobBytes)
 	}
 }
 
@@ -43,6 +48,63 @@ func (f *faults) logprobIDs(field string, ids []uint32, model *Model) {
 			return
 		}
 	}
+}
+
+// logprobs checks what is asked for beside tokens, as far as that can be done without the prompt.
+func (f *faults) logprobs(o *infernov1.OutputOptions) {
+	f.top("output.logprobs", o.Logprobs)
+	f.top("output.prompt_logprobs", o.PromptLogprobs)
+	if len(o.GetLogprobTokenIds()) > 0 && o.Logprobs == nil && o.PromptLogprobs == nil {
+		f.add("output.logprob_token_ids", "is set, want it only with logprobs or prompt_logprobs")
+	}
+	if o.PromptLogprobsStart != nil && o.PromptLogprobs == nil {
+		f.add("output.prompt_logprobs_start", "is %d, want it only with prompt_logprobs", o.GetPromptLogprobsStart())
+	}
+}
+
+// promptLogprobs checks them against the prompt, once that is known: 0 tokens where it has a fault.
+func (f *faults) promptLogprobs(req *infernov1.GenerateRequest, prompt int) {
+	o := req.GetOutput()
+	if o == nil || prompt == 0 {
+		return
+	}
+	size := 0 // of the first message
+	if from := o.GetPromptLogprobsStart(); o.PromptLogprobs != nil && uint64(from) >= uint64(prompt) {
+		f.add("output.prompt_logprobs_start", "is %d, want 0 to %d, the prompt's last position", from, prompt-1)
+	} else if o.PromptLogprobs != nil {
+		size = logprobSize(prompt-int(from), int(o.GetPromptLogprobs())+len(o.GetLogprobTokenIds()))
+	}
+	if o.Logprobs != nil && o.GetEcho() {
+		size += continuationsOf(req.GetSampling()) * logprobSize(prompt, int(o.GetLogprobs())+len(o.GetLogprobTokenIds()))
+	}
+	f.logprobRoom("output", size)
+}
+
+// askFor fills in what is told beside the tokens. An echo with log-probabilities needs those of the whole prompt.
+func (g *generation) askFor(o *infernov1.OutputOptions) {
+	g.echo = o.GetEcho()
+	g.logprobs, g.top = o.Logprobs != nil, int(o.GetLogprobs())
+	g.prompt, g.promptTop, g.promptFrom = o.PromptLogprobs != nil, int(o.GetPromptLogprobs()), int(o.GetPromptLogprobsStart())
+	l := engine.Logprobs{Output: g.logprobs, Prompt: g.prompt, Start: g.promptFrom, IDs: toInt32(o.GetLogprobTokenIds())}
+	if g.logprobs {
+		l.Top = g.top
+	}
+	if g.prompt {
+		l.Top = max(l.Top, g.promptTop)
+	}
+	if g.echo && g.logprobs {
+		l.Prompt, l.Start = true, 0
+	}
+	g.request.Logprobs = l
+}
+
+// tell turns log-probabilities into messages, each with `top` of the likeliest tokens and all that were asked for by id.
+func (g *generation) tell(all []engine.TokenLogprob, top int) []*infernov1.TokenLogprob {
+	out := make([]*infernov1.TokenLogprob, len(all))
+	for i, l := range all {
+		out[i] = tokenLogprob(l, top, len(g.request.Logprobs.IDs))
+	}
+	return out
 }
 
 // tokenLogprob has at most `top` of the likeliest tokens, and the last `ids` alternatives, which were asked for by id.

@@ -30,7 +30,7 @@ func (o *output) run() error {
 		return o.why(err)
 	}
 	for i, stream := range streams {
-		o.continuations = append(o.continuations, newContinuation(o.generation, i, stream))
+		o.continuations = append(o.continuations, newContinuation(o.generation, i, stream, streams[0]))
 	}
 	if o.timeLimit > 0 {
 		o.limit = time.AfterFunc(time.Until(o.request.Arrived.Add(o.timeLimit)), func() {
@@ -74,6 +74,9 @@ func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 				return nil, false, o.why(err)
 			}
 			done = done && c.finish != nil
+			if c.index == 0 && o.request.Logprobs.Prompt && !c.begun() {
+				break // the first message tells of the prompt, and the first continuation knows
+			}
 		}
 		now := time.Now()
 		for _, c := range o.continuations {
@@ -132,7 +135,16 @@ func (o *output) start() *infernov1.GenerationStart {
 		CachedPromptTokens: uint32(started.CachedTokens),
 		Queued:             durationpb.New(started.Queued),
 		Effective:          o.effective,
+		PromptLogprobs:     o.promptLogprobs(),
 	}
+}
+
+// promptLogprobs are those that the client asked for; the engine may have been asked for more.
+func (o *output) promptLogprobs() []*infernov1.TokenLogprob {
+	if !o.prompt {
+		return nil
+	}
+	return o.tell(o.continuations[0].stream.PromptLogprobs()[o.promptFrom-o.request.Logprobs.Start:], o.promptTop)
 }
 
 // finishes, usage and timings are valid once all continuations have ended.
@@ -179,21 +191,27 @@ type continuation struct {
 	*generation
 	index  int
 	stream Stream
+	first  Stream         // of the request, which tells of the prompt
 	text   *outputText    // nil where nobody needs text
 	tokens int            // that belong to the output so far
 	finish *engine.Finish // the engine's; nil: it goes on
 	stop   string         // the stop string that ended it; "": none did
 
-	ids    []int32 // held back
-	words  string  // text held back
-	offset int     // position of the first of ids
-	since  time.Time
+	ids      []int32                   // held back
+	logprobs []*infernov1.TokenLogprob // of the same
+	words    string                    // text held back
+	offset   int                       // position of the first of ids
+	since    time.Time
 }
 
-func newContinuation(g *generation, index int, stream Stream) *continuation {
-	c := &continuation{generation: g, index: index, stream: stream}
+func newContinuation(g *generation, index int, stream, first Stream) *continuation {
+	c := &continuation{generation: g, index: index, stream: stream, first: first}
 	if g.text || len(g.stopStrings) > 0 {
-		c.text = newOutputText(g.model.Tokenizer.NewContinuation(g.skipSpecial), g.stopStrings)
+		decoder := g.model.Tokenizer.NewContinuation(g.skipSpecial)
+		if g.echo {
+			decoder = g.model.Tokenizer.NewDecoder(g.skipSpecial) // which sees the prompt too
+		}
+		c.text = newOutputText(decoder, g.stopStrings)
 	}
 	return c
 }
@@ -207,11 +225,18 @@ func (c *continuation) poll() error {
 	if err != nil {
 		return err
 	}
+	if c.echo && !c.begun() && (len(ids) > 0 || finish != nil) {
+		c.takePrompt()
+	}
+	logprobs := c.stream.Logprobs(len(ids))
 	for i, id := range ids {
 		if c.stop != "" {
 			break // the engine made it before it heard that the output has ended
 		}
 		c.take(id, finish != nil && i == len(ids)-1)
+		if c.generation.logprobs {
+			c.logprobs = append(c.logprobs, c.tell(logprobs[i:i+1], c.top)...)
+		}
 		if c.stop != "" && finish == nil {
 			c.stream.Finish(engine.StopString)
 		}
@@ -221,6 +246,23 @@ func (c *continuation) poll() error {
 	}
 	c.finish = finish
 	return nil
+}
+
+// begun says whether the engine has told of its first token, or its end.
+func (c *continuation) begun() bool { return c.tokens > 0 || c.finish != nil }
+
+// takePrompt puts the prompt in front of the output.
+func (c *continuation) takePrompt() {
+	c.since = time.Now()
+	c.ids = append(c.ids, c.request.Prompt...)
+	if c.generation.logprobs {
+		c.logprobs = c.tell(c.first.PromptLogprobs(), c.top)
+	}
+	if c.text != nil {
+		for _, id := range c.request.Prompt {
+			c.words += c.text.decoder.Write(id)
+		}
+	}
 }
 
 // take adds a token to the output.
@@ -275,9 +317,10 @@ func (c *continuation) appendDelta(deltas []*infernov1.Delta) []*infernov1.Delta
 	if c.generation.text {
 		d.Text = c.words
 	}
+	d.Logprobs = c.logprobs
 	c.offset += len(c.ids)
-	c.ids, c.words = c.ids[:0], ""
-	if len(d.TokenIds) == 0 && d.Text == "" {
+	c.ids, c.logprobs, c.words = c.ids[:0], nil, ""
+	if len(d.TokenIds) == 0 && d.Text == "" && len(d.Logprobs) == 0 {
 		return deltas
 	}
 	return append(deltas, d)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -18,6 +19,13 @@ type generation struct {
 	effective   *infernov1.EffectiveParameters
 	text, ids   bool // which of them the client wants
 	skipSpecial bool
+
+	echo       bool
+	logprobs   bool // of the output, and of an echo; beside each `top` of the likeliest tokens
+	top        int
+	prompt     bool // log-probabilities of the prompt from promptFrom on, beside each promptTop of the likeliest
+	promptTop  int
+	promptFrom int
 
 	stopStrings   []string
 	includeStop   bool
@@ -49,6 +57,7 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 	if err != nil {
 		return nil, err
 	}
+	f.promptLogprobs(req, len(prompt))
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -78,6 +87,7 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 		flushTokens:   int(orElse(output.FlushTokens, 1)),
 		flushInterval: output.GetFlushInterval().AsDuration(),
 	}
+	g.askFor(output)
 	if banned := req.GetSampling().GetBannedStrings(); len(banned) > 0 {
 		g.request.Mask = newBannedText(g, banned)
 	}
@@ -87,7 +97,10 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 
 // prompt returns the prompt's token ids, unless there is a fault. The error is that of ctx.
 func (s *Server) prompt(ctx context.Context, f *faults, req *infernov1.GenerateRequest, model *Model) ([]int32, error) {
-	context := model.Info.MaxContext
+	context, dry := model.Info.MaxContext, req.GetDryRun()
+	if dry {
+		context = math.MaxInt32 // what does not fit is told, not refused
+	}
 	switch input := req.GetInput().(type) {
 	case *infernov1.GenerateRequest_TokenIds:
 		ids := input.TokenIds.GetIds()
@@ -97,7 +110,9 @@ func (s *Server) prompt(ctx context.Context, f *faults, req *infernov1.GenerateR
 		}
 		return toInt32(ids), nil
 	case *infernov1.GenerateRequest_Text:
-		f.textRoom("text", input.Text, model)
+		if !dry {
+			f.textRoom("text", input.Text, model)
+		}
 		if len(f.found) > 0 { // tokenizing would be work for nothing
 			return nil, nil
 		}

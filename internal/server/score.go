@@ -66,7 +66,7 @@ func (c *itemsCall) checkAnswer(asked engine.Logprobs) error {
 		tokens += len(it.prompt) - it.context
 	}
 	var f faults
-	f.logprobRoom("inputs", tokens, asked.Top+len(asked.IDs))
+	f.logprobRoom("inputs", logprobSize(tokens, asked.Top+len(asked.IDs)))
 	return f.err()
 }
 

@@ -141,6 +141,7 @@ func (f *faults) output(o *infernov1.OutputOptions) {
 		f.add("output.flush_tokens", "is 0, want at least 1")
 	}
 	f.duration("output.flush_interval", o.GetFlushInterval())
+	f.logprobs(o)
 }
 
 // duration checks one that is set: it is valid, above 0, and less than what time.Duration holds.
@@ -157,6 +158,7 @@ func (f *faults) duration(field string, d *durationpb.Duration) {
 func (f *faults) ofModel(req *infernov1.GenerateRequest, model *Model) {
 	vocabulary, s := model.Info.VocabularySize, req.GetSampling()
 	f.ids("stopping.stop_token_ids", req.GetStopping().GetStopTokenIds(), vocabulary)
+	f.logprobIDs("output.logprob_token_ids", req.GetOutput().GetLogprobTokenIds(), model)
 	f.ids("sampling.allowed_token_ids", s.GetAllowedTokenIds(), vocabulary)
 	f.ids("sampling.banned_token_ids", s.GetBannedTokenIds(), vocabulary)
 	if biased := slices.Sorted(maps.Keys(s.GetLogitBias())); len(biased) > 0 && uint64(biased[len(biased)-1]) >= uint64(vocabulary) {

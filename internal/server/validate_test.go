@@ -183,11 +183,9 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"flush options", text + `output{flush_tokens:4294967295 flush_interval{nanos:1}}`, "", ""},
 		{"flush_tokens 0", text + `output{flush_tokens:0}`, "output.flush_tokens", "is 0, want at least 1"},
 		{"flush_interval 0", text + `output{flush_interval{}}`, "output.flush_interval", "want above 0"},
-		{"logprobs 0", text + `output{logprobs:0}`, "output.logprobs", "not supported"},
 		{"truncation", text + `prompt_options{truncate_to:5}`, "prompt_options.truncate_to", "not supported"},
 		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
 		{"priority 0", text + `priority:0`, "priority", "not supported"},
-		{"dry run", text + `dry_run:true`, "dry_run", "not supported"},
 	}
 	f := start(t, play(part{ids: []int32{'x'}, finish: finished(engine.MaxTokens, 'x')}))
 	for _, row := range rows {
@@ -252,14 +250,8 @@ var refused = []protoreflect.FullName{
 	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
 	"inferno.v1.GenerateRequest.priority",
-	"inferno.v1.GenerateRequest.dry_run",
 	"inferno.v1.PromptOptions.truncate_to",
 	"inferno.v1.PromptOptions.truncation_side",
-	"inferno.v1.OutputOptions.logprobs",
-	"inferno.v1.OutputOptions.logprob_token_ids",
-	"inferno.v1.OutputOptions.prompt_logprobs",
-	"inferno.v1.OutputOptions.prompt_logprobs_start",
-	"inferno.v1.OutputOptions.echo",
 	"inferno.v1.OutputOptions.prompt_progress",
 	"inferno.v1.TokenizeRequest.chat",
 }
