@@ -203,7 +203,7 @@ func TestTimeLimitEndsNormally(t *testing.T) {
 	f := start(t, g)
 	answer := make(chan *infernov1.GenerateResponse, 1)
 	go func() {
-		res, err := f.api.Generate(t.Context(), parse(t, `model:"m" text:"hi" sampling{n:2} stopping{time_limit{nanos:1000000}}`, &infernov1.GenerateRequest{}))
+		res, err := f.api.Generate(t.Context(), parse(t, `model:"m" text:"hi" sampling{n:2} stopping{time_limit{nanos:1000000}} output{prompt_logprobs:1 prompt_logprobs_start:2}`, &infernov1.GenerateRequest{}))
 		if err != nil {
 			t.Error(err)
 		}
