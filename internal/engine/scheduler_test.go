@@ -3,6 +3,7 @@ package engine
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,8 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata
 //
 //	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32
 //	add id=a prompt=5 max=3
+//	add id=a prompt=5 max=3 n=2        continuations a0 and a1
+//	add id=a prompt=5 max=3 masked=yes it needs the host between its tokens
 //	step [a=-1]                the batch, and who ended; the token sampled is 1 but where it says otherwise
 //	launch, commit [a=-1]      the same in two, so that two batches may be under way
 //	cancel id=a
@@ -98,6 +101,24 @@ func (w *world) addAsking(id string, prompt, maxNew int, logprobs Logprobs, pool
 	w.s.Add(w.byID[id])
 }
 
+// addContinuations adds a request of several, which are named by their numbers behind its own name.
+func (w *world) addContinuations(id string, prompt, maxNew, n int, logprobs Logprobs) {
+	g := &group{}
+	for i := range n {
+		r := &Request{
+			ID: fmt.Sprint(id, i), Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}},
+		}
+		if i == 0 {
+			r.Logprobs = logprobs
+		}
+		seq := newSequence(r, w.context)
+		seq.group = g
+		g.members = append(g.members, seq)
+		w.byID[r.ID] = seq
+		w.s.Add(seq)
+	}
+}
+
 func (w *world) command(t *testing.T, words []string) string {
 	args := map[string]string{}
 	for _, word := range words[1:] {
@@ -122,7 +143,12 @@ func (w *world) command(t *testing.T, words []string) string {
 		if args["logprobs"] != "" {
 			logprobs = Logprobs{Prompt: true, Start: number("logprobs")}
 		}
+		if args["n"] != "" {
+			w.addContinuations(args["id"], number("prompt"), number("max"), number("n"), logprobs)
+			break
+		}
 		w.addAsking(args["id"], number("prompt"), number("max"), logprobs, map[string]Pooling{"mean": MeanPooling, "last": LastTokenPooling}[args["pool"]])
+		w.byID[args["id"]].hostBound = args["masked"] != ""
 	case "cancel":
 		w.s.Remove(w.byID[args["id"]])
 	case "step":
@@ -294,9 +320,22 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 					most = 0
 					pooling = Pooling(rapid.IntRange(0, 2).Draw(t, "pooling"))
 				}
-				w.addAsking(id, n, most, logprobs, pooling)
-				live[id] = w.byID[id]
-				work += n + most
+				names := []string{id}
+				if continuations := rapid.IntRange(1, 4).Draw(t, "continuations"); continuations > 1 && most > 0 {
+					w.addContinuations(id+".", n, most, continuations, logprobs)
+					names = names[:0]
+					for i := range continuations {
+						names = append(names, fmt.Sprint(id, ".", i))
+					}
+				} else {
+					w.addAsking(id, n, most, logprobs, pooling)
+				}
+				masked := most > 0 && rapid.Bool().Draw(t, "masked")
+				for _, name := range names {
+					live[name] = w.byID[name]
+					live[name].hostBound = masked
+					work += n + most
+				}
 			},
 			"step": func(*rapid.T) { step() },
 			"launch": func(t *rapid.T) {
@@ -370,14 +409,7 @@ func oldestOf(s *scheduler) *sequence {
 	return s.waiting.front
 }
 
-func sortedKeys(m map[string]*sequence) (keys []string) {
-	for i := 0; len(keys) < len(m); i++ {
-		if id := fmt.Sprint(i); m[id] != nil {
-			keys = append(keys, id)
-		}
-	}
-	return keys
-}
+func sortedKeys(m map[string]*sequence) []string { return slices.Sorted(maps.Keys(m)) }
 
 // checkBatch compares a batch with what it was made from.
 func checkBatch(t *rapid.T, s *scheduler, b *batch) {
