@@ -17,8 +17,8 @@ func adjustmentWords(vocabulary int) int {
 }
 
 // penalizes says whether logits depend on the tokens so far.
-func (p *Sampling) penalizes() bool {
-	return p.RepetitionPenalty != 0 && p.RepetitionPenalty != 1 || p.PresencePenalty != 0 || p.FrequencyPenalty != 0
+func (s *Sampling) penalizes() bool {
+	return s.RepetitionPenalty != 0 && s.RepetitionPenalty != 1 || s.PresencePenalty != 0 || s.FrequencyPenalty != 0
 }
 
 // adjustments is the pool of a step that is being written.

@@ -30,6 +30,15 @@ var finishNames = [numFinishReasons]string{
 	"none", "end_token", "stop_token", "max_tokens", "context_full", "stop_string", "time_limit", "loop", "constraint_done", "prompt_done",
 }
 
+// FinishReasons are all of them.
+func FinishReasons() []FinishReason {
+	reasons := make([]FinishReason, 0, numFinishReasons-1)
+	for r := FinishReason(1); int(r) < numFinishReasons; r++ {
+		reasons = append(reasons, r)
+	}
+	return reasons
+}
+
 // String is the name that logs and metrics use.
 func (r FinishReason) String() string {
 	if int(r) >= numFinishReasons {

@@ -62,7 +62,7 @@ var table = []row{
 	{
 		folder: "internal/engine",
 		may:    []string{"internal/device", "internal/event", "internal/memory", "internal/model"},
-		tests:  []string{"internal/device/native", "internal/model/llama"},
+		tests:  []string{"internal/device/native", "internal/model/llama", "internal/model/modeltest"},
 	},
 
 	// What is told about them. telemetry is an engine.Observer and reads what engines and trackers count; neither of them knows it.

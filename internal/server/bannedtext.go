@@ -1,6 +1,8 @@
 package server
 
 import (
+	"slices"
+
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
 )
@@ -27,6 +29,7 @@ func newBannedText(g *generation, texts []string) func() engine.Masker {
 	for id := range g.model.Info.VocabularySize {
 		always[id/32] |= 1 << (id % 32)
 	}
+	texts = slices.Compact(slices.Sorted(slices.Values(texts)))
 	matchers := make([]prefixMatcher, len(texts))
 	for i, text := range texts {
 		matchers[i] = newPrefixMatcher(text)

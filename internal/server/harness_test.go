@@ -48,10 +48,17 @@ const (
 // longToken is a special token of much text.
 var longToken = "<" + strings.Repeat("long", 16) + ">"
 
-// byteTokenizer is the tokenizer of the tests.
-func byteTokenizer(t testing.TB) *tokenizer.Tokenizer {
+// byteTokenizer is the tokenizer of the tests. Words are further tokens, from longID + 1 on.
+func byteTokenizer(t testing.TB, words ...string) *tokenizer.Tokenizer {
 	t.Helper()
 	vocab := map[string]int{}
+	for i, word := range words {
+		var symbols strings.Builder
+		for _, b := range []byte(word) {
+			symbols.WriteRune(byteSymbol(int(b)))
+		}
+		vocab[symbols.String()] = longID + 1 + i
+	}
 	for b := range 256 {
 		vocab[string(byteSymbol(b))] = b
 	}

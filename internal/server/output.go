@@ -139,12 +139,13 @@ func (o *output) start() *infernov1.GenerationStart {
 	}
 }
 
-// promptLogprobs are those that the client asked for; the engine may have been asked for more.
+// promptLogprobs are those that the client asked for; the engine may have been asked for more, and time_limit may have come before it had all.
 func (o *output) promptLogprobs() []*infernov1.TokenLogprob {
 	if !o.prompt {
 		return nil
 	}
-	return o.tell(o.continuations[0].stream.PromptLogprobs()[o.promptFrom-o.request.Logprobs.Start:], o.promptTop)
+	all := o.continuations[0].stream.PromptLogprobs()
+	return o.tell(all[min(o.promptFrom-o.request.Logprobs.Start, len(all)):], o.promptTop)
 }
 
 // finishes, usage and timings are valid once all continuations have ended.
@@ -199,7 +200,7 @@ type continuation struct {
 
 	ids      []int32                   // held back
 	logprobs []*infernov1.TokenLogprob // of the same
-	words    string                    // text held back
+	words    []byte                    // text held back
 	offset   int                       // position of the first of ids
 	since    time.Time
 }
@@ -257,14 +258,14 @@ func (c *continuation) takePrompt() {
 	c.ids = append(c.ids, c.request.Prompt...)
 	if c.text != nil {
 		for _, id := range c.request.Prompt {
-			c.words += c.text.decoder.Write(id)
+			c.words = append(c.words, c.text.decoder.Write(id)...)
 		}
 	}
 }
 
 // take adds a token to the output.
 func (c *continuation) take(id int32, last bool) {
-	if len(c.ids) == 0 && c.words == "" {
+	if len(c.ids) == 0 && len(c.words) == 0 {
 		c.since = time.Now()
 	}
 	c.ids = append(c.ids, id)
@@ -276,11 +277,11 @@ func (c *continuation) take(id int32, last bool) {
 
 // hold keeps text that became certain, and notes what ended it.
 func (c *continuation) hold(text string, match *stopMatch) {
-	c.words += text
+	c.words = append(c.words, text...)
 	if match != nil {
 		c.stop = match.text
 		if c.includeStop {
-			c.words += match.text
+			c.words = append(c.words, match.text...)
 		}
 	}
 }
@@ -290,7 +291,7 @@ func (c *continuation) ended() bool { return c.finish != nil || c.stop != "" }
 
 // heldUntil is when what is held has to be sent; zero: there is nothing, or no such time.
 func (c *continuation) heldUntil() time.Time {
-	if len(c.ids) == 0 && c.words == "" || c.flushInterval == 0 {
+	if len(c.ids) == 0 && len(c.words) == 0 || c.flushInterval == 0 {
 		return time.Time{}
 	}
 	return c.since.Add(c.flushInterval)
@@ -312,14 +313,14 @@ func (c *continuation) appendDelta(deltas []*infernov1.Delta) []*infernov1.Delta
 		d.TokenIds = toUint32(c.ids)
 	}
 	if c.generation.text {
-		d.Text = c.words
+		d.Text = string(c.words)
 	}
 	d.Logprobs = c.logprobs
 	if c.echo && c.generation.logprobs && c.offset == 0 {
 		d.Logprobs = append(c.tell(c.first.PromptLogprobs(), c.top), c.logprobs...)
 	}
 	c.offset += len(c.ids)
-	c.ids, c.logprobs, c.words = c.ids[:0], nil, ""
+	c.ids, c.logprobs, c.words = c.ids[:0], nil, c.words[:0]
 	if len(d.TokenIds) == 0 && d.Text == "" && len(d.Logprobs) == 0 {
 		return deltas
 	}

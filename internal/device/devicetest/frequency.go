@@ -46,7 +46,9 @@ func judgeFrequencies(r *rig) {
 				tokens:     tokens, biased: []int32{3}, values: []float32{2.5},
 			}, 4},
 	} {
-		r.run(c.name, func(r *rig) { r.judgeFrequency(sampleRow{logits: logits, params: c.params, banned: []int32{0}, adjust: c.adjust}, c.kept) })
+		r.run(c.name, func(r *rig) {
+			r.judgeFrequency(sampleRow{logits: logits, params: c.params, banned: []int32{0}, adjust: c.adjust}, c.kept)
+		})
 	}
 }
 

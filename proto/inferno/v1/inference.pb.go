@@ -684,7 +684,9 @@ func (x *PromptOptions) GetTruncationSide() TruncationSide {
 }
 
 // How tokens are chosen. Unset means the model's own generation defaults, then the default named here. Steps apply in this order: penalties
-// and biases, temperature, top_k, typical_p, top_p, min_p.
+// and biases (repetition, presence, frequency, logit_bias), temperature, top_k, typical_p, top_p, min_p. Each cut sees what the one before it
+// left, with probabilities that sum to 1 again. Tokens that may not be chosen (allowed and banned ids, banned strings, end tokens before
+// min_tokens) are out before the first cut. Temperature 0 takes the likeliest of the rest, after penalties and biases.
 type SamplingParameters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0, or 0.000001 to 100; 0 means greedy: the most likely token. Unset means 1.
@@ -711,12 +713,14 @@ type SamplingParameters struct {
 	AllowedTokenIds []uint32 `protobuf:"varint,11,rep,packed,name=allowed_token_ids,json=allowedTokenIds,proto3" json:"allowed_token_ids,omitempty"`
 	// Tokens that are never chosen. At most 1,024.
 	BannedTokenIds []uint32 `protobuf:"varint,12,rep,packed,name=banned_token_ids,json=bannedTokenIds,proto3" json:"banned_token_ids,omitempty"`
-	// Texts that the output never contains. At most 128, each 1 to 256 bytes.
+	// Texts that the output never contains, however they fall into tokens: a token that would complete one is not chosen. Where that leaves
+	// none, the output ends with CONSTRAINT_DONE. At most 128, each 1 to 256 bytes.
 	BannedStrings []string `protobuf:"bytes,13,rep,name=banned_strings,json=bannedStrings,proto3" json:"banned_strings,omitempty"`
 	// Fixes the randomness: the same seed and parameters choose the same tokens, alone or in any batch. Unset means a random one, which
 	// the effective parameters return.
 	Seed *uint64 `protobuf:"varint,14,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
-	// How many independent continuations to make of one prompt; 1 to 16. Unset means 1.
+	// How many independent continuations to make of one prompt, which is computed once; 1 to 16. The first has the randomness of `seed`, as if
+	// it were alone; the seed of continuation i is the i-th output of splitmix64 started with it. Unset means 1.
 	N             *uint32 `protobuf:"varint,15,opt,name=n,proto3,oneof" json:"n,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -865,15 +869,16 @@ type StoppingParameters struct {
 	MaxTokens *uint32 `protobuf:"varint,1,opt,name=max_tokens,json=maxTokens,proto3,oneof" json:"max_tokens,omitempty"`
 	// No end token, stop token or stop string ends the output before this many new tokens; at most max_tokens. Unset means 0.
 	MinTokens *uint32 `protobuf:"varint,2,opt,name=min_tokens,json=minTokens,proto3,oneof" json:"min_tokens,omitempty"`
-	// Texts that end the output, themselves left out. At most 16, each 1 to 1,024 bytes.
+	// Texts that end the output, themselves left out: the first that is complete, and of several that are complete with the same byte the
+	// longest. No part of one is ever sent. The tokens that it fell into are in token_ids all the same. At most 16, each 1 to 1,024 bytes.
 	StopStrings []string `protobuf:"bytes,3,rep,name=stop_strings,json=stopStrings,proto3" json:"stop_strings,omitempty"`
 	// Tokens that end the output, themselves left out of the text. At most 16.
 	StopTokenIds []uint32 `protobuf:"varint,4,rep,packed,name=stop_token_ids,json=stopTokenIds,proto3" json:"stop_token_ids,omitempty"`
-	// Keeps in the text what ended it. Unset means false.
+	// Keeps in the text what ended it; a special token only where skip_special_tokens is false. Unset means false.
 	IncludeStop *bool `protobuf:"varint,5,opt,name=include_stop,json=includeStop,proto3,oneof" json:"include_stop,omitempty"`
 	// Generates end tokens like any other and goes on. stop_token_ids still end the output. Unset means false.
 	IgnoreEos *bool `protobuf:"varint,6,opt,name=ignore_eos,json=ignoreEos,proto3,oneof" json:"ignore_eos,omitempty"`
-	// Ends the output normally, with TIME_LIMIT, this long after the request arrived.
+	// Ends the output normally, with TIME_LIMIT, this long after the request arrived, with what there is by then; above 0.
 	TimeLimit *durationpb.Duration `protobuf:"bytes,7,opt,name=time_limit,json=timeLimit,proto3" json:"time_limit,omitempty"`
 	// Ends output that repeats itself.
 	LoopDetection *LoopDetection `protobuf:"bytes,8,opt,name=loop_detection,json=loopDetection,proto3" json:"loop_detection,omitempty"`
@@ -1043,9 +1048,10 @@ type OutputOptions struct {
 	// Puts the prompt in front of the output: its text as the tokenizer decodes it, its ids, and with `logprobs` its log-probabilities too.
 	// Unset means false.
 	Echo *bool `protobuf:"varint,8,opt,name=echo,proto3,oneof" json:"echo,omitempty"`
-	// Holds deltas back until this many tokens are there; at least 1. Unset means 1. Tokens that are ready together always travel together.
+	// Holds the deltas of each continuation back until this many of its tokens are there, or its end; at least 1. Unset means 1. Tokens that
+	// are ready together always travel together.
 	FlushTokens *uint32 `protobuf:"varint,9,opt,name=flush_tokens,json=flushTokens,proto3,oneof" json:"flush_tokens,omitempty"`
-	// Sends what is held back after this long. Unset means no limit.
+	// Sends what is held back after this long; above 0. Unset means no limit.
 	FlushInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=flush_interval,json=flushInterval,proto3" json:"flush_interval,omitempty"`
 	// Sends prompt progress before the first token; gives up transparent retries. Unset means false.
 	PromptProgress *bool `protobuf:"varint,11,opt,name=prompt_progress,json=promptProgress,proto3,oneof" json:"prompt_progress,omitempty"`
