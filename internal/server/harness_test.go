@@ -379,7 +379,7 @@ func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
 		Models: models{
 			{Info: plain, Engine: g, EndTokens: []int32{eosID}},
 			{Info: loading},
-			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), EndTokens: []int32{eosID}},
+			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), Chat: templateOf(t, testTemplate), EndTokens: []int32{eosID}},
 		},
 		Health: f.checker, Instances: f.fleet, Registerer: f.registry, Reflection: true,
 		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

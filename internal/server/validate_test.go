@@ -126,8 +126,9 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"special tokens kept", ids + `output{skip_special_tokens:false}`, "", ""},
 		{"special tokens in text taken as text", text + `prompt_options{parse_special:false}`, "", ""},
 
-		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "chat", "not supported by this server yet"},
-		{"empty chat", `model:"m" chat{}`, "chat", "not supported by this server yet"},
+		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "", ""},
+		{"empty chat", `model:"m" chat{}`, "chat.messages", "is empty, want at least 1 message"},
+		{"chat too long", `model:"m" chat{messages{role:"user" content:"` + strings.Repeat("a", 40) + `"}}`, "chat", "has more than 31 tokens, want at most 31"},
 		{"typical_p 1", text + `sampling{typical_p:1}`, "", ""},
 		{"typical_p 0", text + `sampling{typical_p:0}`, "sampling.typical_p", "is 0, want above 0, up to 1"},
 		{"typical_p above", text + `sampling{typical_p:1.1}`, "sampling.typical_p", "is 1.1"},
@@ -260,7 +261,6 @@ func TestUnknownModelsAreNotFound(t *testing.T) {
 
 // refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
 var refused = []protoreflect.FullName{
-	"inferno.v1.GenerateRequest.chat",
 	"inferno.v1.GenerateRequest.constraint",
 	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
@@ -268,7 +268,6 @@ var refused = []protoreflect.FullName{
 	"inferno.v1.PromptOptions.truncate_to",
 	"inferno.v1.PromptOptions.truncation_side",
 	"inferno.v1.OutputOptions.prompt_progress",
-	"inferno.v1.TokenizeRequest.chat",
 }
 
 func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
@@ -411,6 +410,8 @@ func FuzzPrepare(f *testing.F) {
 	for _, seed := range []string{
 		`model:"m" text:"hi"`, `model:"ids" token_ids{ids:[1,2]} stopping{max_tokens:3 min_tokens:3 stop_token_ids:[4]}`,
 		`model:"m" text:"</s>" sampling{temperature:nan top_k:4 seed:1} output{text:true}`, `model:"m" chat{}`,
+		`model:"m" chat{messages{role:"user" content:"</s>" extra{fields{key:"x" value{list_value{values{number_value:1}}}}}} continue_final_message:true}`,
+		`model:"m" chat{messages{role:"tool" extra_json:"{\"content\":[{\"text\":\"a\"}]}"} tools_json:"[{}]" parse_special_in_content:true}`,
 	} {
 		req := &infernov1.GenerateRequest{}
 		if err := prototext.Unmarshal([]byte(seed), req); err != nil {
@@ -426,7 +427,7 @@ func FuzzPrepare(f *testing.F) {
 	plain := info
 	plain.Name = "ids"
 	s := &Server{models: models{
-		{Info: info, Tokenizer: byteTokenizer(f), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
+		{Info: info, Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
 	}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req := &infernov1.GenerateRequest{}
