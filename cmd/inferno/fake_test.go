@@ -263,7 +263,7 @@ func (e *echoStream) Started() engine.Start { return engine.Start{PromptTokens: 
 
 // logprob is −id/8, of rank id + 1, beside as many others as were asked for.
 func (e *echoStream) logprob(id int32) engine.TokenLogprob {
-	value := func(id int32) float32 { return -float32(id) / 8 }
+	value := func(id int32) float32 { return float32(-id) / 8 }
 	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
 	for i := range e.request.Logprobs.Top {
 		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})

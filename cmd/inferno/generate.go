@@ -29,6 +29,7 @@ type generateCommand struct {
 
 	samplingFlags `embed:""`
 	stoppingFlags `embed:""`
+	logprobFlags  `embed:""`
 }
 
 // Run streams the answer to the console.
@@ -47,8 +48,14 @@ func (g *generateCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
+	if err := g.apply(req, g.JSON); err != nil {
+		return err
+	}
 	if req.Model, err = onlyModel(ctx, server, g.Model); err != nil {
 		return err
+	}
+	if g.DryRun {
+		return g.dryRun(ctx, c, server, req)
 	}
 	if g.JSON {
 		return printJSON(ctx, c, server, req)
@@ -107,9 +114,10 @@ func (c *console) textOr(text string) (string, error) {
 
 // tokensLine is a line of JSON for new tokens.
 type tokensLine struct {
-	Index    int      `json:"index,omitempty"` // which continuation
-	TokenIDs []uint32 `json:"token_ids"`
-	Text     string   `json:"text"`
+	Index    int           `json:"index,omitempty"` // which continuation
+	TokenIDs []uint32      `json:"token_ids"`
+	Text     string        `json:"text"`
+	Logprobs []logprobJSON `json:"logprobs,omitempty"`
 }
 
 // finishLine is the last line of JSON. It has no token_ids and no text, so that joining those of all lines gives the output.
@@ -155,8 +163,15 @@ func printJSON(ctx context.Context, c *console, server *client.Client, req *infe
 		switch e := event.(type) {
 		case client.Start:
 			last.RequestID, last.Model, last.Seed = e.RequestID, e.Model, e.Effective.GetSampling().GetSeed()
+			if len(e.PromptLogprobs) == 0 {
+				continue
+			}
+			if err := c.writeJSON(promptLine{logprobsJSON(e.PromptLogprobs)}); err != nil {
+				return err
+			}
 		case client.Tokens:
-			if err := c.writeJSON(tokensLine{Index: e.Index, TokenIDs: append([]uint32{}, e.IDs...), Text: e.Text}); err != nil {
+			line := tokensLine{Index: e.Index, TokenIDs: append([]uint32{}, e.IDs...), Text: e.Text, Logprobs: logprobsJSON(e.Logprobs)}
+			if err := c.writeJSON(line); err != nil {
 				return err
 			}
 		case client.Finish:

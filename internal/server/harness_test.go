@@ -261,7 +261,7 @@ func (s scriptedStream) Logprobs(n int) []engine.TokenLogprob {
 
 // scriptedLogprob is −id/8, of rank id + 1, beside tokens 0, 1, … of the same.
 func scriptedLogprob(r *engine.Request, id int32) engine.TokenLogprob {
-	value := func(id int32) float32 { return -float32(id) / 8 }
+	value := func(id int32) float32 { return float32(-id) / 8 }
 	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
 	for i := range r.Logprobs.Top {
 		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})
