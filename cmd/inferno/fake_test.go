@@ -17,6 +17,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/model/gguf/gguftest"
 	"github.com/inferno-serve/inferno/internal/server"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
+	"github.com/inferno-serve/inferno/internal/tokenizer/chat"
 )
 
 // The vocabulary of the tests' model: ! to ~ are ids 0 to 93, then come two merged words and the special tokens <s>, which starts
@@ -35,6 +36,10 @@ func pieces() []string {
 	}
 	return append(all, words...)
 }
+
+// chatTemplate is that of the tests' model. An echo of its prompts ends with the first message.
+const chatTemplate = `{% for m in messages %}<s>{{ m.role[0] }}:{{ m.content }}</s>{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}` +
+	`{% if add_generation_prompt %}<s>a:{% endif %}`
 
 var merges = []string{"h e", "l l", "ll o"}
 
@@ -73,6 +78,9 @@ func writeTokenizers(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "hf", "tokenizer.json"), data, 0o600); err != nil {
 		return err
 	}
+	if err := os.WriteFile(filepath.Join(dir, "hf", "chat_template.jinja"), []byte(chatTemplate), 0o600); err != nil {
+		return err
+	}
 	types := make([]int32, 99)
 	for id := range types {
 		types[id] = 1
@@ -82,6 +90,7 @@ func writeTokenizers(dir string) error {
 		"general.architecture", "llama", "tokenizer.ggml.model", "gpt2", "tokenizer.ggml.pre", "gpt-2",
 		"tokenizer.ggml.tokens", append(pieces(), "ll"), "tokenizer.ggml.token_type", types, "tokenizer.ggml.merges", merges,
 		"tokenizer.ggml.bos_token_id", uint32(bosID), "tokenizer.ggml.eos_token_id", uint32(eosID), "tokenizer.ggml.add_bos_token", true,
+		"tokenizer.chat_template", chatTemplate,
 	})
 	return os.WriteFile(filepath.Join(dir, "model.gguf"), file, 0o600)
 }
@@ -137,7 +146,11 @@ func startFake(t testing.TB, only bool) *fake {
 	add := func(all models, name string, g server.Generator, t *tokenizer.Tokenizer) models {
 		i := info
 		i.Name, i.HasTokenizer = name, t != nil
-		return append(all, &server.Model{Info: i, Engine: g, Tokenizer: t, EndTokens: []int32{eosID}})
+		m := &server.Model{Info: i, Engine: g, Tokenizer: t, EndTokens: []int32{eosID}}
+		if t != nil {
+			m.Chat = chat.LoadDir(filepath.Join(dir, "hf"), t)
+		}
+		return append(all, m)
 	}
 	all := add(nil, "echo", echo{}, tokens)
 	if !only {
@@ -250,7 +263,7 @@ func (e *echoStream) Started() engine.Start { return engine.Start{PromptTokens: 
 
 // logprob is −id/8, of rank id + 1, beside as many others as were asked for.
 func (e *echoStream) logprob(id int32) engine.TokenLogprob {
-	value := func(id int32) float32 { return -float32(id) / 8 }
+	value := func(id int32) float32 { return float32(-id) / 8 }
 	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
 	for i := range e.request.Logprobs.Top {
 		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})

@@ -17,16 +17,19 @@ type generateCommand struct {
 
 	Model     string        `help:"Name of the model; may be left out where the server has one only."`
 	Prompt    *string       `xor:"prompt" required:"" help:"The prompt; - reads it from standard input."`
+	User      *string       `xor:"prompt" required:"" help:"A user's message, in the model's chat template; - reads it from standard input."`
+	System    string        `help:"The system message before it."`
 	TokenIDs  []uint32      `name:"token-ids" xor:"prompt" required:"" placeholder:"ID" help:"The prompt as token ids, taken as they are."`
 	RequestID string        `name:"request-id" help:"Name of the request in logs and for aborting it."`
 	Timeout   time.Duration `help:"Give up after this time. Unset means never."`
 
-	AddSpecial   bool `negatable:"" default:"true" help:"Add the special tokens that the model's tokenizer adds."`
-	ParseSpecial bool `negatable:"" default:"true" help:"Turn special tokens written in the prompt into control tokens."`
-	SkipSpecial  bool `negatable:"" default:"true" help:"Leave special tokens out of the text."`
+	AddSpecial   *bool `negatable:"" help:"Add the special tokens that the model's tokenizer adds. Unset means yes, but with --user no."`
+	ParseSpecial *bool `negatable:"" help:"Turn special tokens in the prompt into control tokens. Unset means yes, but with --user no."`
+	SkipSpecial  bool  `negatable:"" default:"true" help:"Leave special tokens out of the text."`
 
 	samplingFlags `embed:""`
 	stoppingFlags `embed:""`
+	logprobFlags  `embed:""`
 }
 
 // Run streams the answer to the console.
@@ -45,8 +48,14 @@ func (g *generateCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
+	if err := g.apply(req, g.JSON); err != nil {
+		return err
+	}
 	if req.Model, err = onlyModel(ctx, server, g.Model); err != nil {
 		return err
+	}
+	if g.DryRun {
+		return g.dryRun(ctx, c, server, req)
 	}
 	if g.JSON {
 		return printJSON(ctx, c, server, req)
@@ -58,33 +67,57 @@ func (g *generateCommand) request(c *console) (*infernov1.GenerateRequest, error
 	req := &infernov1.GenerateRequest{
 		RequestId: g.RequestID,
 		PromptOptions: &infernov1.PromptOptions{
-			AddSpecialTokens: &g.AddSpecial, ParseSpecial: &g.ParseSpecial,
+			AddSpecialTokens: g.AddSpecial, ParseSpecial: g.ParseSpecial,
 		},
 		Sampling: g.samplingFlags.parameters(),
 		Stopping: g.stoppingFlags.parameters(),
 		Output:   &infernov1.OutputOptions{SkipSpecialTokens: &g.SkipSpecial},
 	}
-	if g.Prompt == nil {
-		req.Input = &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: g.TokenIDs}}
-		return req, nil
+	switch {
+	case g.System != "" && g.User == nil:
+		return nil, fmt.Errorf("%w: --system needs --user", errUsage)
+	case g.User != nil:
+		text, err := c.textOr(*g.User)
+		req.Input = &infernov1.GenerateRequest_Chat{Chat: g.chat(text)}
+		req.PromptOptions.ParseSpecial = nil // the template's always are; of the message --parse-special tells
+		return req, err
+	case g.Prompt != nil:
+		text, err := c.textOr(*g.Prompt)
+		req.Input = &infernov1.GenerateRequest_Text{Text: text}
+		return req, err
 	}
-	text := *g.Prompt
-	if text == "-" {
-		all, err := io.ReadAll(c.in)
-		if err != nil {
-			return nil, fmt.Errorf("read the prompt: %w", err)
-		}
-		text = string(all)
-	}
-	req.Input = &infernov1.GenerateRequest_Text{Text: text}
+	req.Input = &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: g.TokenIDs}}
 	return req, nil
+}
+
+// chat is a conversation of one message and perhaps a system message.
+func (g *generateCommand) chat(text string) *infernov1.ChatMessages {
+	chat := &infernov1.ChatMessages{ParseSpecialInContent: g.ParseSpecial}
+	if g.System != "" {
+		chat.Messages = append(chat.Messages, &infernov1.ChatMessage{Role: "system", Content: g.System})
+	}
+	chat.Messages = append(chat.Messages, &infernov1.ChatMessage{Role: "user", Content: text})
+	return chat
+}
+
+// textOr is a text, or where it is - what standard input has.
+func (c *console) textOr(text string) (string, error) {
+	if text != "-" {
+		return text, nil
+	}
+	all, err := io.ReadAll(c.in)
+	if err != nil {
+		return "", fmt.Errorf("read the prompt: %w", err)
+	}
+	return string(all), nil
 }
 
 // tokensLine is a line of JSON for new tokens.
 type tokensLine struct {
-	Index    int      `json:"index,omitempty"` // which continuation
-	TokenIDs []uint32 `json:"token_ids"`
-	Text     string   `json:"text"`
+	Index    int           `json:"index,omitempty"` // which continuation
+	TokenIDs []uint32      `json:"token_ids"`
+	Text     string        `json:"text"`
+	Logprobs []logprobJSON `json:"logprobs,omitempty"`
 }
 
 // finishLine is the last line of JSON. It has no token_ids and no text, so that joining those of all lines gives the output.
@@ -130,8 +163,15 @@ func printJSON(ctx context.Context, c *console, server *client.Client, req *infe
 		switch e := event.(type) {
 		case client.Start:
 			last.RequestID, last.Model, last.Seed = e.RequestID, e.Model, e.Effective.GetSampling().GetSeed()
+			if len(e.PromptLogprobs) == 0 {
+				continue
+			}
+			if err := c.writeJSON(promptLine{logprobsJSON(e.PromptLogprobs)}); err != nil {
+				return err
+			}
 		case client.Tokens:
-			if err := c.writeJSON(tokensLine{Index: e.Index, TokenIDs: append([]uint32{}, e.IDs...), Text: e.Text}); err != nil {
+			line := tokensLine{Index: e.Index, TokenIDs: append([]uint32{}, e.IDs...), Text: e.Text, Logprobs: logprobsJSON(e.Logprobs)}
+			if err := c.writeJSON(line); err != nil {
 				return err
 			}
 		case client.Finish:

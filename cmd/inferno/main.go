@@ -1,5 +1,6 @@
-// Command inferno is a person's tool: it generates, tokenizes, looks at models and health, and measures. But for tokenizing with a file
-// of one's own it is a client of a running server. All work happens on the goroutine of main, but for the requests of bench.
+// Command inferno is a person's tool: it generates, chats, tokenizes, looks at models and health, and measures. But for tokenizing with a
+// file of one's own it is a client of a running server. All work happens on the goroutine of main, but for the requests of bench and the
+// input of chat.
 package main
 
 import (
@@ -28,8 +29,11 @@ const (
 
 type commands struct {
 	Generate   generateCommand   `cmd:"" help:"Generate text from a prompt."`
+	Chat       chatCommand       `cmd:"" help:"Talk to a model."`
 	Tokenize   tokenizeCommand   `cmd:"" help:"Turn text into token ids: of the arguments, or JSON lines of standard input."`
 	Detokenize detokenizeCommand `cmd:"" help:"Turn token ids into text: of the arguments, or JSON lines of standard input."`
+	Score      scoreCommand      `cmd:"" help:"Say how likely texts are: the arguments, or JSON lines of standard input."`
+	Embed      embedCommand      `cmd:"" help:"Turn texts into vectors: the arguments, or JSON lines of standard input."`
 	Models     modelsCommand     `cmd:"" help:"List the models of a server."`
 	Health     healthCommand     `cmd:"" help:"Show the state of a server. Exit code 0 only when it is SERVING."`
 	Bench      benchCommand      `cmd:"" help:"Measure latency and throughput of a server."`
@@ -38,16 +42,20 @@ type commands struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], newConsole()))
+	c := newConsole()
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt)
+	c.interrupts = interrupts
+	os.Exit(run(ctx, os.Args[1:], c))
 }
 
 func run(ctx context.Context, args []string, c *console) int {
 	var cli commands
 	parser, err := kong.New(&cli, kong.Name("inferno"), kong.Writers(c.out, c.err),
 		kong.Description("Talk to an Inferno server."), kong.Vars{"version": version},
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(c))
+		kong.Bind(c))
 	if err != nil {
 		panic(fmt.Sprintf("inferno: the commands' tags: %v", err)) // fixed at compile time
 	}
@@ -56,6 +64,12 @@ func run(ctx context.Context, args []string, c *console) int {
 		fmt.Fprintln(c.err, "inferno:", err)
 		return exitUsage
 	}
+	if command.Command() != "chat" { // which takes interrupts for itself
+		var stop context.CancelFunc
+		ctx, stop = c.untilInterrupt(ctx)
+		defer stop()
+	}
+	command.BindTo(ctx, (*context.Context)(nil))
 	if err := command.Run(); err != nil {
 		return c.report(err)
 	}
@@ -66,14 +80,31 @@ func run(ctx context.Context, args []string, c *console) int {
 type console struct {
 	in       io.Reader
 	out, err io.Writer
+	inTerm   bool // in is a terminal
 	outTerm  bool // out is a terminal
 	errTerm  bool // err is a terminal
 	errWidth func() int
+
+	interrupts <-chan os.Signal // Ctrl-C; nil for none
+}
+
+// untilInterrupt is ctx until the first interrupt. The caller ends it.
+func (c *console) untilInterrupt(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-c.interrupts:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 func newConsole() *console {
 	return &console{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		inTerm:  term.IsTerminal(int(os.Stdin.Fd())),
 		outTerm: term.IsTerminal(int(os.Stdout.Fd())), errTerm: term.IsTerminal(int(os.Stderr.Fd())),
 		errWidth: func() int {
 			if width, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil {

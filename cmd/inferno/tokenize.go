@@ -6,14 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
 
-	"github.com/inferno-serve/inferno/client"
-	"github.com/inferno-serve/inferno/internal/model/gguf"
 	"github.com/inferno-serve/inferno/internal/model/strictjson"
-	"github.com/inferno-serve/inferno/internal/tokenizer"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -27,18 +22,32 @@ type tokenizeCommand struct {
 	remote     `embed:""`
 	vocabulary `embed:""`
 
-	AddSpecial   bool     `negatable:"" default:"true" help:"Add the special tokens that the model's tokenizer adds."`
-	ParseSpecial bool     `negatable:"" default:"true" help:"Turn special tokens written in the text into control tokens."`
+	AddSpecial   *bool    `negatable:"" help:"Add the special tokens that the model's tokenizer adds. Unset means yes, but with --chat no."`
+	ParseSpecial *bool    `negatable:"" help:"Turn special tokens written in the text into control tokens. Unset means yes."`
+	Chat         bool     `help:"Lines are conversations, {\"messages\": ...}; print the text that the chat template makes, and its ids."`
 	Text         []string `arg:"" optional:"" help:"Texts. Without any, standard input has a line {\"text\": ...} for each."`
 }
 
 // Run prints the token ids of each text.
 func (t *tokenizeCommand) Run(ctx context.Context, c *console) error {
+	if t.Chat && (len(t.Text) > 0 || t.ParseSpecial != nil) {
+		return fmt.Errorf("%w: --chat takes neither texts nor --parse-special; a line may have parse_special_in_content", errUsage)
+	}
 	codec, err := openCodec(ctx, t.remote, t.vocabulary)
 	if err != nil {
 		return err
 	}
 	defer codec.Close()
+	if t.Chat {
+		type line struct {
+			Text     string   `json:"text"`
+			TokenIDs []uint32 `json:"token_ids"`
+		}
+		return eachLine(c, readChat, func(m *infernov1.ChatMessages) (any, error) {
+			text, ids, err := codec.chat(ctx, m, t.AddSpecial)
+			return line{text, append([]uint32{}, ids...)}, err
+		})
+	}
 	type line struct {
 		TokenIDs []uint32 `json:"token_ids"`
 	}
@@ -57,7 +66,7 @@ func (t *tokenizeCommand) Run(ctx context.Context, c *console) error {
 	if len(t.Text) > 0 {
 		return nil
 	}
-	return eachLine(c, "text", (*strictjson.Reader).String, func(text string) (any, error) {
+	return eachLine(c, member("text", (*strictjson.Reader).String), func(text string) (any, error) {
 		ids, err := encode(text)
 		return line{append([]uint32{}, ids...)}, err
 	})
@@ -92,7 +101,7 @@ func (d *detokenizeCommand) Run(ctx context.Context, c *console) error {
 		_, err = fmt.Fprintln(c.out, c.safe(text))
 		return err
 	}
-	return eachLine(c, "token_ids", readIDs, func(ids []uint32) (any, error) {
+	return eachLine(c, member("token_ids", readIDs), func(ids []uint32) (any, error) {
 		text, err := codec.decode(ctx, ids, d.SkipSpecial)
 		return line{text}, err
 	})
@@ -101,8 +110,8 @@ func (d *detokenizeCommand) Run(ctx context.Context, c *console) error {
 // maxLineBytes bounds a line of standard input: the longest text of a tokenizer, with every byte escaped.
 const maxLineBytes = 6 * 16 << 20
 
-// eachLine answers each JSON object of standard input, a line each, whose only member is key.
-func eachLine[T any](c *console, key string, read func(*strictjson.Reader) (T, error), answer func(T) (any, error)) error {
+// eachLine answers each JSON object of standard input, a line each.
+func eachLine[T any](c *console, read func(*strictjson.Reader) (T, error), answer func(T) (any, error)) error {
 	lines := bufio.NewScanner(c.in)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLineBytes)
 	out := bufio.NewWriter(c.out)
@@ -111,7 +120,7 @@ func eachLine[T any](c *console, key string, read func(*strictjson.Reader) (T, e
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		in, err := readMember(lines.Bytes(), key, read)
+		in, err := readLine(lines.Bytes(), read)
 		var reply any
 		if err == nil {
 			reply, err = answer(in)
@@ -129,28 +138,35 @@ func eachLine[T any](c *console, key string, read func(*strictjson.Reader) (T, e
 	return out.Flush()
 }
 
-// readMember reads a JSON object that has one member. Nothing of it is mended: half a surrogate pair would be another text.
-func readMember[T any](data []byte, key string, read func(*strictjson.Reader) (T, error)) (value T, err error) {
+// readLine reads all of a line. Nothing of it is mended: half a surrogate pair would be another text.
+func readLine[T any](data []byte, read func(*strictjson.Reader) (T, error)) (value T, err error) {
 	r, err := strictjson.NewReader(data)
 	if err != nil {
 		return value, err
 	}
-	found := false
-	err = r.Object(func(name string) (err error) {
-		if name != key {
-			return fmt.Errorf("unknown key, want %q", key)
-		}
-		found = true
-		value, err = read(r)
-		return err
-	})
-	if err == nil {
+	if value, err = read(r); err == nil {
 		err = r.End()
 	}
-	if err == nil && !found {
-		err = fmt.Errorf("%q is missing", key)
-	}
 	return value, err
+}
+
+// member makes a reader of an object that has one member.
+func member[T any](key string, read func(*strictjson.Reader) (T, error)) func(*strictjson.Reader) (T, error) {
+	return func(r *strictjson.Reader) (value T, err error) {
+		found := false
+		err = r.Object(func(name string) (err error) {
+			if name != key {
+				return fmt.Errorf("unknown key, want %q", key)
+			}
+			found = true
+			value, err = read(r)
+			return err
+		})
+		if err == nil && !found {
+			err = fmt.Errorf("%q is missing", key)
+		}
+		return value, err
+	}
 }
 
 func readIDs(r *strictjson.Reader) ([]uint32, error) {
@@ -165,120 +181,3 @@ func readIDs(r *strictjson.Reader) ([]uint32, error) {
 	})
 	return ids, err
 }
-
-// codec turns text into token ids and back.
-type codec interface {
-	encode(ctx context.Context, text string, addSpecial, parseSpecial bool) ([]uint32, error)
-	decode(ctx context.Context, ids []uint32, skipSpecial bool) (string, error)
-	Close() error
-}
-
-func openCodec(ctx context.Context, r remote, v vocabulary) (codec, error) {
-	if v.Tokenizer != "" {
-		t, err := loadTokenizer(v.Tokenizer)
-		if err != nil {
-			return nil, err
-		}
-		return fileCodec{t}, nil
-	}
-	server, err := r.dial()
-	if err != nil {
-		return nil, err
-	}
-	model, err := onlyModel(ctx, server, v.Model)
-	if err != nil {
-		return nil, errors.Join(err, server.Close())
-	}
-	return serverCodec{server, model}, nil
-}
-
-// loadTokenizer reads a Hugging Face directory, a tokenizer.json or a GGUF file.
-func loadTokenizer(path string) (*tokenizer.Tokenizer, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("load tokenizer: %w", err)
-	}
-	if info.IsDir() {
-		return tokenizer.LoadDir(path)
-	}
-	isGGUF, err := startsWith(path, "GGUF")
-	if err != nil {
-		return nil, fmt.Errorf("load tokenizer: %w", err)
-	}
-	if !isGGUF {
-		return tokenizer.LoadFile(path)
-	}
-	file, err := gguf.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("load tokenizer: %w", err)
-	}
-	defer file.Close()
-	t, err := tokenizer.FromGGUF(file.Metadata())
-	if err != nil {
-		return nil, fmt.Errorf("load tokenizer %s: %w", path, err)
-	}
-	return t, nil
-}
-
-func startsWith(path, magic string) (bool, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer file.Close()
-	start := make([]byte, len(magic))
-	if _, err := io.ReadFull(file, start); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	return string(start) == magic, nil
-}
-
-// fileCodec needs no server.
-type fileCodec struct{ tokenizer *tokenizer.Tokenizer }
-
-func (f fileCodec) encode(_ context.Context, text string, addSpecial, parseSpecial bool) ([]uint32, error) {
-	ids, err := f.tokenizer.Encode(text, tokenizer.EncodeOptions{AddSpecial: addSpecial, ParseSpecial: parseSpecial})
-	out := make([]uint32, len(ids))
-	for i, id := range ids {
-		out[i] = uint32(id)
-	}
-	return out, err
-}
-
-func (f fileCodec) decode(_ context.Context, ids []uint32, skipSpecial bool) (string, error) {
-	in := make([]int32, len(ids))
-	for i, id := range ids {
-		if uint64(id) >= uint64(f.tokenizer.NumTokens()) {
-			return "", fmt.Errorf("token_ids[%d] is %d, want 0 to %d", i, id, f.tokenizer.NumTokens()-1)
-		}
-		in[i] = int32(id)
-	}
-	return f.tokenizer.Decode(in, skipSpecial)
-}
-
-func (f fileCodec) Close() error { return nil }
-
-// serverCodec asks a server.
-type serverCodec struct {
-	server *client.Client
-	model  string
-}
-
-func (s serverCodec) encode(ctx context.Context, text string, addSpecial, parseSpecial bool) ([]uint32, error) {
-	answer, err := s.server.Inference().Tokenize(ctx, &infernov1.TokenizeRequest{
-		Model: s.model, Input: &infernov1.TokenizeRequest_Text{Text: text},
-		PromptOptions: &infernov1.PromptOptions{AddSpecialTokens: &addSpecial, ParseSpecial: &parseSpecial},
-	})
-	return answer.GetTokenIds(), err
-}
-
-func (s serverCodec) decode(ctx context.Context, ids []uint32, skipSpecial bool) (string, error) {
-	answer, err := s.server.Inference().Detokenize(ctx, &infernov1.DetokenizeRequest{
-		Model: s.model, TokenIds: ids, SkipSpecialTokens: &skipSpecial,
-	})
-	return answer.GetText(), err
-}
-
-func (s serverCodec) Close() error { return s.server.Close() }

@@ -19,6 +19,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/server"
 	"github.com/inferno-serve/inferno/internal/telemetry"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
+	"github.com/inferno-serve/inferno/internal/tokenizer/chat"
 )
 
 // Times of the probe token that an idle replica makes.
@@ -141,7 +142,7 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 	if err := r.firstToken(ctx); err != nil {
 		return fmt.Errorf("probe token: %w", err)
 	}
-	r.ready(b, checkpoint, plan, tokens)
+	r.ready(b, checkpoint, plan, tokens, r.openChat(b, checkpoint, tokens))
 	if has := r.engine.Context(); has < plan.limits.Context {
 		b.log.Warn("KV memory holds less than the model's context: --kv-memory raises it", "model", r.name,
 			"context", has, "of", plan.limits.Context, "kv_memory", c.KVMemory)
@@ -258,12 +259,12 @@ func (r *replica) keepProbing(ctx context.Context, changed func()) {
 	}
 }
 
-func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokenizer.Tokenizer) {
+func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokenizer.Tokenizer, template *chat.Template) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.config = c.Config
 	r.model.Engine = server.FromEngine(r.engine)
-	r.model.Tokenizer = tokens
+	r.model.Tokenizer, r.model.Chat = tokens, template
 	r.model.EndTokens = endTokens(c, tokens)
 	r.model.Defaults = generationDefaults(c.Generation)
 	info := &r.model.Info
@@ -277,7 +278,7 @@ func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokeniz
 	info.MaxContext = r.engine.Context()
 	info.MaxBatch = b.o.Config.MaxBatch
 	info.MaxQueue = b.o.Config.MaxQueue
-	info.HasTokenizer = tokens != nil
+	info.HasTokenizer, info.HasChatTemplate = tokens != nil, template.Err() == nil
 	info.KVBlockSize, info.KVBlocks = p.blockSize, p.blocks
 	for _, owner := range b.tracker.Snapshot().Owners {
 		if owner.Owner == r.name {
@@ -399,6 +400,23 @@ func openTokenizer(path string, c *model.Checkpoint) (*tokenizer.Tokenizer, erro
 		return nil, fmt.Errorf("tokenizer: %d tokens, want at most the %d of the model's vocabulary", t.NumTokens(), c.Config.Vocab)
 	}
 	return t, err
+}
+
+// openChat returns the checkpoint's chat template, nil where there can be none. One that cannot be used is no reason not to serve.
+func (r *replica) openChat(b *backend, c *model.Checkpoint, t *tokenizer.Tokenizer) *chat.Template {
+	if t == nil {
+		return nil
+	}
+	var template *chat.Template
+	if c.GGUF() != nil {
+		template = chat.FromGGUF(c.GGUF().Metadata(), t)
+	} else {
+		template = chat.LoadDir(r.path, t)
+	}
+	if err := template.Err(); err != nil && !errors.Is(err, chat.ErrNoTemplate) {
+		b.log.Warn("no chats", "model", r.name, "reason", err)
+	}
+	return template
 }
 
 // endTokens are those of the checkpoint's configuration and of its tokenizer.

@@ -40,6 +40,13 @@ var table = []row{
 
 	// Models and the engine that runs them: only tests know a device other than by its interface, and no architecture knows a file format.
 	{folder: "internal/model/strictjson"},
+	// Templates print JSON in the order of its keys, which only strictjson keeps.
+	{folder: "internal/tokenizer/chat/jinja", may: []string{"internal/model/strictjson"}},
+	{
+		folder: "internal/tokenizer/chat",
+		may:    []string{"internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat/jinja"},
+		tests:  []string{"internal/model/gguf"},
+	},
 	{folder: "internal/model/safetensors", may: []string{"internal/device", "internal/model/strictjson"}},
 	{folder: "internal/model/gguf/gguftest", may: []string{"internal/device"}},
 	{folder: "internal/model/gguf", may: []string{"internal/device"}, tests: []string{"internal/model/gguf/gguftest"}},
@@ -78,8 +85,11 @@ var table = []row{
 	// The service. Generated types stop here and in the client.
 	{
 		folder: "internal/server",
-		may:    []string{"internal/discovery", "internal/engine", "internal/health", "internal/tokenizer", "proto/inferno/v1"},
-		tests:  []string{"internal/discovery/static"},
+		may: []string{
+			"internal/discovery", "internal/engine", "internal/health", "internal/tokenizer", "internal/tokenizer/chat",
+			"internal/tokenizer/chat/jinja", "proto/inferno/v1",
+		},
+		tests: []string{"internal/discovery/static"},
 	},
 
 	// The orchestrator, which knows every part by its interface: devices, architectures and registries are handed to it.
@@ -87,7 +97,7 @@ var table = []row{
 		folder: "internal/backend",
 		may: []string{
 			"internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
-			"internal/memory", "internal/model", "internal/server", "internal/telemetry", "internal/tokenizer",
+			"internal/memory", "internal/model", "internal/server", "internal/telemetry", "internal/tokenizer", "internal/tokenizer/chat",
 		},
 		tests: []string{"internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1"},
 	},
@@ -97,8 +107,11 @@ var table = []row{
 	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"proto/inferno/v1"}},
 	{
 		folder: "cmd/inferno",
-		may:    []string{"client", "internal/model/gguf", "internal/model/strictjson", "internal/tokenizer", "proto/inferno/v1"},
-		tests:  []string{"internal/..."}, // a server to talk to
+		may: []string{
+			"client", "internal/model/gguf", "internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat",
+			"internal/tokenizer/chat/jinja", "proto/inferno/v1",
+		},
+		tests: []string{"internal/..."}, // a server to talk to
 	},
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/tokenizer/chat/jinja"
 )
 
 // errorDomain is what google.rpc.ErrorInfo names as the origin of a reason.
@@ -79,12 +80,18 @@ func failureOf(err error) failure {
 	var invalid *invalidError
 	var limit *engine.LimitError
 	var full *engine.QueueFullError
+	var template *templateError
+	var slow *jinja.LimitError
 	switch {
 	case errors.As(err, &invalid):
 		return newFailure(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
 	case errors.As(err, &limit):
 		invalid = &invalidError{violations: []violation{{apiField(limit.Field), fmt.Sprintf("is %v, want %s", limit.Value, limit.Limit)}}}
 		return newFailure(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
+	case errors.As(err, &template):
+		return newFailure(codes.FailedPrecondition, "NO_CHAT_TEMPLATE", oneLine(template.Error()))
+	case errors.As(err, &slow):
+		return newFailure(codes.ResourceExhausted, "CHAT_TEMPLATE_SLOW", "the model's chat "+slow.Error(), retryIn(retryRestarted))
 	case errors.Is(err, ErrUnknownModel):
 		return newFailure(codes.NotFound, "UNKNOWN_MODEL", err.Error())
 	case errors.Is(err, ErrModelNotReady):

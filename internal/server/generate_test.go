@@ -699,7 +699,7 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 		`model:"m"`:            "input",
 		`text:"x"`:             "model",
 		`model:"ids" text:"x"`: "text",
-		`model:"m" chat{}`:     "chat",
+		`model:"m" chat{}`:     "chat.messages",
 		`model:"m" text:"x" prompt_options{truncation_side:TRUNCATION_SIDE_LEFT}`: "prompt_options.truncation_side",
 	} {
 		_, err := f.api.Tokenize(t.Context(), parse(t, request, &infernov1.TokenizeRequest{}))

@@ -261,7 +261,7 @@ func (s scriptedStream) Logprobs(n int) []engine.TokenLogprob {
 
 // scriptedLogprob is −id/8, of rank id + 1, beside tokens 0, 1, … of the same.
 func scriptedLogprob(r *engine.Request, id int32) engine.TokenLogprob {
-	value := func(id int32) float32 { return -float32(id) / 8 }
+	value := func(id int32) float32 { return float32(-id) / 8 }
 	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
 	for i := range r.Logprobs.Top {
 		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})
@@ -379,7 +379,7 @@ func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
 		Models: models{
 			{Info: plain, Engine: g, EndTokens: []int32{eosID}},
 			{Info: loading},
-			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), EndTokens: []int32{eosID}},
+			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), Chat: templateOf(t, testTemplate), EndTokens: []int32{eosID}},
 		},
 		Health: f.checker, Instances: f.fleet, Registerer: f.registry, Reflection: true,
 		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

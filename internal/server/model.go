@@ -9,6 +9,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/health"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
+	"github.com/inferno-serve/inferno/internal/tokenizer/chat"
 )
 
 // Errors of Models.Get.
@@ -30,6 +31,7 @@ type Model struct {
 	Info      ModelInfo
 	Engine    Generator
 	Tokenizer *tokenizer.Tokenizer // nil: the model takes and gives token ids only
+	Chat      *chat.Template       // nil: it takes no conversations
 	EndTokens []int32              // each ends an output, unless the request ignores them
 	Defaults  GenerationDefaults
 }

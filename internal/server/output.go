@@ -74,13 +74,10 @@ func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 				return nil, false, o.why(err)
 			}
 			done = done && c.finish != nil
-			if c.index == 0 && o.request.Logprobs.Prompt && !c.begun() {
-				break // the first message tells of the prompt, and the first continuation knows
-			}
 		}
 		now := time.Now()
 		for _, c := range o.continuations {
-			if c.due(now) {
+			if c.due(now) && o.knowsPrompt() {
 				flushed = flushed || len(c.ids) > 0
 				deltas = c.appendDelta(deltas)
 			}
@@ -95,6 +92,9 @@ func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 	}
 }
 
+// knowsPrompt says whether all is known of the prompt that the first message tells: the first continuation hears of it before its own tokens.
+func (o *output) knowsPrompt() bool { return !o.request.Logprobs.Prompt || o.continuations[0].begun() }
+
 // wait returns when there may be news, or when something that is held back has waited long enough.
 func (o *output) wait(now time.Time) error {
 	stream := o.continuations[0].stream
@@ -104,7 +104,7 @@ func (o *output) wait(now time.Time) error {
 			due = at
 		}
 	}
-	if due.IsZero() {
+	if due.IsZero() || !o.knowsPrompt() {
 		return stream.Wait(o.ctx)
 	}
 	ctx, cancel := context.WithTimeout(o.ctx, due.Sub(now))
@@ -256,9 +256,6 @@ func (c *continuation) begun() bool { return c.tokens > 0 || c.finish != nil }
 func (c *continuation) takePrompt() {
 	c.since = time.Now()
 	c.ids = append(c.ids, c.request.Prompt...)
-	if c.generation.logprobs {
-		c.logprobs = c.tell(c.first.PromptLogprobs(), c.top)
-	}
 	if c.text != nil {
 		for _, id := range c.request.Prompt {
 			c.words = append(c.words, c.text.decoder.Write(id)...)
@@ -319,6 +316,9 @@ func (c *continuation) appendDelta(deltas []*infernov1.Delta) []*infernov1.Delta
 		d.Text = string(c.words)
 	}
 	d.Logprobs = c.logprobs
+	if c.echo && c.generation.logprobs && c.offset == 0 {
+		d.Logprobs = append(c.tell(c.first.PromptLogprobs(), c.top), c.logprobs...)
+	}
 	c.offset += len(c.ids)
 	c.ids, c.logprobs, c.words = c.ids[:0], nil, c.words[:0]
 	if len(d.TokenIds) == 0 && d.Text == "" && len(d.Logprobs) == 0 {

@@ -121,6 +121,12 @@ func (s *Server) prompt(ctx context.Context, f *faults, req *infernov1.GenerateR
 			f.room("text", len(ids), req.GetStopping(), context)
 		}
 		return ids, err
+	case *infernov1.GenerateRequest_Chat:
+		ids, _, err := s.chatTokens(ctx, f, input.Chat, req.GetPromptOptions(), model, context-1)
+		if len(f.found) == 0 && err == nil {
+			f.room("chat", len(ids), req.GetStopping(), context)
+		}
+		return ids, err
 	}
 	return nil, nil
 }
@@ -138,23 +144,40 @@ func (s *Server) encode(
 		f.add(field, "is set, but model %s has no tokenizer: want token_ids", quote(model.Info.Name))
 		return nil, nil
 	}
-	if len(text) > longText {
-		select {
-		case s.encoders <- struct{}{}:
-			defer func() { <-s.encoders }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 	options := tokenizer.EncodeOptions{AddSpecial: true, ParseSpecial: true, MaxTokens: most}
 	if o != nil {
 		options.AddSpecial = orElse(o.AddSpecialTokens, true)
 		options.ParseSpecial = orElse(o.ParseSpecial, true)
 	}
+	return s.encodeAs(ctx, f, field, text, options, model)
+}
+
+// turn waits until a call may work on so many bytes of text; the caller calls done when it has. The error is that of ctx.
+func (s *Server) turn(ctx context.Context, size int) (done func(), err error) {
+	if size <= longText {
+		return func() {}, nil
+	}
+	select {
+	case s.encoders <- struct{}{}:
+		return func() { <-s.encoders }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// encodeAs is encode with all of the tokenizer's options.
+func (s *Server) encodeAs(
+	ctx context.Context, f *faults, field, text string, options tokenizer.EncodeOptions, model *Model,
+) ([]int32, error) {
+	done, err := s.turn(ctx, len(text))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	ids, err := model.Tokenizer.Encode(text, options)
 	switch {
 	case errors.Is(err, tokenizer.ErrTooManyTokens):
-		f.add(field, "has more than %d tokens, want at most %d", most, most)
+		f.add(field, "has more than %d tokens, want at most %d", options.MaxTokens, options.MaxTokens)
 	case err != nil:
 		f.add(field, "%v", err)
 	case len(ids) == 0 && text != "":

@@ -26,12 +26,26 @@ func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeR
 		most = maxPieces
 	}
 	var ids []int32
-	if text, ok := req.GetInput().(*infernov1.TokenizeRequest_Text); ok && len(f.found) == 0 {
-		if ids, err = s.encode(ctx, &f, "text", text.Text, req.GetPromptOptions(), model, most); err != nil {
-			return nil, err
+	rendered := ""
+	switch input := req.GetInput().(type) {
+	case *infernov1.TokenizeRequest_Text:
+		if len(f.found) == 0 {
+			ids, err = s.encode(ctx, &f, "text", input.Text, req.GetPromptOptions(), model, most)
 		}
+	case *infernov1.TokenizeRequest_Chat:
+		ids, rendered, err = s.chatTokens(ctx, &f, input.Chat, req.GetPromptOptions(), model, most)
 	}
-	answer := &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext)}
+	if err != nil {
+		return nil, err
+	}
+	size := len(rendered) + maxIDBytes*len(ids)
+	if req.GetPieces() {
+		size *= 2
+	}
+	if size > maxSendBytes-1<<10 {
+		f.add("chat", "has a text of %d bytes and %d tokens, which fit no answer: want a shorter conversation", len(rendered), len(ids))
+	}
+	answer := &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext), Text: rendered}
 	if req.GetPieces() {
 		answer.Pieces = f.pieces(ids, model)
 	}
@@ -40,6 +54,9 @@ func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeR
 	}
 	return answer, nil
 }
+
+// maxIDBytes is what an id takes in a message.
+const maxIDBytes = 3
 
 // maxPieceBytes bounds the pieces of an answer, which has to fit a message: a token may stand for less text than it has itself.
 const maxPieceBytes = maxSendBytes / 2

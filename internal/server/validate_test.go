@@ -126,8 +126,9 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"special tokens kept", ids + `output{skip_special_tokens:false}`, "", ""},
 		{"special tokens in text taken as text", text + `prompt_options{parse_special:false}`, "", ""},
 
-		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "chat", "not supported by this server yet"},
-		{"empty chat", `model:"m" chat{}`, "chat", "not supported by this server yet"},
+		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "", ""},
+		{"empty chat", `model:"m" chat{}`, "chat.messages", "is empty, want at least 1 message"},
+		{"chat too long", `model:"m" chat{messages{role:"user" content:"` + strings.Repeat("a", 40) + `"}}`, "chat", "has more than 31 tokens, want at most 31"},
 		{"typical_p 1", text + `sampling{typical_p:1}`, "", ""},
 		{"typical_p 0", text + `sampling{typical_p:0}`, "sampling.typical_p", "is 0, want above 0, up to 1"},
 		{"typical_p above", text + `sampling{typical_p:1.1}`, "sampling.typical_p", "is 1.1"},
@@ -183,6 +184,21 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"flush options", text + `output{flush_tokens:4294967295 flush_interval{nanos:1}}`, "", ""},
 		{"flush_tokens 0", text + `output{flush_tokens:0}`, "output.flush_tokens", "is 0, want at least 1"},
 		{"flush_interval 0", text + `output{flush_interval{}}`, "output.flush_interval", "want above 0"},
+		{"all log-probabilities", ids + `output{logprobs:20 prompt_logprobs:20 prompt_logprobs_start:1 echo:true logprob_token_ids:[0,259]}`, "", ""},
+		{"logprobs 21", ids + `output{logprobs:21}`, "output.logprobs", "is 21, want 0 to 20"},
+		{"logprobs 2^32-1", ids + `output{logprobs:4294967295}`, "output.logprobs", "want 0 to 20"},
+		{"prompt_logprobs 21", ids + `output{prompt_logprobs:21}`, "output.prompt_logprobs", "is 21, want 0 to 20"},
+		{"start at the end", ids + `output{prompt_logprobs:0 prompt_logprobs_start:2}`, "output.prompt_logprobs_start", "is 2, want 0 to 1"},
+		{"start 2^32-1", ids + `output{prompt_logprobs:0 prompt_logprobs_start:4294967295}`, "output.prompt_logprobs_start", "want 0 to 1"},
+		{"start alone", ids + `output{prompt_logprobs_start:0}`, "output.prompt_logprobs_start", "only with prompt_logprobs"},
+		{"ids to tell of alone", ids + `output{logprob_token_ids:1}`, "output.logprob_token_ids", "only with logprobs or prompt_logprobs"},
+		{"id to tell of beyond", ids + `output{logprobs:0 logprob_token_ids:[1,260]}`, "output.logprob_token_ids[1]", "is 260, want 0 to 259"},
+		{"id to tell of twice", ids + `output{logprobs:0 logprob_token_ids:[1,2,1]}`, "output.logprob_token_ids", "has 1 twice"},
+		{"129 ids to tell of", ids + `output{logprobs:0 logprob_token_ids:[` + many(129, 1) + `]}`, "output.logprob_token_ids", "has 129 ids, want at most 128"},
+		{"dry run", ids + `dry_run:true`, "", ""},
+		{"dry run of what is too long", `model:"m" dry_run:true token_ids{ids:[` + many(5000, 1) + `]}`, "", ""},
+		{"dry run of too many new tokens", ids + `dry_run:true stopping{max_tokens:1000}`, "", ""},
+		{"dry run with a fault", ids + `dry_run:true sampling{top_p:2}`, "sampling.top_p", "is 2"},
 		{"truncation", text + `prompt_options{truncate_to:5}`, "prompt_options.truncate_to", "not supported"},
 		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
 		{"priority 0", text + `priority:0`, "priority", "not supported"},
@@ -245,7 +261,6 @@ func TestUnknownModelsAreNotFound(t *testing.T) {
 
 // refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
 var refused = []protoreflect.FullName{
-	"inferno.v1.GenerateRequest.chat",
 	"inferno.v1.GenerateRequest.constraint",
 	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
@@ -253,7 +268,6 @@ var refused = []protoreflect.FullName{
 	"inferno.v1.PromptOptions.truncate_to",
 	"inferno.v1.PromptOptions.truncation_side",
 	"inferno.v1.OutputOptions.prompt_progress",
-	"inferno.v1.TokenizeRequest.chat",
 }
 
 func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
@@ -396,6 +410,8 @@ func FuzzPrepare(f *testing.F) {
 	for _, seed := range []string{
 		`model:"m" text:"hi"`, `model:"ids" token_ids{ids:[1,2]} stopping{max_tokens:3 min_tokens:3 stop_token_ids:[4]}`,
 		`model:"m" text:"</s>" sampling{temperature:nan top_k:4 seed:1} output{text:true}`, `model:"m" chat{}`,
+		`model:"m" chat{messages{role:"user" content:"</s>" extra{fields{key:"x" value{list_value{values{number_value:1}}}}}} continue_final_message:true}`,
+		`model:"m" chat{messages{role:"tool" extra_json:"{\"content\":[{\"text\":\"a\"}]}"} tools_json:"[{}]" parse_special_in_content:true}`,
 	} {
 		req := &infernov1.GenerateRequest{}
 		if err := prototext.Unmarshal([]byte(seed), req); err != nil {
@@ -411,7 +427,7 @@ func FuzzPrepare(f *testing.F) {
 	plain := info
 	plain.Name = "ids"
 	s := &Server{models: models{
-		{Info: info, Tokenizer: byteTokenizer(f), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
+		{Info: info, Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
 	}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req := &infernov1.GenerateRequest{}

@@ -25,6 +25,7 @@ type matcher struct {
 	edges      map[uint64]int32 // node<<8 | byte → node; the root is node 0
 	ends       []int32          // [nodes] index in tokens of the token that ends there, −1 for none
 	allSpecial bool             // no token matches without ParseSpecial
+	anySpecial bool
 }
 
 // newMatcher returns nil when there are no tokens.
@@ -34,7 +35,7 @@ func newMatcher(tokens []addedToken) *matcher {
 	}
 	m := &matcher{tokens: tokens, edges: map[uint64]int32{}, ends: []int32{-1}, allSpecial: true}
 	for i, t := range tokens {
-		m.allSpecial = m.allSpecial && t.special
+		m.allSpecial, m.anySpecial = m.allSpecial && t.special, m.anySpecial || t.special
 		m.first[t.text[0]] = true
 		m.ends[m.add(t.text)] = int32(i)
 	}
@@ -57,8 +58,8 @@ func (m *matcher) add(text string) int32 {
 	return node
 }
 
-// longest returns the longest token at text[at].
-func (m *matcher) longest(text string, at int) (found *addedToken) {
+// longest returns the longest token at text[at], of those that may be there.
+func (m *matcher) longest(text string, at int, may func(t *addedToken) bool) (found *addedToken) {
 	node := int32(0)
 	for i := at; i < len(text); i++ {
 		next, ok := m.edges[uint64(node)<<8|uint64(text[i])]
@@ -66,7 +67,7 @@ func (m *matcher) longest(text string, at int) (found *addedToken) {
 			break
 		}
 		node = next
-		if t := m.ends[node]; t >= 0 {
+		if t := m.ends[node]; t >= 0 && (may == nil || may(&m.tokens[t])) {
 			found = &m.tokens[t]
 		}
 	}
@@ -84,8 +85,9 @@ type search struct {
 	*matcher
 	text         string
 	parseSpecial bool
-	at           int // where to look next
-	taken        int // end of the last match
+	content      content // of text: where no special token is, though parseSpecial says so
+	at           int     // where to look next
+	taken        int     // end of the last match
 }
 
 // next returns the next match. A token that does not qualify is passed over as a whole.
@@ -98,7 +100,11 @@ func (s *search) next() (match, bool) {
 			s.at++
 			continue
 		}
-		t := s.longest(s.text, s.at)
+		t := s.longest(s.text, s.at, nil)
+		if t != nil && s.crosses(t) {
+			start := s.at
+			t = s.longest(s.text, start, func(t *addedToken) bool { return !t.special || !s.content.touches(start, start+len(t.text)) })
+		}
 		if t == nil {
 			s.at++
 			continue
@@ -112,8 +118,15 @@ func (s *search) next() (match, bool) {
 	return match{}, false
 }
 
+// crosses reports whether a special token here is partly of content, so that it is none. What is wholly of content is passed over as a
+// whole, as if no special token was looked for.
+func (s *search) crosses(t *addedToken) bool {
+	end := s.at + len(t.text)
+	return t.special && s.content.touches(s.at, end) && !s.content.holds(s.at, end)
+}
+
 func (s *search) qualifies(t *addedToken, start int) bool {
-	if t.special && !s.parseSpecial {
+	if t.special && (!s.parseSpecial || s.content.touches(start, start+len(t.text))) {
 		return false
 	}
 	return !t.singleWord || !endsInWord(s.text[:start]) && !startsWithWord(s.text[start+len(t.text):])

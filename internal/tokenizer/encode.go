@@ -14,6 +14,10 @@ type EncodeOptions struct {
 	// ParseSpecial makes control tokens of their names in the text. Without it they are plain text, which is the
 	// safe reading of text that a user wrote. Added tokens that are not special are found either way.
 	ParseSpecial bool
+	// Content are spans of the text, in order and apart, in which no control token is found whatever ParseSpecial says: what
+	// a user wrote, within a text that is somebody else's. A control token that is partly in one is none. Everything else is
+	// as for the text as a whole: tokens that are not special may lie across a span's end.
+	Content []Span
 	// MaxTokens ends the work with ErrTooManyTokens as soon as the text is known to have more, those that AddSpecial adds
 	// included. 0 means that any number will do.
 	MaxTokens int
@@ -53,7 +57,7 @@ func (t *Tokenizer) AppendEncode(dst []int32, text string, o EncodeOptions) ([]i
 	if o.AddSpecial {
 		dst = append(dst, t.prefix...)
 	}
-	dst = t.appendText(dst, text, o.ParseSpecial, w)
+	dst = t.appendText(dst, text, o, w)
 	if o.AddSpecial {
 		dst = append(dst, t.suffix...)
 	}
@@ -64,29 +68,35 @@ func (t *Tokenizer) AppendEncode(dst []int32, text string, o EncodeOptions) ([]i
 }
 
 // appendText cuts the raw text at its added tokens.
-func (t *Tokenizer) appendText(dst []int32, text string, parseSpecial bool, w *scratch) []int32 {
-	find, from := search{matcher: t.added, text: text, parseSpecial: parseSpecial}, 0
+func (t *Tokenizer) appendText(dst []int32, text string, o EncodeOptions, w *scratch) []int32 {
+	find, from := search{matcher: t.added, text: text, parseSpecial: o.ParseSpecial, content: o.Content}, 0
+	segment := func(end int) []int32 {
+		return t.appendSegment(dst, text[from:end], from == 0, o.ParseSpecial, find.content.within(from, end), w)
+	}
 	for {
 		m, ok := find.next()
 		if !ok {
-			return t.appendSegment(dst, text[from:], from == 0, parseSpecial, w)
+			return segment(len(text))
 		}
 		if w.exceeds(len(dst)) {
 			return dst
 		}
-		dst = t.appendSegment(dst, text[from:m.start], from == 0, parseSpecial, w)
-		dst = append(dst, m.id)
+		dst = append(segment(m.start), m.id)
 		from = m.end
 	}
 }
 
 // appendSegment normalizes what is between added tokens, and cuts it at those that are matched after that.
-func (t *Tokenizer) appendSegment(dst []int32, text string, first, parseSpecial bool, w *scratch) []int32 {
+func (t *Tokenizer) appendSegment(dst []int32, text string, first, parseSpecial bool, c content, w *scratch) []int32 {
 	if text == "" {
 		return dst
 	}
-	text = applyRewrites(t.normalize, text, first)
-	find, from := search{matcher: t.normalized, text: text, parseSpecial: parseSpecial}, 0
+	if len(c) > 0 && t.normalized != nil && t.normalized.anySpecial {
+		text, c = c.rewrite(t.normalize, text, first)
+	} else {
+		text = applyRewrites(t.normalize, text, first)
+	}
+	find, from := search{matcher: t.normalized, text: text, parseSpecial: parseSpecial, content: c}, 0
 	for {
 		m, ok := find.next()
 		if !ok {

@@ -127,8 +127,8 @@ func TestByteLevelEncodingAllocatesNothing(t *testing.T) {
 	tok := load(t, "bytelevel.json")
 	text := strings.Repeat("The quick brown fox jumps over it. ", 30)
 	w := &scratch{}
-	dst := tok.appendText(nil, text, true, w)
-	if n := testing.AllocsPerRun(20, func() { dst = tok.appendText(dst[:0], text, true, w) }); n != 0 {
+	dst := tok.appendText(nil, text, EncodeOptions{ParseSpecial: true}, w)
+	if n := testing.AllocsPerRun(20, func() { dst = tok.appendText(dst[:0], text, EncodeOptions{ParseSpecial: true}, w) }); n != 0 {
 		t.Errorf("%g allocations, want 0", n)
 	}
 }

@@ -1,6 +1,6 @@
 // logprobs.cu: log-probabilities, a rank and the likeliest tokens of rows of logits as inferno_logprobs_args defines them. A block a query reads
-// its row (4·v bytes, in L2) twice; each of the likeliest tokens then costs a maximum over the block and one thread's share of the row, again
-// in L2. Latency-bound for few queries, bound by L2 for many.
+// its row (4·v bytes, in L2) twice, and a third time for the likeliest tokens, each of which costs a maximum over the block: a thread knows the
+// two likeliest of its share, and looks again only where both have won. Bound by the latency of one block's loads.
 #include "sample.cuh"
 
 struct plus {
@@ -19,27 +19,57 @@ struct logprobs_row {
   }
 };
 
-// The largest key of this thread's share that is smaller than `below`; 0: none.
-__device__ __forceinline__ u64 next_key(const sample_row &r, u64 below) {
-  u64 best = 0;
-  for_each(r, [&](int id, float l) {
-    u64 key = key_of(l, id);
-    if (key < below && key > best) best = key;
-  });
-  return best;
+// Four logits of each of UNROLL sweeps are on their way at a time.
+enum { UNROLL = 4 };
+
+// Calls f(id, logit) of this thread's share of the row. The share does not depend on `wide`, and so neither does the order of a sum.
+template <typename F> __device__ __forceinline__ void for_each_logit(const sample_row &r, F f) {
+  for (int base = 4 * threadIdx.x; base < r.to; base += UNROLL * SAMPLE_SWEEP) {
+    float l[UNROLL][4];
+#pragma unroll
+    for (int k = 0; k < UNROLL; k++) {
+      if (base + k * SAMPLE_SWEEP < r.to) r.load(l[k], base + k * SAMPLE_SWEEP);
+    }
+#pragma unroll
+    for (int k = 0; k < UNROLL; k++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (base + k * SAMPLE_SWEEP + i < r.to) f(base + k * SAMPLE_SWEEP + i, l[k][i]);
+      }
+    }
+  }
 }
+
+// The two largest keys of a thread's share that are not told yet; 0: none.
+struct contenders {
+  u64 best, second;
+
+  __device__ void find(const sample_row &r, u64 below) {
+    best = second = 0;
+    for_each_logit(r, [&](int id, float l) {
+      u64 key = key_of(l, id);
+      if (key >= below || key <= second) return;
+      second = key > best ? best : key;
+      best = key > best ? key : best;
+    });
+  }
+};
 
 // Writes the `top` likeliest ids and their log-probabilities.
 __device__ void write_top(const logprobs_row &row, int32_t *out, int top) {
-  u64 mine = row.bad ? 0 : next_key(row.tokens, ~0ull);
+  contenders mine = {};
+  if (!row.bad) mine.find(row.tokens, ~0ull);
   for (int i = 0; i < top; i++) {
-    u64 winner = block_max(mine);
+    u64 winner = block_max(mine.best);
     int id = winner ? key_id(winner) : -1;
     if (threadIdx.x == 0) {
       out[i] = id;
       out[top + i] = row.of(id);
     }
-    if (winner && winner == mine) mine = next_key(row.tokens, winner); // keys are all different
+    if (!winner || winner != mine.best) continue; // keys are all different
+    mine.best = mine.second;
+    mine.second = 0;
+    if (!mine.best) mine.find(row.tokens, winner);
   }
 }
 
@@ -60,7 +90,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
 
   float most = -INFINITY;
   int broken = 0;
-  for_each(row.tokens, [&](int, float l) {
+  for_each_logit(row.tokens, [&](int, float l) {
     most = fmaxf(most, l);
     broken |= !(l < INFINITY);
   });
@@ -71,7 +101,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
   double sum = 0;
   int ahead = 0;
   if (!row.bad) {
-    for_each(row.tokens, [&](int id, float l) {
+    for_each_logit(row.tokens, [&](int id, float l) {
       sum += (double)expf(l - most);
       ahead += l > limit || (l == limit && id < wanted);
     });

@@ -408,7 +408,7 @@ type GenerateRequest_TokenIds struct {
 }
 
 type GenerateRequest_Chat struct {
-	// A conversation, rendered by the model's chat template.
+	// A conversation, rendered by the model's chat template. FAILED_PRECONDITION where the model has none, or one that cannot be used.
 	Chat *ChatMessages `protobuf:"bytes,5,opt,name=chat,proto3,oneof"`
 }
 
@@ -464,21 +464,25 @@ func (x *TokenIds) GetIds() []uint32 {
 	return nil
 }
 
-// A conversation.
+// A conversation. What the template refuses is INVALID_ARGUMENT with the template's own words.
 type ChatMessages struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order of the conversation.
+	// In the order of the conversation: 1 to 4,096.
 	Messages []*ChatMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
 	// Ends the prompt with the opening of the assistant's turn. Unset means true.
 	AddGenerationPrompt *bool `protobuf:"varint,2,opt,name=add_generation_prompt,json=addGenerationPrompt,proto3,oneof" json:"add_generation_prompt,omitempty"`
-	// Leaves the last message open, for the model to go on with. Excludes add_generation_prompt = true.
+	// Leaves the last message open, for the model to go on with. Excludes add_generation_prompt = true, and means it is false where unset.
 	ContinueFinalMessage bool `protobuf:"varint,3,opt,name=continue_final_message,json=continueFinalMessage,proto3" json:"continue_final_message,omitempty"`
-	// Tools as the model's template expects them, usually JSON-schema functions.
+	// Tools as the model's template expects them, usually JSON-schema functions; at most 1,024. A Struct does not keep the order of its
+	// keys, which the prompt shows: those of a function's schema come in their usual order (type, function, name, description,
+	// parameters, …), all others behind them by name.
 	Tools []*structpb.Struct `protobuf:"bytes,4,rep,name=tools,proto3" json:"tools,omitempty"`
-	// Lets special tokens written in message contents become control tokens. Unset means false: contents stay text.
+	// Lets special tokens written in messages and tools become control tokens. Unset means false: they stay text.
 	ParseSpecialInContent *bool `protobuf:"varint,5,opt,name=parse_special_in_content,json=parseSpecialInContent,proto3,oneof" json:"parse_special_in_content,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// The tools as a JSON array of objects, up to 1 MiB, whose keys keep their order. Excludes tools.
+	ToolsJson     string `protobuf:"bytes,6,opt,name=tools_json,json=toolsJson,proto3" json:"tools_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChatMessages) Reset() {
@@ -546,15 +550,25 @@ func (x *ChatMessages) GetParseSpecialInContent() bool {
 	return false
 }
 
+func (x *ChatMessages) GetToolsJson() string {
+	if x != nil {
+		return x.ToolsJson
+	}
+	return ""
+}
+
 // One turn of a conversation.
 type ChatMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The role as the model's template knows it: "system", "user", "assistant", "tool".
+	// The role as the model's template knows it: "system", "user", "assistant", "tool". 1 to 64 characters of [A-Za-z0-9._-].
 	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// What was said.
 	Content string `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
-	// Further members that a template may read, such as tool_calls or tool_call_id.
-	Extra         *structpb.Struct `protobuf:"bytes,3,opt,name=extra,proto3" json:"extra,omitempty"`
+	// Further members that a template may read, such as tool_calls or tool_call_id. One called content, null or a list of parts, takes the
+	// place of `content`, which must be empty then. The order of keys is as in ChatMessages.tools.
+	Extra *structpb.Struct `protobuf:"bytes,3,opt,name=extra,proto3" json:"extra,omitempty"`
+	// The same as a JSON object, up to 1 MiB, whose keys keep their order. Excludes extra.
+	ExtraJson     string `protobuf:"bytes,4,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,12 +624,20 @@ func (x *ChatMessage) GetExtra() *structpb.Struct {
 	return nil
 }
 
+func (x *ChatMessage) GetExtraJson() string {
+	if x != nil {
+		return x.ExtraJson
+	}
+	return ""
+}
+
 // How text becomes token ids.
 type PromptOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Adds the special tokens (such as BOS) that the model's tokenizer adds. Unset means true.
+	// Adds the special tokens (such as BOS) that the model's tokenizer adds. Unset means true, but for a chat, whose template writes them,
+	// false.
 	AddSpecialTokens *bool `protobuf:"varint,1,opt,name=add_special_tokens,json=addSpecialTokens,proto3,oneof" json:"add_special_tokens,omitempty"`
-	// Turns special tokens written in the text into control tokens. Unset means true.
+	// Turns special tokens written in the text into control tokens. Unset means true. Not for a chat, which has parse_special_in_content.
 	ParseSpecial *bool `protobuf:"varint,2,opt,name=parse_special,json=parseSpecial,proto3,oneof" json:"parse_special,omitempty"`
 	// Cuts a prompt to at most this many tokens, at least 1. Unset means no cut: too long a prompt is refused.
 	TruncateTo *uint32 `protobuf:"varint,3,opt,name=truncate_to,json=truncateTo,proto3,oneof" json:"truncate_to,omitempty"`
@@ -3553,7 +3575,9 @@ type TokenizeResponse struct {
 	// The bytes that each token stands for, if asked for; a character may span several.
 	Pieces [][]byte `protobuf:"bytes,2,rep,name=pieces,proto3" json:"pieces,omitempty"`
 	// Most tokens that the model's context holds.
-	MaxContext    uint32 `protobuf:"varint,3,opt,name=max_context,json=maxContext,proto3" json:"max_context,omitempty"`
+	MaxContext uint32 `protobuf:"varint,3,opt,name=max_context,json=maxContext,proto3" json:"max_context,omitempty"`
+	// The text that the template made of a chat; empty for a text.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3607,6 +3631,13 @@ func (x *TokenizeResponse) GetMaxContext() uint32 {
 		return x.MaxContext
 	}
 	return 0
+}
+
+func (x *TokenizeResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
 }
 
 // Token ids to turn into text.
@@ -3848,19 +3879,23 @@ const file_inferno_v1_inference_proto_rawDesc = "" +
 	"\x05inputB\v\n" +
 	"\t_priority\"\x1c\n" +
 	"\bTokenIds\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\rR\x03ids\"\xd6\x02\n" +
+	"\x03ids\x18\x01 \x03(\rR\x03ids\"\xf5\x02\n" +
 	"\fChatMessages\x123\n" +
 	"\bmessages\x18\x01 \x03(\v2\x17.inferno.v1.ChatMessageR\bmessages\x127\n" +
 	"\x15add_generation_prompt\x18\x02 \x01(\bH\x00R\x13addGenerationPrompt\x88\x01\x01\x124\n" +
 	"\x16continue_final_message\x18\x03 \x01(\bR\x14continueFinalMessage\x12-\n" +
 	"\x05tools\x18\x04 \x03(\v2\x17.google.protobuf.StructR\x05tools\x12<\n" +
-	"\x18parse_special_in_content\x18\x05 \x01(\bH\x01R\x15parseSpecialInContent\x88\x01\x01B\x18\n" +
+	"\x18parse_special_in_content\x18\x05 \x01(\bH\x01R\x15parseSpecialInContent\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"tools_json\x18\x06 \x01(\tR\ttoolsJsonB\x18\n" +
 	"\x16_add_generation_promptB\x1b\n" +
-	"\x19_parse_special_in_content\"j\n" +
+	"\x19_parse_special_in_content\"\x89\x01\n" +
 	"\vChatMessage\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12-\n" +
-	"\x05extra\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05extra\"\x90\x02\n" +
+	"\x05extra\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05extra\x12\x1d\n" +
+	"\n" +
+	"extra_json\x18\x04 \x01(\tR\textraJson\"\x90\x02\n" +
 	"\rPromptOptions\x121\n" +
 	"\x12add_special_tokens\x18\x01 \x01(\bH\x00R\x10addSpecialTokens\x88\x01\x01\x12(\n" +
 	"\rparse_special\x18\x02 \x01(\bH\x01R\fparseSpecial\x88\x01\x01\x12$\n" +
@@ -4128,12 +4163,13 @@ const file_inferno_v1_inference_proto_rawDesc = "" +
 	"\x04chat\x18\x03 \x01(\v2\x18.inferno.v1.ChatMessagesH\x00R\x04chat\x12@\n" +
 	"\x0eprompt_options\x18\x04 \x01(\v2\x19.inferno.v1.PromptOptionsR\rpromptOptions\x12\x16\n" +
 	"\x06pieces\x18\x05 \x01(\bR\x06piecesB\a\n" +
-	"\x05input\"h\n" +
+	"\x05input\"|\n" +
 	"\x10TokenizeResponse\x12\x1b\n" +
 	"\ttoken_ids\x18\x01 \x03(\rR\btokenIds\x12\x16\n" +
 	"\x06pieces\x18\x02 \x03(\fR\x06pieces\x12\x1f\n" +
 	"\vmax_context\x18\x03 \x01(\rR\n" +
-	"maxContext\"\x93\x01\n" +
+	"maxContext\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\x93\x01\n" +
 	"\x11DetokenizeRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1b\n" +
 	"\ttoken_ids\x18\x02 \x03(\rR\btokenIds\x123\n" +
