@@ -1063,7 +1063,8 @@ type OutputOptions struct {
 	// Also returns the log-probabilities of these tokens at every position that logprobs or prompt_logprobs covers, in this order. At most
 	// 128, none twice. Needs logprobs or prompt_logprobs. Empty means none.
 	LogprobTokenIds []uint32 `protobuf:"varint,5,rep,packed,name=logprob_token_ids,json=logprobTokenIds,proto3" json:"logprob_token_ids,omitempty"`
-	// Returns log-probabilities of the prompt's own tokens and of this many of the most likely; 0 to 20. Unset means none at all.
+	// Returns log-probabilities of the prompt's own tokens and of this many of the most likely; 0 to 20. Refused where those of one message
+	// could take more than 12 MiB, at 24 bytes a token and 14 an alternative. Unset means none at all.
 	PromptLogprobs *uint32 `protobuf:"varint,6,opt,name=prompt_logprobs,json=promptLogprobs,proto3,oneof" json:"prompt_logprobs,omitempty"`
 	// First prompt position that prompt_logprobs covers, below the prompt's length. Needs prompt_logprobs. Unset means 0.
 	PromptLogprobsStart *uint32 `protobuf:"varint,7,opt,name=prompt_logprobs_start,json=promptLogprobsStart,proto3,oneof" json:"prompt_logprobs_start,omitempty"`
@@ -2647,7 +2648,7 @@ type ScoreRequest struct {
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The model's name as ListModels gives it. Must be set, and match a model that this server holds (NOT_FOUND otherwise).
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	// 1 to 1,024.
+	// 1 to 1,024. Refused where the log-probabilities of their tokens could take more than 12 MiB, at 24 bytes a token and 14 an alternative.
 	Inputs []*ScoreInput `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
 	// How texts become token ids. truncate_to is refused.
 	PromptOptions *PromptOptions `protobuf:"bytes,4,opt,name=prompt_options,json=promptOptions,proto3" json:"prompt_options,omitempty"`
