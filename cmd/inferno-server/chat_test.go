@@ -3,12 +3,18 @@ package main_test
 import (
 	"bufio"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
 // TestInterruptedChatFreesItsBlocks talks as a person does, and stops an answer that would go on for long.
@@ -71,5 +77,49 @@ func TestInterruptedChatFreesItsBlocks(t *testing.T) {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s:\n%s", want, metrics)
 		}
+	}
+}
+
+// TestBrokenTemplateCostsTheChatsOnly serves a model whose template does not parse, beside one whose template does.
+func TestBrokenTemplateCostsTheChatsOnly(t *testing.T) {
+	broken := t.TempDir()
+	if err := os.CopyFS(broken, os.DirFS(tiny)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(broken, "chat_template.jinja"), []byte("{% for m in messages %}\n{{ m.content }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := startServer(t, "--model", "tiny="+tiny, "--model", "broken="+broken)
+	p.waitServing()
+	conn := p.dial()
+	list, err := infernov1.NewRegistryServiceClient(conn).ListModels(t.Context(), &infernov1.ListModelsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list.GetModels() {
+		if want := m.GetName() == "tiny"; m.GetHasChatTemplate() != want {
+			t.Errorf("model %s: has_chat_template is %t, want %t", m.GetName(), !want, want)
+		}
+	}
+	client := infernov1.NewInferenceServiceClient(conn)
+	chat := &infernov1.GenerateRequest{Input: &infernov1.GenerateRequest_Chat{Chat: &infernov1.ChatMessages{
+		Messages: []*infernov1.ChatMessage{{Role: "user", Content: "the cat sat"}},
+	}}, Stopping: generate(3).GetStopping()}
+	chat.Model = "tiny"
+	if answer, err := client.Generate(t.Context(), chat); err != nil || len(answer.GetCompletions()[0].GetTokenIds()) != 3 {
+		t.Errorf("tiny: %v, %v", answer, err)
+	}
+	chat.Model, chat.RequestId = "broken", ""
+	_, err = client.Generate(t.Context(), chat)
+	if s := status.Convert(err); s.Code() != codes.FailedPrecondition || !strings.Contains(s.Message(), `"default" cannot be read: template line 2`) {
+		t.Errorf("broken: %v", err)
+	}
+	text := generate(3)
+	text.Model = "broken"
+	if _, err := client.Generate(t.Context(), text); err != nil {
+		t.Errorf("broken serves no token ids: %v", err)
+	}
+	if said := strings.Join(p.said(), "\n"); !strings.Contains(said, `msg="no chats" model=broken`) {
+		t.Errorf("the log does not tell:\n%s", said)
 	}
 }

@@ -199,11 +199,14 @@ func (t *talk) answer(ctx context.Context) (string, error) {
 	line := answerLine{Role: "assistant"}
 	for event, err := range t.server.Stream(ctx, t.request()) {
 		if err != nil {
-			if text.Len() > 0 && !t.JSON {
-				fmt.Fprintln(t.out)
-			}
 			if errors.Is(context.Cause(ctx), errInterrupted) {
 				err = errInterrupted
+			}
+			if t.JSON { // nothing of it is printed
+				return "", err
+			}
+			if text.Len() > 0 {
+				fmt.Fprintln(t.out)
 			}
 			return text.String(), err
 		}

@@ -95,12 +95,17 @@ func BenchmarkDecodeCUDA(b *testing.B) {
 	dir := randomCheckpoint(b)
 	for _, n := range []int{1, 32, 256} {
 		for _, eager := range []bool{true, false} {
-			b.Run(fmt.Sprintf("%d/eager=%v", n, eager), func(b *testing.B) { benchmarkDecode(b, dir, n, eager) })
+			b.Run(fmt.Sprintf("%d/eager=%v", n, eager), func(b *testing.B) { benchmarkDecode(b, dir, n, eager, engine.Logprobs{}) })
+		}
+		for _, top := range []int{0, 5} {
+			b.Run(fmt.Sprintf("%d/logprobs=%d", n, top), func(b *testing.B) {
+				benchmarkDecode(b, dir, n, false, engine.Logprobs{Output: true, Top: top})
+			})
 		}
 	}
 }
 
-func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
+func benchmarkDecode(b *testing.B, dir string, n int, eager bool, logprobs engine.Logprobs) {
 	const prompt, tokens, blockSize = 64, 256, 16
 	limits := model.Limits{MaxTokens: 2048, MaxSeqs: 256, MaxRows: 256, Context: 1024}
 	blocks := 256 * (prompt + tokens + blockSize) / blockSize
@@ -120,7 +125,7 @@ func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
 		streams := make([]*engine.Stream, n)
 		for i := range streams {
 			q := &engine.Request{ID: fmt.Sprint(i), Prompt: slices.Repeat([]int32{int32(i + 1)}, prompt)}
-			q.Stop.MaxTokens = tokens
+			q.Stop.MaxTokens, q.Logprobs = tokens, logprobs
 			streams[i] = submit(b, e, q)
 		}
 		for _, s := range streams {

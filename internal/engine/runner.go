@@ -154,7 +154,7 @@ func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, c *model.Co
 	b.mostRows = min(l.MaxSeqs, l.MaxRows, l.MaxTokens)
 	eager, captured := layoutFor(l.MaxTokens, l.MaxSeqs, l.MaxSeqs, width, l.MaxRows, 0, maxBanned), graphLayoutFor(b.mostRows)
 	most := mostTold(l, eager.bytes, c.Dim)
-	b.changes = max(most.bytes, captured.bytes)
+	b.changes = max(most.bytes, mostTold(l, captured.bytes, c.Dim).bytes)
 	b.adjust = b.changes + 2*aligned(4*maxChanges(numBlocks, l.MaxSeqs))
 	b.inputBytes = b.adjust + aligned(4*l.MaxSeqs*adjustmentWords(c.Vocab))
 	if b.input, err = a.Alloc(memory.Input, int64(b.inputBytes)); err != nil {

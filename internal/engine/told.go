@@ -69,7 +69,7 @@ func (r *runner) writeAsked(b *batch, l *toldLayout, logitRows []int32) {
 		q, seq := &item.asks, item.seq
 		at := q.query
 		if q.output {
-			rows[at], from[at] = int32(item.row), int32(item.at)
+			rows[at], from[at] = int32(item.at), int32(item.at)
 			if q.raw >= 0 {
 				rows[at] = int32(b.rows + q.raw)
 				logitRows[rows[at]] = int32(n + item.count - 1)

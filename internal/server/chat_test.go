@@ -15,6 +15,7 @@ import (
 
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/tokenizer/chat"
+	"github.com/inferno-serve/inferno/internal/tokenizer/chat/jinja"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -199,6 +200,14 @@ func TestBadChatsAreRefused(t *testing.T) {
 	})
 	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); !strings.Contains(found["prompt_options.parse_special"], "parse_special_in_content") {
 		t.Errorf("parse_special with a chat: %v", found)
+	}
+}
+
+// A host that is too slow for a template is no fault of the request, which may be tried again.
+func TestSlowTemplatesMayBeTriedAgain(t *testing.T) {
+	s := status.Convert(toStatus(fmt.Errorf("render: %w", &jinja.LimitError{Limit: "takes longer than 10s", Slow: true}), ""))
+	if wait, ok := retryDelay(wantStatus(t, s.Err(), codes.ResourceExhausted, "CHAT_TEMPLATE_SLOW")); !ok || wait <= 0 {
+		t.Errorf("no RetryInfo: %v", s)
 	}
 }
 

@@ -179,6 +179,9 @@ func (r *renderer) contains(container, v Value) (bool, error) {
 		return strings.Contains(c.S, part.S), r.touch(len(c.S))
 	case *Dict:
 		_, found, err := c.find(v)
+		if t, ok := v.(Text); ok && err == nil {
+			err = r.touch(len(t.S))
+		}
 		return found, err
 	case *List:
 		for _, one := range c.Items {

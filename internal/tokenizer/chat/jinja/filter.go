@@ -2,8 +2,6 @@ package jinja
 
 import (
 	"errors"
-	"strings"
-	"unicode"
 )
 
 // filter makes a value of a value and arguments.
@@ -74,10 +72,7 @@ var filters = map[string]filter{
 	"unique":    unique,
 	"upper":     onText(func(r *renderer, t Text) (Value, error) { return r.mapRunes(t, upperRune) }),
 	"urlencode": onText(urlEncode),
-	"wordcount": onText(func(r *renderer, t Text) (Value, error) {
-		isWord := func(c rune) bool { return c == '_' || unicode.IsLetter(c) || unicode.IsNumber(c) }
-		return Int(len(strings.FieldsFunc(t.S, func(c rune) bool { return !isWord(c) }))), nil
-	}),
+	"wordcount": onText(wordCount),
 }
 
 // onText makes a filter without arguments of what it does to the text of a value.

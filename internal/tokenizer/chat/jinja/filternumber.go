@@ -21,7 +21,7 @@ func absolute(r *renderer, v Value, _ arguments) (Value, error) {
 	return Float(-n), nil
 }
 
-func floatFilter(_ *renderer, v Value, a arguments) (Value, error) {
+func floatFilter(r *renderer, v Value, a arguments) (Value, error) {
 	bound, err := a.bind("float", "default")
 	if err != nil {
 		return nil, err
@@ -30,6 +30,9 @@ func floatFilter(_ *renderer, v Value, a arguments) (Value, error) {
 		return Float(n), nil
 	}
 	if t, ok := v.(Text); ok {
+		if err := r.touch(len(t.S)); err != nil {
+			return nil, err
+		}
 		if f, err := strconv.ParseFloat(strings.TrimFunc(t.S, isSpace), 64); err == nil {
 			return Float(f), nil
 		}
@@ -40,7 +43,7 @@ func floatFilter(_ *renderer, v Value, a arguments) (Value, error) {
 	return Float(0), nil
 }
 
-func intFilter(_ *renderer, v Value, a arguments) (Value, error) {
+func intFilter(r *renderer, v Value, a arguments) (Value, error) {
 	bound, err := a.bind("int", "default", "base")
 	if err != nil {
 		return nil, err
@@ -61,7 +64,7 @@ func intFilter(_ *renderer, v Value, a arguments) (Value, error) {
 	case Float:
 		return truncated(float64(n), otherwise), nil
 	case Text:
-		return parseInt(n.S, base, otherwise), nil
+		return parseInt(n.S, base, otherwise), r.make(2 * len(n.S))
 	}
 	return otherwise, nil
 }

@@ -135,6 +135,9 @@ func truncate(r *renderer, v Value, a arguments) (Value, error) {
 		return nil, err
 	}
 	width := utf8.RuneCountInString(end.S)
+	if err := r.touch(len(t.S)); err != nil {
+		return nil, err
+	}
 	switch {
 	case most < width:
 		return nil, fmt.Errorf("expected length >= %d, got %d", width, most)
@@ -160,4 +163,16 @@ func urlEncode(r *renderer, t Text) (Value, error) {
 		}
 		return out.String()
 	})
+}
+
+func wordCount(r *renderer, t Text) (Value, error) {
+	n, within := 0, false
+	for _, c := range t.S {
+		isWord := c == '_' || unicode.IsLetter(c) || unicode.IsNumber(c)
+		if isWord && !within {
+			n++
+		}
+		within = isWord
+	}
+	return Int(n), r.touch(len(t.S))
 }

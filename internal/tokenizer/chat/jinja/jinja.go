@@ -28,7 +28,7 @@ type Limits struct {
 
 // DefaultLimits are for chats of some hundred messages. Operations are the one that a run-away template meets, after a tenth of a second or
 // so; Time is for hosts that are too slow for that.
-var DefaultLimits = Limits{Time: 2 * time.Second, Operations: 1e6, Output: 8 << 20, Memory: 64 << 20, Depth: 64}
+var DefaultLimits = Limits{Time: 10 * time.Second, Operations: 1e6, Output: 8 << 20, Memory: 64 << 20, Depth: 64}
 
 func (l Limits) orDefault() Limits {
 	d := DefaultLimits

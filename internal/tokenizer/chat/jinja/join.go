@@ -69,6 +69,9 @@ func justifier(name string) textMethod {
 
 // justify widens a text to so many characters; to is one of <, ^ and >.
 func (r *renderer) justify(t Text, to byte, width int, fill Text) (Value, error) {
+	if err := r.touch(len(t.S)); err != nil {
+		return nil, err
+	}
 	missing := width - utf8.RuneCountInString(t.S)
 	if missing <= 0 {
 		return t, nil

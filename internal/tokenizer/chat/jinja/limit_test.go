@@ -14,6 +14,9 @@ import (
 	"unicode/utf8"
 )
 
+// long is what templates may have two texts of.
+const long = "{% set s = 'X' * 4000000 %}{% set t = s ~ 'X' %}"
+
 // Templates that use up a host, as in CVE-2026-115911: each meets a limit.
 func TestTemplatesCannotUseUpTheHost(t *testing.T) {
 	for name, c := range map[string]struct{ source, says string }{
@@ -45,6 +48,14 @@ func TestTemplatesCannotUseUpTheHost(t *testing.T) {
 		"batch fill":            {"{{ [1] | batch(1000000000, 0) | list }}", "makes values"},
 		"slices":                {"{{ [1] | slice(1000000000) | list }}", "operations"},
 		"strip of much by much": {"{{ ('y' * 8000000).strip('x' * 8000000) | length }}", "operations"},
+		"looking at much":       {long + "{% for i in range(99999) %}{% if s | length and s | trim and s.strip() and s is upper %}{% endif %}{% endfor %}", "operations"},
+		"searching in much":     {long + "{% for i in range(99999) %}{% if 'y' in s or s.find('y') > 0 or s.count('y') or s == t or s < t %}{% endif %}{% endfor %}", "operations"},
+		"counting much":         {long + "{% for i in range(99999) %}{% if s | wordcount and s | truncate(5) and s | int and s | float %}{% endif %}{% endfor %}", ""},
+		"keys of much":          {long + "{% set d = {s: 1} %}{% for i in range(99999) %}{% if s in d and d[s] and d.get(s) and d[t] is undefined %}{% endif %}{% endfor %}", "operations"},
+		"names of much":         {long + "{% set d = {'a': 1} %}{% for i in range(99999) %}{{ [d, d] | map(attribute=s) | list | length }}{% endfor %}", "operations"},
+		"cutting much":          {long + "{% for i in range(99999) %}{% if s[1:] and s[:-1] and s[5] %}{% endif %}{% endfor %}", "makes values"},
+		"changing much":         {long + "{% for i in range(99999) %}{% if s | lower %}{% endif %}{% endfor %}", "makes values"},
+		"formats of much":       {long + "{% for i in range(99999) %}{% if s % () %}{% endif %}{% endfor %}", "makes values"},
 		"map of map":            {"{{ [[[1]]] | map('map', 'map', 'map') | list | string }}", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

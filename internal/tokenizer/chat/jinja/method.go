@@ -200,6 +200,9 @@ func stripper(name string, left, right bool) textMethod {
 
 // strip takes characters off the ends: those of a text, or where that is not given white space.
 func (r *renderer) strip(t Text, name string, chars Value, left, right bool) (Value, error) {
+	if err := r.touch(len(t.S)); err != nil {
+		return nil, err
+	}
 	takes := isSpace
 	switch chars.(type) {
 	case nil, None:

@@ -34,6 +34,11 @@ func (r *renderer) item(v, key Value) (Value, error) {
 	if u, ok := v.(*undefined); ok {
 		return nil, u.fail()
 	}
+	if name, ok := key.(Text); ok { // is hashed
+		if err := r.touch(len(name.S)); err != nil {
+			return nil, err
+		}
+	}
 	switch container := v.(type) {
 	case *Dict:
 		if found, ok, err := container.find(key); ok && err == nil { // what cannot be a key is missing too
@@ -91,14 +96,14 @@ func ownAttribute(v Value, name string) (Value, bool) {
 func missing(v, key Value) Value {
 	name, isText := key.(Text)
 	if isText && strings.HasPrefix(name.S, "__") {
-		return &undefined{says: fmt.Sprintf("access to attribute '%s' of '%s' object is unsafe.", name.S, v.typeName())}
+		return &undefined{says: fmt.Sprintf("access to attribute %s of '%s' object is unsafe.", pythonQuote(name.S), v.typeName())}
 	}
 	kind := v.typeName() + " object"
 	if _, none := v.(None); none {
 		kind = "None"
 	}
 	if isText {
-		return &undefined{says: fmt.Sprintf("'%s' has no attribute '%s'", kind, name.S)}
+		return &undefined{says: fmt.Sprintf("'%s' has no attribute %s", kind, pythonQuote(name.S))}
 	}
 	return &undefined{says: fmt.Sprintf("%s has no element %s", kind, describe(key))}
 }

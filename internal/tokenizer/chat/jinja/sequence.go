@@ -41,14 +41,14 @@ func (r *renderer) list(v Value) (*List, error) {
 	return &List{Items: slices.Clone(items)}, err
 }
 
-func length(_ *renderer, v Value, _ arguments) (Value, error) {
+func length(r *renderer, v Value, _ arguments) (Value, error) {
 	switch v := v.(type) {
 	case *List:
 		return Int(len(v.Items)), nil
 	case *Dict:
 		return Int(v.Len()), nil
 	case Text:
-		return Int(utf8.RuneCountInString(v.S)), nil
+		return Int(utf8.RuneCountInString(v.S)), r.touch(len(v.S))
 	case *undefined:
 		return Int(0), nil
 	}
@@ -57,7 +57,13 @@ func length(_ *renderer, v Value, _ arguments) (Value, error) {
 
 // end is the first or the last element.
 func (r *renderer) end(v Value, last bool) (Value, error) {
-	items, err := r.items(v)
+	var items []Value
+	var err error
+	if l, ok := v.(*List); ok {
+		items = l.Items
+	} else {
+		items, err = r.items(v)
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -136,13 +142,16 @@ func (r *renderer) attributePath(v, name Value) (Value, error) {
 	if !ok {
 		return r.item(v, name)
 	}
+	if err := r.touch(len(t.S)); err != nil {
+		return nil, err
+	}
 	for part := range strings.SplitSeq(t.S, ".") {
 		if err := r.work(1); err != nil {
 			return nil, err
 		}
 		var key Value = Trusted(part)
-		if n, ok := parseInt(part, 10, None{}).(Int); ok && strings.Trim(part, "0123456789") == "" {
-			key = n
+		if part != "" && strings.Trim(part, "0123456789") == "" {
+			key = parseInt(part, 10, key)
 		}
 		var err error
 		if v, err = r.item(v, key); err != nil {

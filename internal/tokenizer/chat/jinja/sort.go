@@ -199,6 +199,9 @@ func unique(r *renderer, v Value, a arguments) (Value, error) {
 	out := &List{}
 	for i, key := range keys {
 		h, err := hash(key)
+		if t, ok := key.(Text); ok && err == nil {
+			err = r.touch(len(t.S))
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -70,6 +70,9 @@ func isSequence(v Value) bool {
 func letters(want, other func(rune) bool) test {
 	return func(r *renderer, v Value, _ arguments) (bool, error) {
 		t, err := r.str(v)
+		if err == nil {
+			err = r.touch(len(t.S))
+		}
 		return strings.IndexFunc(t.S, want) >= 0 && strings.IndexFunc(t.S, other) < 0, err
 	}
 }

@@ -148,15 +148,29 @@ func (r *renderer) joinTexts(parts []Text) (Text, error) {
 
 // mapRunes gives each rune its replacement, which keeps the origin of the rune's first byte.
 func (r *renderer) mapRunes(t Text, replace func(at int, c rune) string) (Text, error) {
-	b := r.newBuilder()
-	for i := 0; i < len(t.S); {
-		c, n := utf8.DecodeRuneInString(t.S[i:])
-		if err := b.as(replace(i, c), t.isContent(i)); err != nil {
-			return Text{}, err
-		}
-		i += n
+	if err := r.make(2 * len(t.S)); err != nil {
+		return Text{}, err
 	}
-	return b.text(), nil
+	if err := r.work(len(t.S) >> 6); err != nil {
+		return Text{}, err
+	}
+	var joint builder
+	out := make([]byte, 0, len(t.S))
+	span := 0 // of t.Content, the first that is not behind us
+	for i, c := range t.S {
+		start := len(out)
+		out = append(out, replace(i, c)...)
+		if len(out) > r.limits.Output {
+			return Text{}, r.outputError()
+		}
+		for span < len(t.Content) && t.Content[span].End <= i {
+			span++
+		}
+		if span < len(t.Content) && t.Content[span].Start <= i {
+			joint.mark(start, len(out))
+		}
+	}
+	return Text{S: string(out), Content: joint.content}, r.make(len(out))
 }
 
 // runeOffsets are the byte offsets of the runes of s, and its length: what Python's indices stand for.
