@@ -85,7 +85,7 @@ func New(o Options) (*Client, error) {
 // Close ends the connection and with it all calls that still run.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Inference gives the plain generated client, for Tokenize, Detokenize, Abort and messages as they are on the wire.
+// Inference gives the plain generated client, for Score, Embed, Tokenize, Detokenize, Abort and messages as they are on the wire.
 func (c *Client) Inference() infernov1.InferenceServiceClient { return c.inference }
 
 // Registry gives the generated client for models and instances.

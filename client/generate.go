@@ -21,8 +21,9 @@ type Start struct {
 	Model              string
 	ModelRevision      string // changes whenever the weights do
 	PromptTokens       int
-	CachedPromptTokens int           // of PromptTokens, those that the prefix cache held
-	Queued             time.Duration // from arrival to the first step
+	CachedPromptTokens int                       // of PromptTokens, those that the prefix cache held
+	Queued             time.Duration             // from arrival to the first step
+	PromptLogprobs     []*infernov1.TokenLogprob // from output.prompt_logprobs_start on, if asked for
 	// Effective holds every parameter after defaults, the seed included: sent again, they repeat the request.
 	Effective *infernov1.EffectiveParameters
 }
@@ -97,6 +98,10 @@ type Completion struct {
 // the loop early ends the request on the server.
 func (c *Client) Stream(ctx context.Context, req *infernov1.GenerateRequest) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		if req.GetDryRun() {
+			yield(nil, errors.New("client: the request has dry_run, which generates nothing: use DryRun"))
+			return
+		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		stream, err := c.inference.GenerateStream(ctx, req)
@@ -245,6 +250,7 @@ func start(s *infernov1.GenerationStart) Start {
 		PromptTokens:       int(s.GetPromptTokens()),
 		CachedPromptTokens: int(s.GetCachedPromptTokens()),
 		Queued:             s.GetQueued().AsDuration(),
+		PromptLogprobs:     s.GetPromptLogprobs(),
 		Effective:          s.GetEffective(),
 	}
 }

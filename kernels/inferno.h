@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 3
+#define INFERNO_ABI_VERSION 4
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -226,13 +226,34 @@ typedef struct {
   float top_p;        // 1: off
   float min_p;        // 0: off
   int32_t num_banned; // how many of this row's `banned` hold
-  int64_t reserved[2];
+  float typical_p;    // 0 or 1: off
+  int32_t adjustment; // 1 + where in `adjustments` it begins, in words of 4 bytes; 0: none
+  int64_t reserved;
 } inferno_sample_params;
 
-// Chooses a token id a row. Banned ids are out first. Temperature 0: the largest logit, the lowest id among equals. Otherwise
-// probabilities are softmax(logits / temperature), and what is kept is, in this order: the top_k largest (ties: lower ids first), the
-// smallest set of the most likely whose probabilities, renormalised, reach top_p, and those of at least min_p times the largest. Among the
-// kept the token with the largest logit/temperature + G(seed, position, id) is taken, G = −ln(−ln(u)) the Gumbel noise of
+// What changes a row of logits in place before its token is chosen; what runs after `sample` finds them changed. A row that holds a NaN or
+// +Inf still does. In this order, each a rounding of its own:
+//   l = l > 0 ? l / repetition : l · repetition, at most the largest finite number   once for each id among the last `window` tokens
+//   l = l − presence                                                                 once for each id generated
+//   l = l − frequency                                                                for each time that the id was generated
+//   l = l + value                                                                    for each pair
+// The row's tokens, `position` of them, are history[block_table[sequence, i/p], i%p] for i < position. 32 bytes; then come num_bias pairs of
+// I32 ids, all different, and F32 values; then, where `masked`, v bits in words of 32, lowest first: 1 where an id may be chosen.
+typedef struct {
+  float repetition;          // 1: off
+  float presence, frequency; // 0: off
+  int32_t window;            // 0: all tokens
+  int32_t prompt;            // tokens of the prompt; those behind it were generated
+  int32_t sequence;
+  int32_t num_bias;
+  int32_t masked;
+} inferno_adjustment;
+
+// Chooses a token id a row, after its adjustment. Banned ids, and those that a mask leaves out, are out first. Temperature 0: the largest
+// logit, the lowest id among equals. Otherwise probabilities are softmax(logits / temperature), and what is kept is, in this order: the
+// top_k largest (ties: lower ids first); the smallest set of those whose −ln of their probability, renormalised, is nearest to its mean, the
+// entropy (ties: lower ids first), that reaches typical_p; the smallest set of the most likely whose probabilities, renormalised, reach
+// top_p; and those of at least min_p times the largest that is left. Among the kept the token with the largest logit/temperature + G(seed, position, id) is taken, G = −ln(−ln(u)) the Gumbel noise of
 // u = (x + 0.5)·2⁻³² (in double), x = word id%4 of Philox4x32-10 with key (seed low, seed high) and counter (id/4, position, 0, 0).
 typedef struct {
   uint32_t size;
@@ -241,6 +262,10 @@ typedef struct {
   inferno_tensor params; // inferno_sample_params [r], as bytes: dtype I32, rows r, cols 12
   inferno_tensor banned; // I32 [r, max banned]; data NULL: none
   inferno_tensor ids;    // out: I32 [r]; −1 where the row holds a NaN or +Inf, or where every id is banned
+
+  inferno_tensor adjustments; // I32 [any] as params name them; data NULL: none
+  inferno_tensor history;     // I32 [B, p], contiguous; data NULL: no adjustment looks at tokens
+  inferno_tensor block_table; // I32 [b, max blocks of a sequence]; with history
 } inferno_sample_args;
 
 // Optional: rope on q and key, then store_kv, in one pass. NULL where the device has none; bit-equal to its composition.
@@ -331,6 +356,31 @@ typedef struct {
   inferno_tensor out;    // I32 [slots, r] of alloc_mapped
 } inferno_mark_args;
 
+enum { INFERNO_MAX_TOP_LOGPROBS = 20 };
+
+// Log-probabilities of q rows of logits: lp(id) = logit[id] − ln Σ exp(logit), before anything that sampling does. A row of out holds, in
+// words of 32 bits, floats by their bits: lp(chosen), its rank (1 and as many as have a larger logit, or the same one and a lower id),
+// lp of each of `ids`, the `top` ids of the largest logits, the lower id first among equals, and their lp. An id outside the vocabulary
+// has lp NaN and rank 0, and a top id that there is none of is −1 with lp NaN; so are all of a row that holds a NaN or +Inf, or −Inf alone.
+typedef struct {
+  uint32_t size;
+  int32_t top;           // 0 to INFERNO_MAX_TOP_LOGPROBS
+  inferno_tensor logits; // F32 [r, v]
+  inferno_tensor rows;   // I32 [q] of logits
+  inferno_tensor chosen; // I32 [q]
+  inferno_tensor ids;    // I32 [q, m]; data NULL: m = 0
+  inferno_tensor out;    // I32 [q, 2 + m + 2·top]
+} inferno_logprobs_args;
+
+// out[i,:] = Σ x[j,:] over from[i] ≤ j < to[i], in double and in the order of the rows, rounded once; zeros for an empty range.
+typedef struct {
+  uint32_t size;
+  uint32_t reserved;
+  inferno_tensor out;      // F32 [e, d]
+  inferno_tensor x;        // [n, d]
+  inferno_tensor from, to; // I32 [e], 0 to n
+} inferno_pool_args;
+
 typedef struct {
   uint32_t version; // INFERNO_ABI_VERSION
   uint32_t size;    // sizeof(inferno_table)
@@ -392,6 +442,10 @@ typedef struct {
   void (*mark)(inferno_device *dev, const inferno_mark_args *args);
   int64_t (*passed)(inferno_device *dev); // steps that have ended; −1 after a failure that is known. Asks no driver
   int32_t (*poll)(inferno_device *dev);   // like sync, but waits for nothing
+
+  // What is told of a step beside its tokens; mandatory.
+  void (*logprobs)(inferno_device *dev, const inferno_logprobs_args *args);
+  void (*pool)(inferno_device *dev, const inferno_pool_args *args);
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -71,9 +71,13 @@ func (m *measurement) submit(ctx context.Context, s size) (*engine.Stream, error
 		prompt[i] = m.random.Int32N(int32(m.Config.Vocab))
 	}
 	m.next++
-	return m.Engine.Submit(ctx, &engine.Request{
+	streams, err := m.Engine.Submit(ctx, &engine.Request{
 		ID: fmt.Sprint("bench-", m.next), Prompt: prompt, Stop: engine.Stopping{MaxTokens: s.output, IgnoreEOS: true},
 	})
+	if err != nil {
+		return nil, err
+	}
+	return streams[0], nil
 }
 
 // runAll submits all at once and waits for their ends. Streams hold what nobody has read yet, so one reader after the other will do.

@@ -207,16 +207,34 @@ func (f *fake) set(t testing.TB, name string) {
 // echo makes the prompt's tokens again, one at a time, over and over, until max_tokens or an end token.
 type echo struct{}
 
-func (echo) Submit(_ context.Context, r *engine.Request) (server.Stream, error) {
-	return &echoStream{request: r}, nil
+func (echo) Submit(_ context.Context, r *engine.Request) ([]server.Stream, error) {
+	streams := make([]server.Stream, r.N)
+	for i := range streams {
+		streams[i] = &echoStream{request: r}
+	}
+	return streams, nil
+}
+
+func (echo) Outlook(prompt, maxNew int) engine.Outlook {
+	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
 }
 
 type echoStream struct {
 	request *engine.Request
 	made    int
+	reason  engine.FinishReason // that the reader has found
 }
 
-func (e *echoStream) Next(context.Context) ([]int32, *engine.Finish, error) {
+func (e *echoStream) Wait(context.Context) error { return nil }
+
+func (e *echoStream) Finish(reason engine.FinishReason) { e.reason = reason }
+
+func (e *echoStream) Poll() ([]int32, *engine.Finish, error) {
+	if e.request.PromptOnly {
+		return nil, &engine.Finish{
+			Reason: engine.PromptDone, Usage: engine.Usage{PromptTokens: len(e.request.Prompt)}, Vector: []float32{3, float32(len(e.request.Prompt))},
+		}, nil
+	}
 	id := e.request.Prompt[e.made%len(e.request.Prompt)]
 	e.made++
 	f := &engine.Finish{
@@ -225,6 +243,8 @@ func (e *echoStream) Next(context.Context) ([]int32, *engine.Finish, error) {
 		Timings: engine.Timings{Queued: time.Millisecond, Prefill: 2 * time.Millisecond, Decode: 4 * time.Millisecond, Total: 7 * time.Millisecond},
 	}
 	switch {
+	case e.reason != 0:
+		f.Reason = e.reason
 	case id == eosID && !e.request.Stop.IgnoreEOS:
 		f.Reason = engine.EndToken
 	case slices.Contains(e.request.Stop.StopTokens, id):
@@ -241,22 +261,67 @@ func (e *echoStream) Next(context.Context) ([]int32, *engine.Finish, error) {
 
 func (e *echoStream) Started() engine.Start { return engine.Start{PromptTokens: len(e.request.Prompt)} }
 
+// logprob is −id/8, of rank id + 1, beside as many others as were asked for.
+func (e *echoStream) logprob(id int32) engine.TokenLogprob {
+	value := func(id int32) float32 { return float32(-id) / 8 }
+	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
+	for i := range e.request.Logprobs.Top {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})
+	}
+	for _, other := range e.request.Logprobs.IDs {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: other, Logprob: value(other)})
+	}
+	return l
+}
+
+func (e *echoStream) Logprobs(n int) (all []engine.TokenLogprob) {
+	for i := e.made - n; e.request.Logprobs.Output && i < e.made; i++ {
+		all = append(all, e.logprob(e.request.Prompt[i%len(e.request.Prompt)]))
+	}
+	return all
+}
+
+func (e *echoStream) PromptLogprobs() (all []engine.TokenLogprob) {
+	for i := e.request.Logprobs.Start; e.request.Logprobs.Prompt && i < len(e.request.Prompt); i++ {
+		if i == 0 {
+			all = append(all, engine.TokenLogprob{ID: e.request.Prompt[0]})
+			continue
+		}
+		all = append(all, e.logprob(e.request.Prompt[i]))
+	}
+	return all
+}
+
 // waiting never answers, and tells when a request began and ended.
 type waiting struct{ begun, ended chan struct{} }
 
-func (w *waiting) Submit(context.Context, *engine.Request) (server.Stream, error) { return w, nil }
+func (w *waiting) Submit(context.Context, *engine.Request) ([]server.Stream, error) {
+	return []server.Stream{w}, nil
+}
 
-func (w *waiting) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
+func (w *waiting) Poll() ([]int32, *engine.Finish, error) { return nil, nil, nil }
+
+func (w *waiting) Wait(ctx context.Context) error {
 	w.begun <- struct{}{}
 	<-ctx.Done()
 	w.ended <- struct{}{}
-	return nil, nil, ctx.Err()
+	return ctx.Err()
 }
+
+func (w *waiting) Finish(engine.FinishReason) {}
 
 func (w *waiting) Started() engine.Start { return engine.Start{} }
 
+func (w *waiting) PromptLogprobs() []engine.TokenLogprob { return nil }
+
+func (w *waiting) Logprobs(int) []engine.TokenLogprob { return nil }
+
+func (w *waiting) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+
 type lost struct{}
 
-func (lost) Submit(context.Context, *engine.Request) (server.Stream, error) {
+func (lost) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+
+func (lost) Submit(context.Context, *engine.Request) ([]server.Stream, error) {
 	return nil, engine.ErrNotFinite
 }

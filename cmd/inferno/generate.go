@@ -27,16 +27,9 @@ type generateCommand struct {
 	ParseSpecial *bool `negatable:"" help:"Turn special tokens in the prompt into control tokens. Unset means yes, but with --user no."`
 	SkipSpecial  bool  `negatable:"" default:"true" help:"Leave special tokens out of the text."`
 
-	Temperature *float32 `help:"0 takes the most likely token."`
-	TopK        *uint32  `help:"Keep the k most likely tokens; 0 keeps all."`
-	TopP        *float32 `help:"Keep the most likely tokens up to this probability."`
-	MinP        *float32 `help:"Keep tokens of at least this share of the most likely one's probability."`
-	Seed        *uint64  `help:"Fix the randomness."`
-
-	MaxTokens    *uint32  `help:"Most new tokens."`
-	MinTokens    *uint32  `help:"Fewest new tokens."`
-	StopTokenIDs []uint32 `name:"stop-token-ids" placeholder:"ID" help:"Tokens that end the output."`
-	IgnoreEOS    bool     `name:"ignore-eos" help:"Go on after the model's end tokens."`
+	samplingFlags `embed:""`
+	stoppingFlags `embed:""`
+	logprobFlags  `embed:""`
 }
 
 // Run streams the answer to the console.
@@ -55,8 +48,14 @@ func (g *generateCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
+	if err := g.apply(req, g.JSON); err != nil {
+		return err
+	}
 	if req.Model, err = onlyModel(ctx, server, g.Model); err != nil {
 		return err
+	}
+	if g.DryRun {
+		return g.dryRun(ctx, c, server, req)
 	}
 	if g.JSON {
 		return printJSON(ctx, c, server, req)
@@ -70,13 +69,9 @@ func (g *generateCommand) request(c *console) (*infernov1.GenerateRequest, error
 		PromptOptions: &infernov1.PromptOptions{
 			AddSpecialTokens: g.AddSpecial, ParseSpecial: g.ParseSpecial,
 		},
-		Sampling: &infernov1.SamplingParameters{
-			Temperature: g.Temperature, TopK: g.TopK, TopP: g.TopP, MinP: g.MinP, Seed: g.Seed,
-		},
-		Stopping: &infernov1.StoppingParameters{
-			MaxTokens: g.MaxTokens, MinTokens: g.MinTokens, StopTokenIds: g.StopTokenIDs, IgnoreEos: &g.IgnoreEOS,
-		},
-		Output: &infernov1.OutputOptions{SkipSpecialTokens: &g.SkipSpecial},
+		Sampling: g.samplingFlags.parameters(),
+		Stopping: g.stoppingFlags.parameters(),
+		Output:   &infernov1.OutputOptions{SkipSpecialTokens: &g.SkipSpecial},
 	}
 	switch {
 	case g.System != "" && g.User == nil:
@@ -119,19 +114,29 @@ func (c *console) textOr(text string) (string, error) {
 
 // tokensLine is a line of JSON for new tokens.
 type tokensLine struct {
-	TokenIDs []uint32 `json:"token_ids"`
-	Text     string   `json:"text"`
+	Index    int           `json:"index,omitempty"` // which continuation
+	TokenIDs []uint32      `json:"token_ids"`
+	Text     string        `json:"text"`
+	Logprobs []logprobJSON `json:"logprobs,omitempty"`
 }
 
 // finishLine is the last line of JSON. It has no token_ids and no text, so that joining those of all lines gives the output.
 type finishLine struct {
-	FinishReason string      `json:"finish_reason"`
-	TokenID      *uint32     `json:"matched_token_id,omitempty"`
-	RequestID    string      `json:"request_id"`
-	Model        string      `json:"model"`
-	Seed         uint64      `json:"seed"`
-	Usage        usageJSON   `json:"usage"`
-	Timings      timingsJSON `json:"timings"`
+	finishJSON
+	Finishes  []finishJSON `json:"finishes,omitempty"` // of all continuations but the first
+	RequestID string       `json:"request_id"`
+	Model     string       `json:"model"`
+	Seed      uint64       `json:"seed"`
+	Usage     usageJSON    `json:"usage"`
+	Timings   timingsJSON  `json:"timings"`
+}
+
+// finishJSON is why a continuation ended.
+type finishJSON struct {
+	Index        int     `json:"index,omitempty"`
+	FinishReason string  `json:"finish_reason"`
+	StopString   string  `json:"matched_stop_string,omitempty"`
+	TokenID      *uint32 `json:"matched_token_id,omitempty"`
 }
 
 type usageJSON struct {
@@ -158,12 +163,24 @@ func printJSON(ctx context.Context, c *console, server *client.Client, req *infe
 		switch e := event.(type) {
 		case client.Start:
 			last.RequestID, last.Model, last.Seed = e.RequestID, e.Model, e.Effective.GetSampling().GetSeed()
+			if len(e.PromptLogprobs) == 0 {
+				continue
+			}
+			if err := c.writeJSON(promptLine{logprobsJSON(e.PromptLogprobs)}); err != nil {
+				return err
+			}
 		case client.Tokens:
-			if err := c.writeJSON(tokensLine{TokenIDs: append([]uint32{}, e.IDs...), Text: e.Text}); err != nil {
+			line := tokensLine{Index: e.Index, TokenIDs: append([]uint32{}, e.IDs...), Text: e.Text, Logprobs: logprobsJSON(e.Logprobs)}
+			if err := c.writeJSON(line); err != nil {
 				return err
 			}
 		case client.Finish:
-			last.FinishReason, last.TokenID = reasonName(e.Reason), e.TokenID
+			finish := finishJSON{e.Index, reasonName(e.Reason), e.StopString, e.TokenID}
+			if e.Index == 0 {
+				last.finishJSON = finish
+			} else {
+				last.Finishes = append(last.Finishes, finish)
+			}
 		case client.Summary:
 			last.Usage = usageJSON{
 				e.Usage.PromptTokens, e.Usage.CachedPromptTokens, e.Usage.CompletionTokens, e.Usage.Preemptions,
@@ -186,7 +203,8 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func printText(ctx context.Context, c *console, server *client.Client, req *infernov1.GenerateRequest) error {
 	var ids []uint32
 	var reason string
-	printed := false
+	printed, several := false, newContinuations()
+	many := req.GetSampling().GetN() > 1
 	for event, err := range server.Stream(ctx, req) {
 		if err != nil {
 			if printed {
@@ -196,6 +214,10 @@ func printText(ctx context.Context, c *console, server *client.Client, req *infe
 		}
 		switch e := event.(type) {
 		case client.Tokens:
+			if many {
+				several.add(e)
+				continue
+			}
 			ids = append(ids, e.IDs...)
 			printed = printed || e.Text != ""
 			if _, err := io.WriteString(c.out, c.safe(e.Text)); err != nil {
@@ -203,11 +225,18 @@ func printText(ctx context.Context, c *console, server *client.Client, req *infe
 			}
 		case client.Finish:
 			reason = reasonName(e.Reason)
+			several.finishes = append(several.finishes, e)
 		case client.Summary:
-			if !printed {
-				fmt.Fprint(c.out, joinIDs(ids))
+			if many {
+				if err := several.print(c); err != nil {
+					return err
+				}
+			} else {
+				if !printed {
+					fmt.Fprint(c.out, joinIDs(ids))
+				}
+				fmt.Fprintln(c.out)
 			}
-			fmt.Fprintln(c.out)
 			if c.errTerm {
 				fmt.Fprintln(c.err, costLine(reason, e))
 			}

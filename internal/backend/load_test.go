@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/llama"
 	"github.com/inferno-serve/inferno/internal/server"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
 func TestFailedLoadLeavesNothingBehind(t *testing.T) {
@@ -59,5 +61,35 @@ func loadShortened(t *testing.T, open func() (device.Device, error)) {
 	r.close(b.log)
 	if held := b.tracker.Snapshot().Total.Current; held != 0 {
 		t.Errorf("%d bytes are still counted", held)
+	}
+}
+
+// A request that leaves everything open gets the defaults and end tokens of the checkpoint's generation_config.json, and is told of them.
+func TestRequestsGetTheCheckpointsDefaults(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(tiny)); err != nil {
+		t.Fatal(err)
+	}
+	text := `{"temperature":0.5,"top_k":30,"top_p":0.75,"min_p":0.125,"typical_p":0.875,"repetition_penalty":1.25,"eos_token_id":[7,5]}`
+	if err := os.WriteFile(filepath.Join(dir, "generation_config.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, false, func(c *config.Config) { c.Models[0].Path = dir })
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	answer, err := infernov1.NewInferenceServiceClient(r.dial()).Generate(t.Context(), &infernov1.GenerateRequest{
+		Model: "tiny", Input: &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: []uint32{1, 2, 3}}},
+		Stopping: &infernov1.StoppingParameters{MaxTokens: new(uint32(4))},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := answer.GetStart().GetEffective()
+	s := e.GetSampling()
+	if s.GetTemperature() != 0.5 || s.GetTopK() != 30 || s.GetTopP() != 0.75 || s.GetMinP() != 0.125 || s.GetTypicalP() != 0.875 ||
+		s.GetRepetitionPenalty() != 1.25 || s.GetPenaltyWindow() != 0 || s.GetN() != 1 || s.Seed == nil || !slices.Equal(e.GetEndTokenIds(), []uint32{5, 7}) {
+		t.Errorf("effective parameters %v", e)
+	}
+	if err := r.end(); err != nil {
+		t.Error(err)
 	}
 }

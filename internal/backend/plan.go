@@ -34,7 +34,7 @@ type plan struct {
 	limits    model.Limits
 	need      model.Need
 	kv        model.KVLayout
-	vocab     int
+	config    *model.Config
 	blocks    int
 	blockSize int
 	bytes     int64 // of the whole reservation
@@ -48,7 +48,7 @@ type room struct {
 }
 
 func newPlan(ctx context.Context, loader *model.Loader, checkpoint *model.Checkpoint, o model.Options, c *config.Config, r room) (plan, error) {
-	p := plan{blockSize: engine.DefaultBlockSize, vocab: checkpoint.Config.Vocab}
+	p := plan{blockSize: engine.DefaultBlockSize, config: checkpoint.Config}
 	contextLimit := checkpoint.Config.Context
 	if c.Context > contextLimit {
 		return p, fmt.Errorf("context: %d tokens, want at most the %d of the model", c.Context, contextLimit)
@@ -56,7 +56,8 @@ func newPlan(ctx context.Context, loader *model.Loader, checkpoint *model.Checkp
 	if c.Context > 0 {
 		contextLimit = c.Context
 	}
-	p.limits = model.Limits{MaxTokens: stepTokens(c, r.info), MaxSeqs: c.MaxBatch, MaxRows: c.MaxBatch, Context: contextLimit}
+	tokens := stepTokens(c, r.info)
+	p.limits = model.Limits{MaxTokens: tokens, MaxSeqs: c.MaxBatch, MaxRows: engine.LogitRows(c.MaxBatch, tokens), Context: contextLimit}
 	o.Limits = p.limits
 	var err error
 	if p.need, p.kv, err = loader.Measure(ctx, checkpoint, o); err != nil {
@@ -102,7 +103,7 @@ func (p *plan) blocksFor(tokens int) int { return (tokens + p.blockSize - 1) / p
 
 // bytesWith is the reservation of a model with so many KV blocks.
 func (p *plan) bytesWith(blocks int) int64 {
-	return p.need.Total() + engine.Bytes(p.limits, p.kv, p.vocab, blocks, p.blockSize)
+	return p.need.Total() + engine.Bytes(p.limits, p.kv, p.config, blocks, p.blockSize)
 }
 
 // bytes is the most that a model may reserve.

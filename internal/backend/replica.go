@@ -431,7 +431,10 @@ func endTokens(c *model.Checkpoint, t *tokenizer.Tokenizer) []int32 {
 
 // generationDefaults are the checkpoint's; one that wants no sampling gets greedy decoding.
 func generationDefaults(g model.GenerationDefaults) server.GenerationDefaults {
-	d := server.GenerationDefaults{Temperature: toFloat32(g.Temperature), TopK: g.TopK, TopP: toFloat32(g.TopP), MinP: toFloat32(g.MinP)}
+	d := server.GenerationDefaults{
+		Temperature: toFloat32(g.Temperature), TopK: g.TopK, TopP: toFloat32(g.TopP), MinP: toFloat32(g.MinP), TypicalP: toFloat32(g.TypicalP),
+		RepetitionPenalty: toFloat32(g.RepetitionPenalty), PenaltyWindow: g.PenaltyWindow,
+	}
 	if g.DoSample != nil && !*g.DoSample {
 		d.Temperature = new(float32)
 	}

@@ -102,7 +102,8 @@ func CheckGatherRows(out, x, rows Tensor) {
 	checkVector(op, "rows", &rows, I32, out.Rows)
 }
 
-// CheckSample panics unless Logits is F32 [r, v], Params contiguous I32 [r, 12], Banned I32 [r, max banned] or none, and IDs I32 [r].
+// CheckSample panics unless Logits is F32 [r, v], Params contiguous I32 [r, 12], Banned I32 [r, max banned] or none, IDs I32 [r], and
+// Adjustments and History contiguous I32 and BlockTable I32, or none.
 func CheckSample(a SampleArgs) {
 	const op = "Sample"
 	const paramsCols = SampleParamsBytes / 4
@@ -118,6 +119,43 @@ func CheckSample(a SampleArgs) {
 		checkMatrix(op, "Banned", &a.Banned, I32, a.Logits.Rows, a.Banned.Cols)
 	}
 	checkVector(op, "IDs", &a.IDs, I32, a.Logits.Rows)
+	if a.Adjustments.Data != 0 {
+		checkVector(op, "Adjustments", &a.Adjustments, I32, a.Adjustments.Cols)
+	}
+	if a.History.Data != 0 {
+		checkMatrix(op, "History", &a.History, I32, a.History.Rows, a.History.Cols)
+		if a.History.Stride != a.History.Cols {
+			badCount(op, "stride of History", a.History.Stride, a.History.Cols, a.History.Cols)
+		}
+		checkMatrix(op, "BlockTable", &a.BlockTable, I32, a.BlockTable.Rows, a.BlockTable.Cols)
+	}
+}
+
+// CheckLogProbs panics unless Logits is F32 [r, v], Rows and Chosen are I32 [q], IDs I32 [q, m] or none, Top is 0 to MaxTopLogProbs, and Out
+// is I32 [q, 2 + m + 2·Top].
+func CheckLogProbs(a LogProbsArgs) {
+	const op = "LogProbs"
+	checkMatrix(op, "Logits", &a.Logits, F32, a.Logits.Rows, a.Logits.Cols)
+	if a.Top < 0 || a.Top > MaxTopLogProbs {
+		badCount(op, "Top", a.Top, 0, MaxTopLogProbs)
+	}
+	cols := 2 + 2*a.Top
+	if a.IDs.Data != 0 {
+		checkMatrix(op, "IDs", &a.IDs, I32, a.Out.Rows, a.IDs.Cols)
+		cols += a.IDs.Cols
+	}
+	checkMatrix(op, "Out", &a.Out, I32, a.Out.Rows, cols)
+	checkVector(op, "Rows", &a.Rows, I32, a.Out.Rows)
+	checkVector(op, "Chosen", &a.Chosen, I32, a.Out.Rows)
+}
+
+// CheckPool panics unless out is F32 [e, d] for x [n, d], and from and to are I32 [e].
+func CheckPool(out, x, from, to Tensor) {
+	const op = "Pool"
+	checkActivation(op, "x", &x)
+	checkMatrix(op, "out", &out, F32, out.Rows, x.Cols)
+	checkVector(op, "from", &from, I32, out.Rows)
+	checkVector(op, "to", &to, I32, out.Rows)
 }
 
 // CheckNormMatMul panics unless CheckRMSNorm and CheckMatMul pass, and neither Normed nor any Out is X.

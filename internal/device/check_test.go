@@ -34,6 +34,9 @@ type args struct {
 	store                 StoreKVArgs
 	attention             AttentionArgs
 	sample                SampleArgs
+	logProbs              LogProbsArgs
+	pooled                Tensor
+	poolFrom, poolTo      Tensor
 	gathered, rows        Tensor
 	embedded, gate, upper Tensor
 	norm                  Norm
@@ -61,6 +64,10 @@ func good() *args {
 			Out: f32(3, 64), Q: f32(3, 64), KCache: cache, VCache: cache, BlockTable: Matrix(at, I32, 2, 4),
 			QueryStart: i32(3), KVLen: i32(2), Heads: 4, Shape: shape, Scale: 0.25,
 		},
+		logProbs: LogProbsArgs{
+			Logits: f32(2, 100), Rows: i32(3), Chosen: i32(3), IDs: Matrix(at, I32, 3, 4), Top: 5, Out: Matrix(at, I32, 3, 16),
+		},
+		pooled: f32(2, 64), poolFrom: i32(2), poolTo: i32(2),
 		sample: SampleArgs{
 			Logits: f32(2, 100), Params: Matrix(at, I32, 2, 12), Banned: Matrix(at, I32, 2, 5), IDs: i32(2),
 		},
@@ -92,6 +99,8 @@ var checks = map[string]func(*args){
 	"Add":         func(a *args) { CheckAdd(a.out, a.a, a.b) },
 	"GatherRows":  func(a *args) { CheckGatherRows(a.gathered, a.x, a.rows) },
 	"Sample":      func(a *args) { CheckSample(a.sample) },
+	"LogProbs":    func(a *args) { CheckLogProbs(a.logProbs) },
+	"Pool":        func(a *args) { CheckPool(a.pooled, a.x, a.poolFrom, a.poolTo) },
 	"NormMatMul":  func(a *args) { CheckNormMatMul(a.norm, a.products) },
 	"NormGateUp":  func(a *args) { CheckNormGateUp(a.gateUp) },
 	"NormQKV":     func(a *args) { CheckNormQKV(a.qkv) },
@@ -238,6 +247,21 @@ func TestBadArgumentsPanic(t *testing.T) {
 		{"GatherRows", func(a *args) { a.gathered = f32(2, 63) }, []string{"out", "F32[2 63]", "F32[2 64]"}},
 		{"GatherRows", func(a *args) { a.rows = i32(3) }, []string{"rows", "I32[1 3]", "2 I32"}},
 		{"GatherRows", func(a *args) { a.gathered.DType = BF16 }, []string{"out", "BF16[2 64]", "F32[2 64]"}},
+
+		{"LogProbs", func(a *args) { a.logProbs.Logits.DType = BF16 }, []string{"Logits", "BF16[2 100]", "F32[2 100]"}},
+		{"LogProbs", func(a *args) { a.logProbs.Top = -1 }, []string{"Top", "-1", "0 to 20"}},
+		{"LogProbs", func(a *args) { a.logProbs.Top = 21 }, []string{"Top", "21", "0 to 20"}},
+		{"LogProbs", func(a *args) { a.logProbs.IDs.Rows = 2 }, []string{"IDs", "I32[2 4]", "I32[3 4]"}},
+		{"LogProbs", func(a *args) { a.logProbs.IDs = Tensor{} }, []string{"Out", "I32[3 16]", "I32[3 12]"}},
+		{"LogProbs", func(a *args) { a.logProbs.Top = 4 }, []string{"Out", "I32[3 16]", "I32[3 14]"}},
+		{"LogProbs", func(a *args) { a.logProbs.Rows = i32(2) }, []string{"Rows", "I32[1 2]", "3 I32"}},
+		{"LogProbs", func(a *args) { a.logProbs.Chosen = i32(4) }, []string{"Chosen", "I32[1 4]", "3 I32"}},
+
+		{"Pool", func(a *args) { a.pooled.DType = BF16 }, []string{"out", "BF16[2 64]", "F32[2 64]"}},
+		{"Pool", func(a *args) { a.pooled = f32(2, 63) }, []string{"out", "F32[2 63]", "F32[2 64]"}},
+		{"Pool", func(a *args) { a.x.DType = I32 }, []string{"x", "I32[3 64]", "F32, F16 or BF16"}},
+		{"Pool", func(a *args) { a.poolFrom = i32(3) }, []string{"from", "I32[1 3]", "2 I32"}},
+		{"Pool", func(a *args) { a.poolTo = i32(1) }, []string{"to", "I32[1 1]", "2 I32"}},
 
 		{"Sample", func(a *args) { a.sample.Logits.DType = BF16 }, []string{"Logits", "BF16[2 100]", "F32[2 100]"}},
 		{"Sample", func(a *args) { a.sample.Params.Cols = 11 }, []string{"Params", "I32[2 11]", "I32[2 12]"}},

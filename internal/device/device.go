@@ -99,6 +99,9 @@ type Device interface {
 	Add(out, a, b Tensor)
 	GatherRows(out, x, rows Tensor)
 	Sample(a SampleArgs)
+	LogProbs(a LogProbsArgs)
+	// Pool is out[i,:] = Σ x[j,:] over from[i] ≤ j < to[i].
+	Pool(out, x, from, to Tensor)
 
 	// The ops between a layer's residual streams, fused where the device has it; each leaves the bits of its composition.
 
@@ -300,11 +303,42 @@ type SampleParams struct {
 	TopP        float32 // 1: off
 	MinP        float32 // 0: off
 	NumBanned   int32
-	_           [2]int64
+	TypicalP    float32 // 0 or 1: off
+	Adjustment  int32   // 1 + where in Adjustments it begins, in words; 0: none
+	_           int64
 }
+
+// Adjustment is what changes a row of logits before it is sampled: inferno_adjustment of kernels/inferno.h. It is followed by NumBias pairs
+// of an id and a float32, and, where Masked, by a bit for each id that may be chosen in words of 32.
+type Adjustment struct {
+	Repetition          float32 // 1: off
+	Presence, Frequency float32 // 0: off
+	Window              int32   // of the last tokens, which Repetition looks at; 0: all
+	Prompt              int32   // tokens of the prompt; what follows was generated
+	Sequence            int32   // row of BlockTable
+	NumBias             int32
+	Masked              int32
+}
+
+// AdjustmentBytes is the size of an Adjustment.
+const AdjustmentBytes = 32
 
 // SampleParamsBytes is the size of a SampleParams.
 const SampleParamsBytes = 48
+
+// MaxTopLogProbs bounds LogProbsArgs.Top.
+const MaxTopLogProbs = 20
+
+// LogProbsArgs asks for log-probabilities of rows of logits; kernels/inferno.h has the arithmetic, and what a row of Out holds: the
+// chosen id's and its rank, those of IDs, then the Top likeliest ids and theirs.
+type LogProbsArgs struct {
+	Logits Tensor // F32 [r, v]
+	Rows   Tensor // I32 [q] of Logits
+	Chosen Tensor // I32 [q]
+	IDs    Tensor // I32 [q, m]; Data 0: m = 0
+	Top    int
+	Out    Tensor // I32 [q, 2 + m + 2·Top], written; floats by their bits
+}
 
 // SampleArgs chooses an id a row; −1 where a row holds a NaN or +Inf, or every id is banned.
 type SampleArgs struct {
@@ -312,4 +346,8 @@ type SampleArgs struct {
 	Params Tensor // SampleParams [r], declared as I32 [r, 12]
 	Banned Tensor // I32 [r, max banned]; Data 0: none
 	IDs    Tensor // I32 [r], written
+
+	Adjustments Tensor // I32 [any], contiguous: those that Params name; Data 0: none
+	History     Tensor // I32 [B, p], contiguous: the token in each slot, where an adjustment has penalties; Data 0: none has
+	BlockTable  Tensor // I32 [b, max blocks a sequence]; with History
 }

@@ -19,6 +19,7 @@ import (
 // sizes of an engine, and how it works.
 type sizes struct {
 	blocks, maxBatchTokens int
+	rows                   int                    // of logits for prompts
 	eager                  bool                   // no graphs, nothing ahead
 	prepare                func(e *engine.Engine) // before its Warmup; nil: nothing
 }
@@ -38,7 +39,7 @@ func startCPU(t *testing.T, checkpoint string, s sizes) *engine.Engine {
 func start(t *testing.T, d device.Device, checkpoint string, s sizes) *engine.Engine {
 	t.Helper()
 	e := open(t, d, filepath.Join("../model/testdata", checkpoint), engine.Options{
-		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32, Context: 112},
+		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32 + s.rows, Context: 112},
 		NumBlocks: s.blocks, BlockSize: 8, MaxBatchTokens: s.maxBatchTokens, Eager: s.eager, CheckIntegrity: true,
 	})
 	if s.prepare != nil {
@@ -75,7 +76,7 @@ func open(t testing.TB, d device.Device, dir string, o engine.Options) *engine.E
 	if err != nil {
 		t.Fatal(err)
 	}
-	most := engine.Bytes(o.Limits, kv, c.Config.Vocab, o.NumBlocks, o.BlockSize)
+	most := engine.Bytes(o.Limits, kv, c.Config, o.NumBlocks, o.BlockSize)
 	pool, err := memory.NewPool(memory.PoolOptions{
 		Source: d, Tracker: memory.NewTracker(memory.TrackerOptions{}), Owner: dir, Limit: need.Total() + most + memory.Alignment,
 	})
@@ -114,6 +115,15 @@ func mixedRequests(vocabulary int) (requests []*engine.Request) {
 		}
 		if i%4 == 3 {
 			q.Sampling.TopK, q.Sampling.TopP, q.Sampling.MinP = 50, 0.95, 0.01
+		}
+		switch i % 8 {
+		case 2:
+			q.Sampling.RepetitionPenalty, q.Sampling.FrequencyPenalty = 1.2, 0.3
+			q.Sampling.LogitBias = []engine.Bias{{ID: q.Prompt[0], Value: 3}}
+		case 5:
+			q.Sampling.PresencePenalty, q.Sampling.TypicalP = 0.6, 0.9
+		case 7:
+			q.Sampling.RepetitionPenalty, q.Sampling.PenaltyWindow, q.Sampling.Banned = 1.5, 8, []int32{q.Prompt[0]}
 		}
 		requests = append(requests, q)
 	}
@@ -170,21 +180,24 @@ func TestTokensDoNotDependOnTheOthers(t *testing.T) {
 
 func submitAndRead(t *testing.T, e *engine.Engine, q *engine.Request) []int32 {
 	t.Helper()
-	s, err := e.Submit(t.Context(), q)
+	return read(t, submit(t, e, q))
+}
+
+// submit has a request of one continuation under way.
+func submit(t testing.TB, e *engine.Engine, q *engine.Request) *engine.Stream {
+	t.Helper()
+	streams, err := e.Submit(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read(t, s)
+	return streams[0]
 }
 
 func checkAmongOthers(t *testing.T, e *engine.Engine, requests []*engine.Request, alone [][]int32) {
 	t.Helper()
 	streams := make([]*engine.Stream, len(requests))
 	for i, q := range requests {
-		var err error
-		if streams[i], err = e.Submit(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
+		streams[i] = submit(t, e, q)
 	}
 	for i, q := range requests {
 		if got := read(t, streams[i]); !slices.Equal(got, alone[i]) || len(got) != q.Stop.MaxTokens {
@@ -256,10 +269,7 @@ func runTogether(t *testing.T, e *engine.Engine, requests []*engine.Request) [][
 	t.Helper()
 	streams := make([]*engine.Stream, len(requests))
 	for i, q := range requests {
-		var err error
-		if streams[i], err = e.Submit(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
+		streams[i] = submit(t, e, q)
 	}
 	got := make([][]int32, len(requests))
 	for i := range requests {

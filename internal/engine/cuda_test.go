@@ -21,7 +21,19 @@ import (
 // openCUDA skips the test where there is no card. INFERNO_CUDA_LIBRARY names the library; the default lies beside the test binary.
 func openCUDA(t testing.TB) device.Device {
 	t.Helper()
-	d, err := native.OpenCUDA(native.CUDAOptions{Library: os.Getenv("INFERNO_CUDA_LIBRARY")})
+	return openCard(t, native.CUDAOptions{})
+}
+
+// exactCUDA computes in float32 throughout.
+func exactCUDA(t testing.TB) device.Device {
+	t.Helper()
+	return openCard(t, native.CUDAOptions{Exact: true})
+}
+
+func openCard(t testing.TB, o native.CUDAOptions) device.Device {
+	t.Helper()
+	o.Library = os.Getenv("INFERNO_CUDA_LIBRARY")
+	d, err := native.OpenCUDA(o)
 	if errors.Is(err, device.ErrUnavailable) {
 		t.Skip(err)
 	}
@@ -83,12 +95,17 @@ func BenchmarkDecodeCUDA(b *testing.B) {
 	dir := randomCheckpoint(b)
 	for _, n := range []int{1, 32, 256} {
 		for _, eager := range []bool{true, false} {
-			b.Run(fmt.Sprintf("%d/eager=%v", n, eager), func(b *testing.B) { benchmarkDecode(b, dir, n, eager) })
+			b.Run(fmt.Sprintf("%d/eager=%v", n, eager), func(b *testing.B) { benchmarkDecode(b, dir, n, eager, engine.Logprobs{}) })
+		}
+		for _, top := range []int{0, 5} {
+			b.Run(fmt.Sprintf("%d/logprobs=%d", n, top), func(b *testing.B) {
+				benchmarkDecode(b, dir, n, false, engine.Logprobs{Output: true, Top: top})
+			})
 		}
 	}
 }
 
-func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
+func benchmarkDecode(b *testing.B, dir string, n int, eager bool, logprobs engine.Logprobs) {
 	const prompt, tokens, blockSize = 64, 256, 16
 	limits := model.Limits{MaxTokens: 2048, MaxSeqs: 256, MaxRows: 256, Context: 1024}
 	blocks := 256 * (prompt + tokens + blockSize) / blockSize
@@ -108,11 +125,8 @@ func benchmarkDecode(b *testing.B, dir string, n int, eager bool) {
 		streams := make([]*engine.Stream, n)
 		for i := range streams {
 			q := &engine.Request{ID: fmt.Sprint(i), Prompt: slices.Repeat([]int32{int32(i + 1)}, prompt)}
-			q.Stop.MaxTokens = tokens
-			var err error
-			if streams[i], err = e.Submit(b.Context(), q); err != nil {
-				b.Fatal(err)
-			}
+			q.Stop.MaxTokens, q.Logprobs = tokens, logprobs
+			streams[i] = submit(b, e, q)
 		}
 		for _, s := range streams {
 			if _, _, err := s.Next(b.Context()); err != nil {
@@ -189,4 +203,32 @@ func randomCheckpoint(b *testing.B) string {
 		b.Fatal(err)
 	}
 	return dir
+}
+
+// TestLogprobsMatchGoldenLogitsCUDA and the next one hold the card, computing in float32 throughout, to what the CPU is held to.
+func TestLogprobsMatchGoldenLogitsCUDA(t *testing.T) {
+	for _, checkpoint := range checkpoints {
+		t.Run(checkpoint, func(t *testing.T) {
+			e := start(t, exactCUDA(t), checkpoint, withRows(sizes{blocks: 64, maxBatchTokens: 64}))
+			for i, p := range golden(t, checkpoint) {
+				checkGoldenLogprobs(t, e, i, p)
+			}
+		})
+	}
+}
+
+func TestAnswersDoNotDependOnTheOthersCUDA(t *testing.T) {
+	requests := asking(320)
+	var alone []heard
+	e := start(t, exactCUDA(t), "llama", withRows(sizes{blocks: 600, maxBatchTokens: 64, eager: true}))
+	for _, q := range requests {
+		alone = append(alone, hear(t, e, []*engine.Request{q})...)
+	}
+	for name, s := range map[string]sizes{"graphs and overlap": {blocks: 600, maxBatchTokens: 64}, "few blocks": {blocks: 40, maxBatchTokens: 64}} {
+		t.Run(name, func(t *testing.T) {
+			for i, got := range hear(t, start(t, exactCUDA(t), "llama", withRows(s)), requests) {
+				checkHeard(t, requests[i], got, alone[i])
+			}
+		})
+	}
 }

@@ -61,6 +61,7 @@ type Failed struct{ Err error }
 type Engine struct {
 	maxQueue   int
 	context    int
+	promptRows int // rows of logits of a step for prompts
 	stepTarget time.Duration
 	bus        *event.Bus
 	log        *slog.Logger
@@ -90,17 +91,19 @@ type mailbox struct {
 
 	mu       sync.Mutex
 	state    engineState
-	cause    error                // of the stop; nil after a drain
-	live     map[string]*sequence // requests from Submit until their end
+	cause    error             // of the stop; nil after a drain
+	live     map[string]*group // requests from Submit until their end
 	arrivals []*sequence
 	leavers  []leaver
 	probes   []chan error // one slot each
 	started  bool         // Run was called
 }
 
+// leaver is a sequence that is to end: with err, or normally where there is a reason.
 type leaver struct {
-	seq *sequence
-	err error
+	seq    *sequence
+	err    error
+	reason FinishReason
 }
 
 type engineState uint8
@@ -117,7 +120,7 @@ func New(o Options) (*Engine, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	limits := model.Limits{MaxTokens: o.Limits.MaxTokens, MaxSeqs: o.MaxBatch, MaxRows: o.MaxBatch, Context: o.Context}
+	limits := model.Limits{MaxTokens: o.Limits.MaxTokens, MaxSeqs: o.MaxBatch, MaxRows: min(o.MaxBatch+promptRows, o.Limits.MaxRows), Context: o.Context}
 	if o.MaxBatchTokens > 0 {
 		limits.MaxTokens = o.MaxBatchTokens
 	}
@@ -129,12 +132,13 @@ func New(o Options) (*Engine, error) {
 		r.depth, r.info.Capture = 1, false
 	}
 	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
+	rows := limits.MaxRows - o.MaxBatch
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
 		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens, maxBatch: o.MaxBatch,
-		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, o.Context), waker: newWaker(o.MaxBatch),
+		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, rows, o.Context), promptRows: rows, waker: newWaker(o.MaxBatch),
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		mailbox: mailbox{live: map[string]*sequence{}},
+		mailbox: mailbox{live: map[string]*group{}},
 	}
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
@@ -187,46 +191,60 @@ func between[T int | time.Duration](what string, v, low, high T) error {
 func (e *Engine) Context() int { return e.context }
 
 // Submit queues a request, or answers at once why not: a *LimitError (ErrTooLong, ErrInvalid), a *QueueFullError (ErrQueueFull),
-// ErrDuplicateID, ErrDraining, ErrDeviceLost, or ctx's error. The request ends with ctx, whatever state it is in.
-func (e *Engine) Submit(ctx context.Context, r *Request) (*Stream, error) {
+// ErrDuplicateID, ErrDraining, ErrDeviceLost, or ctx's error. The request ends with ctx, whatever state it is in. There is a stream for each
+// continuation, by index.
+func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	if err := r.validate(e.context, e.runner.vocabulary()); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	seq := newSequence(r, e.context)
-	seq.arrived = r.Arrived
-	if seq.arrived.IsZero() {
-		seq.arrived = time.Now()
+	arrived := r.Arrived
+	if arrived.IsZero() {
+		arrived = time.Now()
 	}
-	seq.deadline, _ = ctx.Deadline()
-	seq.stream = newStream(e, seq)
-	if err := e.push(ctx, seq); err != nil {
+	g := newGroup(r, e.context, e.runner.vocabulary())
+	if first := g.members[0]; first.masked() && first.deadEnd() {
+		return nil, &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
+	}
+	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && g.members[0].adjusted) {
+		return nil, &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}
+	}
+	streams := make([]*Stream, len(g.members))
+	wake := make(chan struct{}, 1)
+	for i, seq := range g.members {
+		seq.arrived = arrived
+		seq.deadline, _ = ctx.Deadline()
+		seq.stream = newStream(e, seq, wake)
+		streams[i] = seq.stream
+	}
+	if err := e.push(ctx, g); err != nil {
 		return nil, err
 	}
 	e.notify()
-	return seq.stream, nil
+	return streams, nil
 }
 
-func (e *Engine) push(ctx context.Context, seq *sequence) error {
+func (e *Engine) push(ctx context.Context, g *group) error {
 	m := &e.mailbox
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.state != open {
 		return m.refusal()
 	}
-	if _, taken := m.live[seq.request.ID]; taken {
-		return fmt.Errorf("%w: %s", ErrDuplicateID, seq.request.ID)
+	id := g.members[0].request.ID
+	if _, taken := m.live[id]; taken {
+		return fmt.Errorf("%w: %s", ErrDuplicateID, id)
 	}
 	if e.counters.queued.Load() >= int64(e.maxQueue) {
 		e.counters.rejected.Add(1)
 		return &QueueFullError{Limit: e.maxQueue, RetryAfter: e.counters.retryAfter()}
 	}
-	e.counters.queued.Add(1)
-	seq.detach = context.AfterFunc(ctx, func() { e.leave(seq, ctx.Err()) })
-	m.live[seq.request.ID] = seq
-	m.arrivals = append(m.arrivals, seq)
+	e.counters.queued.Add(int64(len(g.members)))
+	g.detach = context.AfterFunc(ctx, func() { e.leave(g, ctx.Err()) })
+	m.live[id] = g
+	m.arrivals = append(m.arrivals, g.members...)
 	m.changed.Store(true)
 	return nil
 }
@@ -240,12 +258,30 @@ func (m *mailbox) refusal() error {
 }
 
 // leave asks the loop to end a request with err, which is nothing new to one that has ended.
-func (e *Engine) leave(seq *sequence, err error) {
+func (e *Engine) leave(g *group, err error) {
 	m := &e.mailbox
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.live[seq.request.ID] == seq {
-		m.leavers = append(m.leavers, leaver{seq, err})
+	if m.live[g.members[0].request.ID] == g {
+		m.evict(g, err)
+		e.tell()
+	}
+}
+
+// evict puts all of a request on the list of those that leave; mu is held.
+func (m *mailbox) evict(g *group, err error) {
+	for _, seq := range g.members {
+		m.leavers = append(m.leavers, leaver{seq: seq, err: err})
+	}
+}
+
+// finish asks the loop to end one continuation normally, which is nothing new to one that has ended.
+func (e *Engine) finish(seq *sequence, reason FinishReason) {
+	m := &e.mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.live[seq.request.ID] == seq.group {
+		m.leavers = append(m.leavers, leaver{seq: seq, reason: reason})
 		e.tell()
 	}
 }
@@ -269,8 +305,8 @@ func (e *Engine) Abort(ids ...string) (aborted []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, id := range ids {
-		if seq, ok := m.live[id]; ok {
-			m.leavers = append(m.leavers, leaver{seq, ErrAborted})
+		if g, ok := m.live[id]; ok {
+			m.evict(g, ErrAborted)
 			aborted = append(aborted, id)
 		}
 	}
@@ -283,8 +319,8 @@ func (e *Engine) AbortAll() (aborted []string) {
 	m := &e.mailbox
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for id, seq := range m.live {
-		m.leavers = append(m.leavers, leaver{seq, ErrAborted})
+	for id, g := range m.live {
+		m.evict(g, ErrAborted)
 		aborted = append(aborted, id)
 	}
 	e.tell()

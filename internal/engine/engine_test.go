@@ -832,7 +832,7 @@ func benchmarkStep(b *testing.B, n int, reading bool) {
 				b.Fatal(err)
 			}
 			if reading {
-				readers.Go(func() { _, _, _ = readAll(s) })
+				readers.Go(func() { _, _, _ = readAll(s[0]) })
 			}
 			e.turnOnce(b.Context())
 		}

@@ -20,7 +20,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const fakeVocabulary = 97
+const (
+	fakeVocabulary = 97
+	fakeDim        = 3
+)
 
 // fakeDevice is memory, and the few ops that the engine itself calls. What is enqueued takes effect when somebody waits for it, a step at a
 // time where steps overlap.
@@ -235,14 +238,105 @@ func (d *fakeDevice) sample(a device.SampleArgs) {
 	if a.Banned.Data != 0 {
 		banned = view[int32](d, a.Banned)
 	}
+	pool := view[uint32](d, a.Adjustments)
 	for r := range ids {
 		row, p := logits[r*a.Logits.Stride:], &params[r]
 		if math.IsNaN(float64(math.Float32frombits(row[2]))) {
 			ids[r] = -1
 			continue
 		}
-		ids[r] = choose(uint64(row[0])|uint64(row[1])<<32, *p, banned[r*a.Banned.Stride:][:p.NumBanned])
+		digest, banned := uint64(row[0])|uint64(row[1])<<32, banned[r*a.Banned.Stride:][:p.NumBanned]
+		if p.Adjustment > 0 {
+			adjustment := (*device.Adjustment)(unsafe.Pointer(&pool[p.Adjustment-1]))
+			rest := pool[int(p.Adjustment)-1+device.AdjustmentBytes/4:]
+			digest = adjusted(digest, adjustment, d.tokensOf(&a, adjustment, p), rest)
+			banned = append(slices.Clone(banned), leftOut(adjustment, rest)...)
+			row[0], row[1] = ^row[0], ^row[1] // nobody finds in the row what was there
+		}
+		ids[r] = choose(digest, *p, banned)
 	}
+}
+
+// LogProbs reads the digest as Sample does.
+func (d *fakeDevice) LogProbs(a device.LogProbsArgs) {
+	device.CheckLogProbs(a)
+	d.do(func() {
+		logits, out := view[uint32](d, a.Logits), view[int32](d, a.Out)
+		rows, chosen := view[int32](d, a.Rows), view[int32](d, a.Chosen)
+		for q, row := range rows {
+			x := logits[int(row)*a.Logits.Stride:]
+			to := out[q*a.Out.Stride:][:a.Out.Cols]
+			h := uint64(x[0]) | uint64(x[1])<<32
+			m := a.IDs.Cols
+			to[0], to[1] = wordOf(fakeLogprob(h, chosen[q])), fakeRank(h, chosen[q])
+			for i := range m {
+				to[2+i] = wordOf(fakeLogprob(h, view[int32](d, a.IDs)[q*a.IDs.Stride+i]))
+			}
+			for i := range a.Top {
+				to[2+m+i] = fakeTop(h, i)
+				to[2+m+a.Top+i] = wordOf(fakeLogprob(h, fakeTop(h, i)))
+			}
+			if math.IsNaN(float64(math.Float32frombits(x[2]))) {
+				fill(to, wordOf(float32(math.NaN())))
+				to[1] = 0
+			}
+		}
+	})
+}
+
+func wordOf(v float32) int32 { return int32(math.Float32bits(v)) }
+
+// fakeLogprob, fakeRank and fakeTop are what the fake says of a token behind those of a digest.
+func fakeLogprob(digest uint64, id int32) float32 { return -float32((digest^uint64(id)*31)%1000) / 8 }
+func fakeRank(digest uint64, id int32) int32      { return int32((digest^uint64(id))%fakeVocabulary) + 1 }
+func fakeTop(digest uint64, i int) int32          { return int32((digest>>8 + uint64(i)) % fakeVocabulary) }
+
+// Pool sums the fake's hidden states.
+func (d *fakeDevice) Pool(out, x, from, to device.Tensor) {
+	device.CheckPool(out, x, from, to)
+	d.do(func() {
+		sums, values := view[float32](d, out), view[float32](d, x)
+		for i := range out.Rows {
+			for c := range out.Cols {
+				sums[i*out.Stride+c] = 0
+				for j := view[int32](d, from)[i]; j < view[int32](d, to)[i]; j++ {
+					sums[i*out.Stride+c] += values[int(j)*x.Stride+c]
+				}
+			}
+		}
+	})
+}
+
+// tokensOf is the history of a row.
+func (d *fakeDevice) tokensOf(a *device.SampleArgs, adjustment *device.Adjustment, p *device.SampleParams) []int32 {
+	if adjustment.Repetition == 1 && adjustment.Presence == 0 && adjustment.Frequency == 0 {
+		return nil
+	}
+	history, table := view[int32](d, a.History), view[int32](d, a.BlockTable)[int(adjustment.Sequence)*a.BlockTable.Stride:]
+	tokens := make([]int32, p.Position)
+	for i := range tokens {
+		tokens[i] = history[int(table[i/a.History.Cols])*a.History.Cols+i%a.History.Cols]
+	}
+	return tokens
+}
+
+// adjusted is what the fake does instead of changing logits: all that the change depends on goes into the digest.
+func adjusted(digest uint64, a *device.Adjustment, tokens []int32, biases []uint32) uint64 {
+	h := fnv.New64a()
+	for _, part := range []any{digest, a.Repetition, a.Presence, a.Frequency, a.Window, a.Prompt, tokens, biases[:2*a.NumBias]} {
+		_ = binary.Write(h, binary.LittleEndian, part)
+	}
+	return h.Sum64()
+}
+
+// leftOut is the ids that a mask leaves out.
+func leftOut(a *device.Adjustment, rest []uint32) (ids []int32) {
+	for id := range int32(fakeVocabulary) {
+		if mask := rest[2*a.NumBias:]; a.Masked != 0 && mask[id/32]>>(id%32)&1 == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // choose is the fake's way from a digest of all tokens to the next one.
@@ -272,11 +366,12 @@ const poison = fakeVocabulary - 1
 // that another sequence wrote, or a row out of place, changes the output or panics.
 type fakeModel struct {
 	device  *fakeDevice
+	hidden  device.Tensor        // F32 [n, 3]
 	forward func(b *model.Batch) // called first; nil: nothing
 	broken  bool                 // all logits are NaN
 }
 
-func (m *fakeModel) Config() *model.Config { return &model.Config{Vocab: fakeVocabulary} }
+func (m *fakeModel) Config() *model.Config { return &model.Config{Vocab: fakeVocabulary, Dim: fakeDim} }
 
 func (m *fakeModel) KVLayout() model.KVLayout {
 	return model.KVLayout{Layers: 1, Heads: 1, HeadDim: 2, DType: device.F32}
@@ -288,6 +383,26 @@ func (m *fakeModel) Forward(b *model.Batch, kv *model.KV) {
 	}
 	step := *b
 	m.device.do(func() { m.compute(&step, kv) })
+	if b.Pooled.Rows > 0 {
+		m.device.do(func() { m.hide(&step) })
+		m.device.Pool(b.Pooled, m.hidden.Top(b.Tokens.Len()), b.PoolFrom, b.PoolTo)
+	}
+}
+
+// hide makes hidden states of tokens and positions, which are whole numbers, so that a sum of them is exact.
+func (m *fakeModel) hide(b *model.Batch) {
+	tokens, positions := view[int32](m.device, b.Tokens), view[int32](m.device, b.Positions)
+	hidden := view[float32](m.device, m.hidden)
+	for i := range tokens {
+		copy(hidden[i*fakeDim:], fakeHidden(tokens[i], positions[i]))
+	}
+}
+
+func fakeHidden(token, position int32) []float32 {
+	if token == poison {
+		return []float32{float32(math.NaN()), 0, 0}
+	}
+	return []float32{float32(token), float32(position), float32(token*position) - 50}
 }
 
 func (m *fakeModel) compute(b *model.Batch, kv *model.KV) {
@@ -341,29 +456,94 @@ func must(ok bool, format string, args ...any) {
 
 // reference generates what a request should get, from its tokens alone.
 func reference(r *Request, context int) (out []int32, reason FinishReason) {
+	return referenceOf(r, r.Sampling.Seed, context)
+}
+
+// referenceOf is that of the continuation which has this seed.
+func referenceOf(r *Request, seed uint64, context int) (out []int32, reason FinishReason) {
 	tokens := slices.Clone(r.Prompt)
+	var masker Masker
+	if r.Mask != nil {
+		masker = r.Mask()
+	}
 	for {
-		p := device.SampleParams{Seed: r.Sampling.Seed, Temperature: r.Sampling.Temperature, Position: uint32(len(tokens))}
-		var banned []int32
+		p := device.SampleParams{Seed: seed, Temperature: r.Sampling.Temperature, Position: uint32(len(tokens))}
+		banned := forbidden(r, masker)
+		if masker != nil && len(out) > 0 && len(banned) == fakeVocabulary {
+			return out, MaskDone
+		}
 		if len(out) < r.Stop.MinTokens {
 			banned = append(banned, r.Stop.StopTokens...)
 			if !r.Stop.IgnoreEOS {
 				banned = append(banned, r.Stop.EndTokens...)
 			}
 		}
-		id := choose(digest(tokens), p, banned)
+		id := choose(adjustedReference(r, tokens), p, banned)
 		tokens, out = append(tokens, id), append(out, id)
+		if masker != nil {
+			masker.Accept(id)
+		}
 		switch {
 		case slices.Contains(r.Stop.EndTokens, id) && !r.Stop.IgnoreEOS:
 			return out, EndToken
 		case slices.Contains(r.Stop.StopTokens, id):
 			return out, StopToken
+		case r.Stop.Loop.MaxPeriod > 0 && loops(out, r.Stop.Loop):
+			return out, Loop
 		case len(out) == r.Stop.MaxTokens:
 			return out, MaxTokens
 		case len(tokens) == context:
 			return out, ContextFull
 		}
 	}
+}
+
+// forbidden are the ids that the request's lists and its mask leave out.
+func forbidden(r *Request, masker Masker) []int32 {
+	banned := slices.Clone(r.Sampling.Banned)
+	for id := range int32(fakeVocabulary) {
+		out := len(r.Sampling.Allowed) > 0 && !slices.Contains(r.Sampling.Allowed, id)
+		if out || masker != nil && masker.Mask() != nil && masker.Mask()[id/32]>>(id%32)&1 == 0 {
+			banned = append(banned, id)
+		}
+	}
+	slices.Sort(banned)
+	return slices.Compact(banned)
+}
+
+// adjustedReference is the digest of what the next token of a request depends on.
+func adjustedReference(r *Request, tokens []int32) uint64 {
+	s := &r.Sampling
+	a := device.Adjustment{
+		Repetition: s.RepetitionPenalty, Presence: s.PresencePenalty, Frequency: s.FrequencyPenalty, Window: int32(s.PenaltyWindow),
+		Prompt: int32(len(r.Prompt)), NumBias: int32(len(s.LogitBias)),
+	}
+	if a.Repetition == 0 {
+		a.Repetition = 1
+	}
+	var biases []uint32
+	for _, b := range s.LogitBias {
+		biases = append(biases, uint32(b.ID), math.Float32bits(b.Value))
+	}
+	penalized := a.Repetition != 1 || a.Presence != 0 || a.Frequency != 0
+	switch {
+	case !penalized && len(biases) == 0 && len(s.Allowed) == 0 && len(s.Banned) == 0 && r.Mask == nil:
+		return digest(tokens)
+	case !penalized:
+		return adjusted(digest(tokens), &a, nil, biases)
+	}
+	return adjusted(digest(tokens), &a, tokens, biases)
+}
+
+// loops says whether output ends with one sequence of tokens over and over.
+func loops(output []int32, d LoopDetection) bool {
+	for period := 1; period <= d.MaxPeriod && period*d.MinRepeats <= len(output); period++ {
+		tail := output[len(output)-period*d.MinRepeats:]
+		if slices.Equal(tail[period:], tail[:len(tail)-period]) {
+			return true
+		}
+	}
+	return false
 }
 
 // prompt is n tokens that differ by seed; none is the poison.
@@ -428,6 +608,9 @@ func newRigOn(t testing.TB, o Options, info device.Info) *rig {
 	setDefault(&o.NumBlocks, 256)
 	o.CheckIntegrity = true
 	var err error
+	if r.model.hidden, err = memory.NewTensor(o.Memory, memory.Activations, device.F32, o.Limits.MaxTokens, fakeDim); err != nil {
+		t.Fatal(err)
+	}
 	if r.Engine, err = New(o); err != nil {
 		t.Fatal(err)
 	}
@@ -454,11 +637,17 @@ func (r *rig) slow(d time.Duration) *rig {
 
 func (r *rig) submit(ctx context.Context, t testing.TB, q *Request) *Stream {
 	t.Helper()
-	s, err := r.Submit(ctx, q)
+	return r.submitAll(ctx, t, q)[0]
+}
+
+// submitAll returns the stream of each continuation.
+func (r *rig) submitAll(ctx context.Context, t testing.TB, q *Request) []*Stream {
+	t.Helper()
+	streams, err := r.Submit(ctx, q)
 	if err != nil {
 		t.Fatalf("submit %s: %v", q.ID, err)
 	}
-	return s
+	return streams
 }
 
 // readAll reads a stream to its end.
@@ -475,12 +664,18 @@ func readAll(s *Stream) (tokens []int32, fin *Finish, err error) {
 // wantReference compares a stream with what its request should get.
 func wantReference(t testing.TB, r *rig, q *Request, s *Stream) {
 	t.Helper()
+	wantReferenceOf(t, r, q, s, q.Sampling.Seed)
+}
+
+// wantReferenceOf does so with that of the continuation which has this seed.
+func wantReferenceOf(t testing.TB, r *rig, q *Request, s *Stream, seed uint64) {
+	t.Helper()
 	got, fin, err := readAll(s)
 	if err != nil {
 		t.Errorf("%s: %v", q.ID, err)
 		return
 	}
-	want, reason := reference(q, r.Context())
+	want, reason := referenceOf(q, seed, r.Context())
 	if !slices.Equal(got, want) || fin.Reason != reason || fin.Token != want[len(want)-1] {
 		t.Errorf("%s: got %v (%v, last %d), want %v (%v)", q.ID, got, fin.Reason, fin.Token, want, reason)
 	}

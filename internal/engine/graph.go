@@ -14,8 +14,10 @@ import (
 // where there is none it is padding: its key is stored nowhere, it sees the one key at the start of block 0 or of its last sequence's
 // first block, and its id is read by nobody.
 type stepGraph struct {
-	rows  int
-	graph device.Graph
+	rows   int
+	graph  device.Graph
+	asking device.Graph // the same without its end, for steps with log-probabilities behind it; nil: none has been needed, or could be made
+	failed bool         // to make it
 	graphLayout
 	expected time.Duration // of a step, smoothed; 0: none has run
 }
@@ -70,7 +72,7 @@ func (r *runner) capture(ctx context.Context) error {
 			}
 		}
 		var err error
-		if g.graph, err = r.device.Capture(func() { r.record(&g) }); err != nil {
+		if g.graph, err = r.device.Capture(func() { r.record(&g, true) }); err != nil {
 			return fmt.Errorf("capture a step of %d rows: %w", rows, err)
 		}
 		r.graphs = append(r.graphs, g)
@@ -82,15 +84,15 @@ func (r *runner) capture(ctx context.Context) error {
 // rehearse computes a step of padding alone.
 func (r *runner) rehearse(g *stepGraph) error {
 	r.writePadding(g)
-	r.record(g)
+	r.record(g, true)
 	r.device.Flush()
 	r.launched++
 	r.collected++
 	return r.device.Sync()
 }
 
-// record enqueues the step of a graph.
-func (r *runner) record(g *stepGraph) {
+// record enqueues the step of a graph, and where it is whole, its end.
+func (r *runner) record(g *stepGraph, whole bool) {
 	m := g.rows
 	vector := func(offset int) device.Tensor { return device.Vector(r.at(offset), device.I32, m) }
 	r.pull(0, g.bytes)
@@ -106,15 +108,21 @@ func (r *runner) record(g *stepGraph) {
 		AllRows:    true,
 		Logits:     r.logits.Top(m),
 	}
-	r.compute(device.SampleArgs{
+	args := device.SampleArgs{
 		Params: device.Matrix(r.at(g.params), device.I32, m, device.SampleParamsBytes/4),
 		Banned: state.Columns(width, width+maxBanned),
-	})
+	}
+	r.adjustmentArgs(&args, r.step.BlockTable)
+	r.model.Forward(&r.step, &r.kv)
+	r.sample(args, m)
+	if whole {
+		r.mark(m)
+	}
 }
 
 // graphFor is the graph that computes b, with its sequences in their places, or nil.
 func (r *runner) graphFor(b *batch) *stepGraph {
-	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows {
+	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows || b.promptRows > 0 || b.vectors > 0 {
 		return nil
 	}
 	if !r.padded && r.graph(len(b.items)).rows != len(b.items) {
@@ -132,6 +140,9 @@ func (r *runner) graphFor(b *batch) *stepGraph {
 	g := r.graph(used)
 	if !r.padded && g.rows != len(b.items) {
 		return nil
+	}
+	if !b.asksNothing() {
+		return r.askingOf(g)
 	}
 	return g
 }
@@ -154,6 +165,7 @@ func (r *runner) replay(g *stepGraph, b *batch) {
 	kvLen := part[int32](host, g.kvLen, g.rows)
 	params := part[device.SampleParams](host, g.params, g.rows)
 	r.tables.changed = r.tables.changed[:0]
+	pool := r.adjusting()
 	for i := range b.items {
 		item := &b.items[i]
 		seq := item.seq
@@ -163,12 +175,45 @@ func (r *runner) replay(g *stepGraph, b *batch) {
 		slots[at] = r.slotOf(seq, item.start)
 		kvLen[at] = int32(item.start + 1)
 		params[at] = seq.sampleParams(item.start + 1)
+		params[at].Adjustment = pool.add(seq, at, r.vocabulary())
 		r.tables.update(seq, item.start+1)
 		item.at, seq.sampled = at, at
 	}
 	r.writeChanges(g)
+	r.pullAdjustments(&pool)
+	if anyPenalized(b) { // the graph pulls and feeds once more, to the same end
+		r.pull(0, g.kvLen)
+		tokens := device.Vector(r.at(g.tokens), device.I32, g.rows)
+		r.device.Feed(tokens, device.Vector(r.at(g.from), device.I32, g.rows), r.sampled)
+		r.remember(tokens, device.Vector(r.at(g.slots), device.I32, g.rows))
+	}
 	r.rows[r.launched%maxUnderWay] = g.rows
-	r.start(g.graph)
+	if b.asksNothing() {
+		r.start(g.graph)
+		return
+	}
+	told := r.told(b, g.bytes)
+	r.writeAsked(b, &told, nil)
+	r.step.Logits = r.logits.Top(g.rows)
+	r.start(g.asking)
+	r.pull(g.bytes, told.bytes-g.bytes)
+	r.tell(b, &told)
+	r.mark(told.words)
+	r.start(nil)
+}
+
+// askingOf is g, once it can have log-probabilities behind it; nil where that could not be made.
+func (r *runner) askingOf(g *stepGraph) *stepGraph {
+	if g.asking == nil && !g.failed {
+		made, err := r.device.Capture(func() { r.record(g, false) })
+		if g.failed = err != nil; !g.failed {
+			g.asking = made
+		}
+	}
+	if g.failed {
+		return nil
+	}
+	return g
 }
 
 // writePadding fills the input block of g as if no row had a sequence.

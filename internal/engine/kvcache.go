@@ -36,6 +36,16 @@ func (p *blockPool) take() int32 {
 	return b
 }
 
+// retain adds a reference to each block of a table that another one names too.
+func (p *blockPool) retain(table []int32) {
+	for _, b := range table {
+		if p.refs[b] < 1 {
+			panic(fmt.Sprintf("engine: block %d shared with %d references", b, p.refs[b]))
+		}
+		p.refs[b]++
+	}
+}
+
 // release gives one reference of each block back, the last ones first, so that a sequence that comes back gets its blocks in order.
 func (p *blockPool) release(table []int32) {
 	for i := len(table) - 1; i >= 0; i-- {

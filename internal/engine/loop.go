@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -122,7 +121,11 @@ func (e *Engine) takeMail() {
 	}
 	now := time.Now()
 	for _, l := range t.leavers {
-		if l.seq.state != ended {
+		switch {
+		case l.seq.state == ended:
+		case l.reason != 0:
+			e.end(l.seq, l.reason, now)
+		default:
 			e.cancel(l.seq, l.err, now)
 		}
 	}
@@ -157,6 +160,17 @@ func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
 	seq.err = err
 	e.counters.cancelled[phase].Add(1)
 	if seq.started.IsZero() {
+		e.counters.queued.Add(-1)
+	}
+	e.turn.ended = append(e.turn.ended, seq)
+}
+
+// end takes a live sequence out as one that is done; endStreams tells its reader.
+func (e *Engine) end(seq *sequence, reason FinishReason, now time.Time) {
+	e.scheduler.Remove(seq)
+	seq.finish = reason
+	if seq.started.IsZero() {
+		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
 		e.counters.queued.Add(-1)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
@@ -228,6 +242,9 @@ func (e *Engine) markStarts(b *batch, now time.Time) {
 		}
 		seq.started = now
 		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		if seq.asked.whole {
+			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
+		}
 		e.counters.queued.Add(-1)
 		if last := e.turn.lastStart; seq.arrived.Before(last) {
 			e.counters.observeStartGap(now.Sub(last))
@@ -250,7 +267,10 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.turn.probing = false // its one step
 			continue
 		}
-		if item.row >= 0 && item.token >= 0 {
+		if !b.asksNothing() {
+			e.tellPrompt(b, item)
+		}
+		if item.row >= 0 && item.token >= 0 && !item.asks.broken {
 			if seq.first.IsZero() {
 				seq.first = now
 				info.FirstTokens = append(info.FirstTokens, now.Sub(seq.arrived))
@@ -259,6 +279,10 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			}
 			seq.last = now
 			seq.stream.put(item.token)
+			if item.asks.output {
+				logprob, _ := e.runner.Logprobs(b, item)
+				seq.stream.describe(logprob)
+			}
 		}
 		switch {
 		case seq.state == ended:
@@ -268,6 +292,18 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		}
 	}
 	e.waker.flush()
+}
+
+// tellPrompt keeps what the step told of an item's prompt, for its reader to find with the first token or the end.
+func (e *Engine) tellPrompt(b *batch, item *batchItem) {
+	if item.asks.broken {
+		return
+	}
+	if item.asks.rows > 0 {
+		_, logprobs := e.runner.Logprobs(b, item)
+		item.seq.stream.prompt = append(item.seq.stream.prompt, logprobs...)
+	}
+	e.runner.Pool(b, item)
 }
 
 // finishStep publishes what the step was.
@@ -301,7 +337,7 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	}
 }
 
-// answerProbes tells all that asked, once there is a token. Rows of requests that are not finite say nothing about the others: then a
+// answerProbes tells all that asked, once there is a token, or what a prompt asked for. Rows of requests that are not finite say nothing about the others: then a
 // later step answers, in the end one of the probe's own.
 func (e *Engine) answerProbes(b *batch) {
 	if len(e.turn.probes) == 0 {
@@ -309,8 +345,8 @@ func (e *Engine) answerProbes(b *batch) {
 	}
 	for i := range b.items {
 		switch item := &b.items[i]; {
-		case item.row < 0 || item.dropped:
-		case item.token >= 0:
+		case item.dropped || item.row < 0 && !item.asks.answered():
+		case item.row < 0 || item.token >= 0:
 			e.answer(nil)
 			return
 		case item.seq.probe:
@@ -327,11 +363,14 @@ func (e *Engine) answer(err error) {
 	e.turn.probes = e.turn.probes[:0]
 }
 
-// endStreams tells the readers of what has ended, in the order in which it did. Their ids are free by then, and their blocks, but for those
-// that a step under way names.
+// endStreams tells the readers of what has ended, in the order in which it did. The ids of whole requests are free by then, and their blocks,
+// but for those that a step under way names.
 func (e *Engine) endStreams(now time.Time) {
 	for _, seq := range e.turn.ended {
-		seq.detach()
+		seq.group.left--
+		if seq.group.left == 0 {
+			seq.group.detach()
+		}
 	}
 	if len(e.turn.ended) > 0 {
 		e.forget(e.turn.ended)
@@ -349,7 +388,9 @@ func (e *Engine) forget(ended []*sequence) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, seq := range ended {
-		delete(m.live, seq.request.ID)
+		if seq.group.left == 0 {
+			delete(m.live, seq.request.ID)
+		}
 	}
 }
 
@@ -358,8 +399,10 @@ func (e *Engine) endStream(seq *sequence, now time.Time) {
 	e.counters.countEnd(info)
 	var finish *Finish
 	if seq.err == nil {
-		last := seq.tokens[len(seq.tokens)-1]
-		finish = &Finish{Reason: seq.finish, Token: last, Usage: info.Usage, Timings: info.Timings}
+		finish = &Finish{Reason: seq.finish, Token: noToken, Usage: info.Usage, Timings: info.Timings, Vector: seq.vector()}
+		if seq.generated() > 0 {
+			finish.Token = seq.tokens[len(seq.tokens)-1]
+		}
 	}
 	seq.stream.close(finish, seq.err)
 	if e.observer != nil {
@@ -423,7 +466,10 @@ func (e *Engine) abortRest(arrivals []*sequence) {
 func (e *Engine) failRest(cause error) {
 	m := &e.mailbox
 	m.mu.Lock()
-	left := slices.Collect(maps.Values(m.live))
+	var left []*sequence
+	for _, g := range m.live {
+		left = append(left, g.members...)
+	}
 	clear(m.live)
 	m.mu.Unlock()
 	now := time.Now()
@@ -431,7 +477,7 @@ func (e *Engine) failRest(cause error) {
 		if seq == nil || seq.stream.end.Load() != nil {
 			continue
 		}
-		seq.detach()
+		seq.group.detach()
 		seq.err, seq.finish = cause, 0
 		e.endStream(seq, now)
 	}

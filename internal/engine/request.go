@@ -22,9 +22,15 @@ var (
 type Request struct {
 	ID       string  // not empty; unique among live requests
 	Prompt   []int32 // token ids, at least one
+	N        int     // independent continuations, each a Stream; 0: 1
 	Sampling Sampling
 	Stop     Stopping
-	Arrived  time.Time // where Queued and Total are counted from; zero: the time of Submit
+	Mask     func() Masker // a new one for each continuation; nil: none
+	Logprobs Logprobs
+	Pooling  Pooling // of the prompt's hidden states, for a request that generates nothing
+
+	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
+	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
 }
 
 // Stopping says when the output ends. What ended it is the last token of the stream.
@@ -34,10 +40,14 @@ type Stopping struct {
 	EndTokens  []int32 // the model's
 	StopTokens []int32 // the request's
 	IgnoreEOS  bool    // end tokens are generated like any other, and the output goes on
+	Loop       LoopDetection
 }
 
 // maxBanned bounds the end and stop tokens of a request: the ids that min_tokens keeps from being generated.
 const maxBanned = 64
+
+// MaxContinuations bounds those of one request.
+const MaxContinuations = 16
 
 // LimitError is a field of a request that is out of bounds. It wraps ErrTooLong or ErrInvalid.
 type LimitError struct {
@@ -69,20 +79,38 @@ func (r *Request) validate(context, vocabulary int) error {
 	if r.ID == "" {
 		return &LimitError{"request_id", `""`, "an id", ErrInvalid}
 	}
+	if r.N < 0 || r.N > MaxContinuations {
+		return &LimitError{"n", r.N, fmt.Sprintf("1 to %d", MaxContinuations), ErrInvalid}
+	}
 	if err := r.validatePrompt(context, vocabulary); err != nil {
 		return err
+	}
+	if err := r.Logprobs.validate(len(r.Prompt), vocabulary); err != nil {
+		return err
+	}
+	if r.PromptOnly && r.N > 1 {
+		return &LimitError{"n", r.N, "1 for a request that generates nothing", ErrInvalid}
+	}
+	if r.PromptOnly {
+		return nil
+	}
+	if r.Pooling != NoPooling {
+		return &LimitError{"pooling", r.Pooling, "none for a request that generates", ErrInvalid}
 	}
 	if err := r.Stop.validate(len(r.Prompt), context, vocabulary); err != nil {
 		return err
 	}
-	return r.Sampling.validate()
+	return r.Sampling.validate(vocabulary)
 }
 
 func (r *Request) validatePrompt(context, vocabulary int) error {
 	if len(r.Prompt) == 0 {
 		return &LimitError{"prompt", "empty", "at least 1 token", ErrInvalid}
 	}
-	if len(r.Prompt) >= context {
+	if r.PromptOnly && len(r.Prompt) > context {
+		return &LimitError{"prompt", fmt.Sprintf("%d tokens", len(r.Prompt)), fmt.Sprintf("at most %d tokens, the context", context), ErrTooLong}
+	}
+	if len(r.Prompt) >= context && !r.PromptOnly {
 		limit := fmt.Sprintf("at most %d tokens (the context of %d, less one to generate)", context-1, context)
 		return &LimitError{"prompt", fmt.Sprintf("%d tokens", len(r.Prompt)), limit, ErrTooLong}
 	}
@@ -112,6 +140,9 @@ func (s *Stopping) validate(prompt, context, vocabulary int) error {
 	if n := len(s.EndTokens) + len(s.StopTokens); n > maxBanned {
 		limit := fmt.Sprintf("at most %d beside the model's %d end tokens", maxBanned-len(s.EndTokens), len(s.EndTokens))
 		return &LimitError{"stop_token_ids", fmt.Sprintf("%d ids", len(s.StopTokens)), limit, ErrInvalid}
+	}
+	if err := s.Loop.validate(); err != nil {
+		return err
 	}
 	if err := validateIDs("end_token_ids", s.EndTokens, vocabulary); err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 type runner struct {
 	device device.Device
 	model  model.Model
+	dim    int // d
 	buffers
 	host hostMemory
 	info device.Info
@@ -42,9 +43,12 @@ type buffers struct {
 	input      device.Ptr    // the input block of a step, as layout says
 	inputBytes int           // of the largest, changes included
 	changes    int           // offset in it of the changes of block tables that no graph has room for
+	adjust     int           // offset in it of the adjustments of logits
 	state      device.Tensor // I32 [max b, width + maxBanned]: block tables, then banned ids
 	numbers    device.Tensor // I32 [max b + 1] 0, 1, 2, …: where each sequence has one row
 	mostRows   int           // of a graph
+	history    device.Tensor // I32 [B, p] the token in each slot, of sequences with penalties
+	answers    device.Tensor // I32: sampled, then what a step tells beside them
 	sampled    device.Tensor // I32 [max r] ids
 	logits     device.Tensor // F32 [max r, v]
 }
@@ -52,7 +56,7 @@ type buffers struct {
 // hostMemory is the host's side, with a row a slot.
 type hostMemory struct {
 	input   device.HostBlock // [maxUnderWay, inputBytes]
-	sampled device.HostBlock // I32 [maxUnderWay, max r]
+	sampled device.HostBlock // I32 [maxUnderWay, answers]
 }
 
 // layout places the parts of the input block, in bytes from its start. Each step is packed anew, so that it is as short as the step is
@@ -63,7 +67,7 @@ type layout struct {
 	queryStart               int // I32 [b+1]
 	kvLen                    int // I32 [b]
 	table                    int // I32 [b, width]
-	logitRows                int // I32 [r]
+	logitRows                int // I32 [r + promptRows]
 	params                   int // SampleParams [r]
 	banned                   int // I32 [r, bannedWidth]
 	bytes                    int // of all
@@ -75,8 +79,8 @@ const inputAlignment = 64
 func aligned(bytes int) int { return (bytes + inputAlignment - 1) / inputAlignment * inputAlignment }
 
 // layoutFor is the layout of a step of n tokens, b sequences with block tables of that width, of which the first `fed` may take their
-// token from the step before, and r logit rows.
-func layoutFor(n, fed, b, width, r, bannedWidth int) (l layout) {
+// token from the step before, and r logit rows, with promptRows more behind them.
+func layoutFor(n, fed, b, width, r, promptRows, bannedWidth int) (l layout) {
 	place := func(bytes int) (at int) {
 		at = l.bytes
 		l.bytes += aligned(bytes)
@@ -89,7 +93,7 @@ func layoutFor(n, fed, b, width, r, bannedWidth int) (l layout) {
 	l.queryStart = place(4 * (b + 1))
 	l.kvLen = place(4 * b)
 	l.table = place(4 * b * width)
-	l.logitRows = place(4 * r)
+	l.logitRows = place(4 * (r + promptRows))
 	l.params = place(device.SampleParamsBytes * r)
 	l.banned = place(4 * r * bannedWidth)
 	return l
@@ -97,12 +101,12 @@ func layoutFor(n, fed, b, width, r, bannedWidth int) (l layout) {
 
 // newRunner allocates what steps within l need, numBlocks KV blocks included.
 func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limits, numBlocks, blockSize int) (*runner, error) {
-	b, err := allocate(a, l, m.KVLayout(), m.Config().Vocab, numBlocks, blockSize)
+	b, err := allocate(a, l, m.KVLayout(), m.Config(), numBlocks, blockSize)
 	if err != nil {
 		return nil, err
 	}
 	r := &runner{
-		device: d, model: m, buffers: b, info: d.Info(), depth: 1, launched: max(d.Passed(), 0),
+		device: d, model: m, dim: m.Config().Dim, buffers: b, info: d.Info(), depth: 1, launched: max(d.Passed(), 0),
 		ids: make([]int32, l.MaxRows), tables: newBlockTables(&b, numBlocks),
 	}
 	r.collected = r.launched
@@ -113,10 +117,11 @@ func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limit
 	if r.host.input, err = d.AllocMapped(maxUnderWay * b.inputBytes); err != nil {
 		return nil, fmt.Errorf("host's input of a step: %w", err)
 	}
-	if r.host.sampled, err = d.AllocMapped(maxUnderWay * 4 * l.MaxRows); err != nil {
+	if r.host.sampled, err = d.AllocMapped(maxUnderWay * 4 * b.answers.Cols); err != nil {
 		return nil, fmt.Errorf("host's sampled ids: %w", err)
 	}
 	d.Fill(b.state.Data, 0, int64(4*b.state.Len()))
+	d.Fill(b.history.Data, 0, int64(4*b.history.Len()))
 	count := make([]int32, b.numbers.Len())
 	for i := range count {
 		count[i] = int32(i)
@@ -127,9 +132,9 @@ func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limit
 
 // Bytes is the device memory that New takes for an engine of these sizes, KV blocks included, where each allocation is rounded up to
 // memory.Alignment.
-func Bytes(l model.Limits, kv model.KVLayout, vocabulary, numBlocks, blockSize int) int64 {
+func Bytes(l model.Limits, kv model.KVLayout, c *model.Config, numBlocks, blockSize int) int64 {
 	var sum tally
-	_, _ = allocate(&sum, l, kv, vocabulary, numBlocks, blockSize) // sizes that cannot be are New's to refuse
+	_, _ = allocate(&sum, l, kv, c, numBlocks, blockSize) // sizes that cannot be are New's to refuse
 	return int64(sum)
 }
 
@@ -141,15 +146,17 @@ func (t *tally) Alloc(_ memory.Purpose, bytes int64) (device.Ptr, error) {
 	return memory.Alignment, nil
 }
 
-func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, vocabulary, numBlocks, blockSize int) (b buffers, err error) {
+func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, c *model.Config, numBlocks, blockSize int) (b buffers, err error) {
 	if b.kv, err = newKV(a, kv, numBlocks, blockSize); err != nil {
 		return b, fmt.Errorf("%d KV blocks: %w", numBlocks, err)
 	}
 	width := min((l.Context+blockSize-1)/blockSize, numBlocks)
 	b.mostRows = min(l.MaxSeqs, l.MaxRows, l.MaxTokens)
-	eager, captured := layoutFor(l.MaxTokens, l.MaxSeqs, l.MaxSeqs, width, l.MaxRows, maxBanned), graphLayoutFor(b.mostRows)
-	b.changes = max(eager.bytes, captured.bytes)
-	b.inputBytes = b.changes + 2*aligned(4*maxChanges(numBlocks, l.MaxSeqs))
+	eager, captured := layoutFor(l.MaxTokens, l.MaxSeqs, l.MaxSeqs, width, l.MaxRows, 0, maxBanned), graphLayoutFor(b.mostRows)
+	most := mostTold(l, eager.bytes, c.Dim)
+	b.changes = max(most.bytes, mostTold(l, captured.bytes, c.Dim).bytes)
+	b.adjust = b.changes + 2*aligned(4*maxChanges(numBlocks, l.MaxSeqs))
+	b.inputBytes = b.adjust + aligned(4*l.MaxSeqs*adjustmentWords(c.Vocab))
 	if b.input, err = a.Alloc(memory.Input, int64(b.inputBytes)); err != nil {
 		return b, fmt.Errorf("input of a step: %w", err)
 	}
@@ -159,10 +166,13 @@ func allocate(a memory.Allocator, l model.Limits, kv model.KVLayout, vocabulary,
 	if b.numbers, err = memory.NewTensor(a, memory.Input, device.I32, 1, l.MaxSeqs+1); err != nil {
 		return b, fmt.Errorf("row numbers: %w", err)
 	}
-	if b.sampled, err = memory.NewTensor(a, memory.Input, device.I32, 1, l.MaxRows); err != nil {
-		return b, fmt.Errorf("sampled ids: %w", err)
+	if b.history, err = memory.NewTensor(a, memory.Input, device.I32, numBlocks, blockSize); err != nil {
+		return b, fmt.Errorf("token history: %w", err)
 	}
-	if b.logits, err = memory.NewTensor(a, memory.Activations, device.F32, l.MaxRows, vocabulary); err != nil {
+	if err = b.allocateAnswers(a, l.MaxRows, most.words); err != nil {
+		return b, err
+	}
+	if b.logits, err = memory.NewTensor(a, memory.Activations, device.F32, l.MaxRows, c.Vocab); err != nil {
 		return b, fmt.Errorf("logits: %w", err)
 	}
 	return b, nil
@@ -215,9 +225,12 @@ func (r *runner) enqueue(b *batch) {
 			fed++
 		}
 	}
-	l := layoutFor(b.tokens, fed, len(b.items), width, b.rows, bannedWidth)
-	r.write(b, &l, width, bannedWidth)
-	r.pull(0, l.bytes)
+	l := layoutFor(b.tokens, fed, len(b.items), width, b.rows, b.promptRows, bannedWidth)
+	told, pool := r.told(b, l.bytes), r.adjusting()
+	r.write(b, &l, &pool, width, bannedWidth)
+	r.writeAsked(b, &told, part[int32](r.slot(), l.logitRows, b.rows+b.promptRows))
+	r.pull(0, told.bytes)
+	r.pullAdjustments(&pool)
 	r.step = model.Batch{
 		Tokens:     device.Vector(r.at(l.tokens), device.I32, b.tokens),
 		Positions:  device.Vector(r.at(l.positions), device.I32, b.tokens),
@@ -225,34 +238,55 @@ func (r *runner) enqueue(b *batch) {
 		QueryStart: device.Vector(r.at(l.queryStart), device.I32, len(b.items)+1),
 		KVLen:      device.Vector(r.at(l.kvLen), device.I32, len(b.items)),
 		BlockTable: device.Matrix(r.at(l.table), device.I32, len(b.items), width),
-		LogitRows:  device.Vector(r.at(l.logitRows), device.I32, b.rows),
-		AllRows:    b.rows == b.tokens,
-		Logits:     r.logits.Top(b.rows),
+		LogitRows:  device.Vector(r.at(l.logitRows), device.I32, b.rows+b.promptRows),
+		AllRows:    b.rows == b.tokens && b.promptRows == 0,
+		Logits:     r.logits.Top(b.rows + b.promptRows),
 	}
+	r.pooling(b, &told)
 	if fed > 0 && r.launched > r.collected { // otherwise the host has all tokens
 		r.device.Feed(device.Vector(r.step.Tokens.Data, device.I32, fed), device.Vector(r.at(l.from), device.I32, fed), r.sampled)
 	}
+	if anyPenalized(b) {
+		r.remember(r.step.Tokens, r.step.Slots)
+	}
 	args := device.SampleArgs{Params: device.Matrix(r.at(l.params), device.I32, b.rows, device.SampleParamsBytes/4)}
+	if pool.used > 0 {
+		r.adjustmentArgs(&args, r.step.BlockTable)
+	}
 	if bannedWidth > 0 {
 		args.Banned = device.Matrix(r.at(l.banned), device.I32, b.rows, bannedWidth)
 	}
-	r.compute(args)
+	r.model.Forward(&r.step, &r.kv)
+	r.sample(args, b.rows)
+	r.tell(b, &told)
+	ends := b.rows
+	if !b.asksNothing() {
+		ends = told.words
+	}
+	r.mark(ends)
 	r.rows[r.launched%maxUnderWay] = b.rows
 	r.start(nil)
 }
 
-// compute enqueues r.step itself.
-func (r *runner) compute(args device.SampleArgs) {
-	r.model.Forward(&r.step, &r.kv)
-	rows := r.step.Logits.Rows
+// sample enqueues the choice of a token from each of the first rows of logits.
+func (r *runner) sample(args device.SampleArgs, rows int) {
 	if rows == 0 {
+		return
+	}
+	args.Logits = r.step.Logits.Top(rows)
+	args.IDs = device.Vector(r.sampled.Data, device.I32, rows)
+	r.device.Sample(args)
+}
+
+// mark ends the step: so many words, the sampled ids first, go to the host.
+func (r *runner) mark(words int) {
+	if words == 0 {
 		r.device.Mark(device.Tensor{}, device.Tensor{})
 		return
 	}
-	args.Logits = r.step.Logits
-	args.IDs = device.Vector(r.sampled.Data, device.I32, rows)
-	r.device.Sample(args)
-	r.device.Mark(args.IDs, device.Tensor{Data: r.host.sampled.Data, DType: device.I32, Rows: maxUnderWay, Cols: rows, Stride: r.sampled.Cols})
+	r.device.Mark(device.Vector(r.answers.Data, device.I32, words), device.Tensor{
+		Data: r.host.sampled.Data, DType: device.I32, Rows: maxUnderWay, Cols: words, Stride: r.answers.Cols,
+	})
 }
 
 // pull enqueues the copy of that piece of the step's input block.
@@ -299,7 +333,7 @@ func (r *runner) Collect(b *batch) ([]int32, error) {
 		return nil, err
 	}
 	r.collected++
-	sampled := part[int32](r.host.sampled.Bytes, 4*int(k%maxUnderWay)*r.sampled.Cols, r.rows[k%maxUnderWay])
+	sampled := r.told32(0, r.rows[k%maxUnderWay])
 	ids := r.ids[:b.rows]
 	for i := range b.items {
 		item := &b.items[i]
@@ -312,11 +346,12 @@ func (r *runner) Collect(b *batch) ([]int32, error) {
 		}
 		ids[item.row] = id
 	}
+	r.check(b)
 	return ids, nil
 }
 
 // write fills the host's input block of a step that is enqueued.
-func (r *runner) write(b *batch, l *layout, width, bannedWidth int) {
+func (r *runner) write(b *batch, l *layout, pool *adjustments, width, bannedWidth int) {
 	host := r.slot()
 	tokens := part[int32](host, l.tokens, b.tokens)
 	from := part[int32](host, l.from, (l.queryStart-l.from)/4)
@@ -351,6 +386,7 @@ func (r *runner) write(b *batch, l *layout, width, bannedWidth int) {
 			position := item.start + item.count
 			logitRows[row] = int32(n - 1)
 			params[row] = seq.sampleParams(position)
+			params[row].Adjustment = pool.add(seq, i, r.vocabulary())
 			if params[row].NumBanned > 0 {
 				seq.writeBanned(banned[row*bannedWidth : (row+1)*bannedWidth])
 			}

@@ -10,10 +10,13 @@ import "fmt"
 // A step may be planned while the one before is under way. Each row of that is taken to give its sequence a token and not to end it, unless
 // it is the last that may be; a row that was planned for a sequence which then ended is computed and dropped. The blocks of a sequence that
 // left are free once no step under way names them, and no sequence is preempted while a step is.
+//
+// Continuations of one prompt (group.go) start once the first of them has computed it, and share its blocks.
 type scheduler struct {
 	blocks    *blockPool
 	maxSeqs   int // sequences that may run
 	maxTokens int // of a step
+	maxRows   int // rows of logits of a step for prompts
 
 	waiting     sequenceList
 	running     []*sequence
@@ -21,6 +24,7 @@ type scheduler struct {
 	arrivals    uint64    // gives the order
 	preemptions uint64
 	suspended   int // of the waiting ones: those that were preempted
+	budget      rowBudget
 
 	batches             [maxUnderWay]batch // used in turn
 	launched, committed uint64             // batches
@@ -35,6 +39,11 @@ type batch struct {
 	items  []batchItem
 	tokens int // n
 	rows   int // r: sequences that get a token from this step
+
+	promptRows int // rows of logits behind those, for prompts
+	queries    int // rows whose log-probabilities are told, each beside `top` likeliest and `ids` other tokens
+	top, ids   int
+	vectors    int // sums of hidden states
 }
 
 // batchItem is the part of one sequence.
@@ -47,12 +56,13 @@ type batchItem struct {
 	decode  bool  // one token of a sequence that already generates
 	dropped bool  // set by Commit: the sequence had left before the step ended
 	token   int32 // sampled; set by Commit, −1 where the logits were not finite
+	asks    question
 }
 
-// newScheduler makes a scheduler for up to maxBatch sequences of up to `context` tokens.
-func newScheduler(blocks *blockPool, maxBatch, maxTokens, context int) *scheduler {
+// newScheduler makes a scheduler for up to maxBatch sequences of up to `context` tokens, with maxRows rows of logits for prompts.
+func newScheduler(blocks *blockPool, maxBatch, maxTokens, maxRows, context int) *scheduler {
 	s := &scheduler{
-		blocks: blocks, maxSeqs: maxBatch, running: make([]*sequence, 0, maxBatch), tables: make([][]int32, maxBatch),
+		blocks: blocks, maxSeqs: maxBatch, maxRows: maxRows, running: make([]*sequence, 0, maxBatch), tables: make([][]int32, maxBatch),
 	}
 	for i := range s.batches {
 		s.batches[i].items = make([]batchItem, 0, maxBatch)
@@ -101,15 +111,17 @@ func (s *scheduler) Next() *batch {
 	if s.underWay() == maxUnderWay {
 		panic("engine: more steps planned than may be under way")
 	}
+	s.hold()
 	if s.underWay() > 0 && !s.fits() {
 		return nil
 	}
+	s.budget = rowBudget{s.maxRows, promptRows}
 	left, settled := s.growRunning()
 	if settled {
 		s.admit(left)
 	}
 	b := &s.batches[s.launched%maxUnderWay]
-	b.items, b.tokens, b.rows = b.items[:0], 0, 0
+	*b = batch{items: b.items[:0]}
 	s.fill(b)
 	if len(b.items) > 0 {
 		s.launched++
@@ -120,6 +132,18 @@ func (s *scheduler) Next() *batch {
 			len(s.running), s.waiting.len, s.blocks.numFree(), s.blocks.total()))
 	}
 	return nil
+}
+
+// hold keeps the sequences that need the host between their tokens out of a step while one of them is in a step under way: the others run
+// ahead, and those stay together.
+func (s *scheduler) hold() {
+	ahead := false
+	for _, seq := range s.running {
+		ahead = ahead || seq.hostBound && seq.pending > 0
+	}
+	for _, seq := range s.running {
+		seq.held = ahead && seq.hostBound && seq.expected() > 0
+	}
 }
 
 // underWay is how many batches are launched and not committed.
@@ -165,6 +189,7 @@ func (s *scheduler) growRunning() (left int, settled bool) {
 		if seq.decoding() {
 			want = 1
 		}
+		want = s.budget.most(seq, want)
 		for s.missing(seq, want) > s.blocks.numFree() && i < len(s.running)-1 {
 			if s.running[len(s.running)-1].decoding() {
 				left++
@@ -191,6 +216,7 @@ func (s *scheduler) missing(seq *sequence, tokens int) int {
 
 // grow schedules the next tokens of seq; there are free blocks for them.
 func (s *scheduler) grow(seq *sequence, tokens int) {
+	s.budget.take(seq, tokens)
 	for range s.missing(seq, tokens) {
 		seq.table = append(seq.table, s.blocks.take())
 	}
@@ -239,13 +265,23 @@ func (s *scheduler) admit(left int) {
 		}
 	}
 	for seq := s.waiting.front; seq != nil && left > 0 && len(s.running) < s.maxSeqs && len(s.tables) > 0; seq = s.waiting.front {
+		from, wait := s.donor(seq)
+		if wait {
+			return
+		}
 		need := s.blocks.blocksFor(len(seq.tokens) + 1)
+		if from != nil {
+			need -= s.shared(seq)
+		}
 		if need > spare && (len(s.running) > 0 || s.retired > 0) {
 			return
 		}
 		spare -= need + 1
 		s.start(seq)
-		s.grow(seq, min(seq.remaining(), left))
+		if from != nil {
+			s.share(seq, from)
+		}
+		s.grow(seq, s.budget.most(seq, min(seq.remaining(), left)))
 		left -= seq.scheduled
 	}
 }
@@ -281,11 +317,12 @@ func (s *scheduler) fill(b *batch) {
 
 func (b *batch) add(seq *sequence) {
 	item := batchItem{seq: seq, start: seq.computed, count: seq.scheduled, row: -1, decode: seq.decoding()}
-	if seq.scheduled == seq.remaining() {
+	if seq.scheduled == seq.remaining() && seq.asked.goal == 0 {
 		item.row = b.rows
 		b.rows++
 		seq.pending++
 	}
+	b.ask(&item)
 	b.items = append(b.items, item)
 	b.tokens += seq.scheduled
 	seq.computed += seq.scheduled
@@ -316,15 +353,17 @@ func (s *scheduler) Commit(b *batch, ids []int32) {
 			}
 			continue
 		}
-		if item.row < 0 {
-			continue
+		if item.row >= 0 {
+			seq.pending--
+			item.token = ids[item.row]
 		}
-		seq.pending--
-		item.token = ids[item.row]
-		if item.token < 0 {
+		switch {
+		case item.asks.broken || item.row >= 0 && item.token < 0:
 			seq.err = ErrNotFinite
-		} else {
+		case item.row >= 0:
 			seq.finish = seq.accept(item.token)
+		case item.asks.last:
+			seq.finish = PromptDone
 		}
 		if seq.err != nil || seq.finish != 0 {
 			seq.state = ended

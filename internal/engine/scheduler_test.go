@@ -3,8 +3,10 @@ package engine
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +20,8 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata
 //
 //	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32
 //	add id=a prompt=5 max=3
+//	add id=a prompt=5 max=3 n=2        continuations a0 and a1
+//	add id=a prompt=5 max=3 masked=yes it needs the host between its tokens
 //	step [a=-1]                the batch, and who ended; the token sampled is 1 but where it says otherwise
 //	launch, commit [a=-1]      the same in two, so that two batches may be under way
 //	cancel id=a
@@ -75,18 +79,44 @@ type world struct {
 	byID    map[string]*sequence
 }
 
-func newWorld(blocks, blockSize, maxBatch, maxTokens, context int) *world {
+func newWorld(blocks, blockSize, maxBatch, maxTokens, maxRows, context int) *world {
 	context = min(context, blocks*blockSize)
 	return &world{
-		s:       newScheduler(newBlockPool(blocks, blockSize), maxBatch, maxTokens, context),
+		s:       newScheduler(newBlockPool(blocks, blockSize), maxBatch, maxTokens, maxRows, context),
 		context: context, byID: map[string]*sequence{},
 	}
 }
 
 func (w *world) add(id string, prompt, maxNew int) {
-	r := &Request{ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}}}
+	w.addAsking(id, prompt, maxNew, Logprobs{}, NoPooling)
+}
+
+// addAsking adds a request that wants to know of its prompt too, and of nothing else where maxNew is 0.
+func (w *world) addAsking(id string, prompt, maxNew int, logprobs Logprobs, pooling Pooling) {
+	r := &Request{
+		ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}},
+		Logprobs: logprobs, Pooling: pooling, PromptOnly: maxNew == 0,
+	}
 	w.byID[id] = newSequence(r, w.context)
 	w.s.Add(w.byID[id])
+}
+
+// addContinuations adds a request of several, which are named by their numbers behind its own name.
+func (w *world) addContinuations(id string, prompt, maxNew, n int, logprobs Logprobs) {
+	g := &group{}
+	for i := range n {
+		r := &Request{
+			ID: fmt.Sprint(id, i), Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}},
+		}
+		if i == 0 {
+			r.Logprobs = logprobs
+		}
+		seq := newSequence(r, w.context)
+		seq.group = g
+		g.members = append(g.members, seq)
+		w.byID[r.ID] = seq
+		w.s.Add(seq)
+	}
 }
 
 func (w *world) command(t *testing.T, words []string) string {
@@ -103,9 +133,22 @@ func (w *world) command(t *testing.T, words []string) string {
 	}
 	switch words[0] {
 	case "new":
-		*w = *newWorld(number("blocks"), number("block-size"), number("max-batch"), number("max-tokens"), number("context"))
+		rows := 1
+		if args["max-rows"] != "" {
+			rows = number("max-rows")
+		}
+		*w = *newWorld(number("blocks"), number("block-size"), number("max-batch"), number("max-tokens"), rows, number("context"))
 	case "add":
-		w.add(args["id"], number("prompt"), number("max"))
+		var logprobs Logprobs
+		if args["logprobs"] != "" {
+			logprobs = Logprobs{Prompt: true, Start: number("logprobs")}
+		}
+		if args["n"] != "" {
+			w.addContinuations(args["id"], number("prompt"), number("max"), number("n"), logprobs)
+			break
+		}
+		w.addAsking(args["id"], number("prompt"), number("max"), logprobs, map[string]Pooling{"mean": MeanPooling, "last": LastTokenPooling}[args["pool"]])
+		w.byID[args["id"]].hostBound = args["masked"] != ""
 	case "cancel":
 		w.s.Remove(w.byID[args["id"]])
 	case "step":
@@ -149,6 +192,12 @@ func (w *world) launch() string {
 		fmt.Fprintf(&out, "%s %s [%d,%d) blocks %v", kind, item.seq.request.ID, item.start, item.start+item.count, item.seq.table)
 		if item.row >= 0 {
 			fmt.Fprintf(&out, " row %d", item.row)
+		}
+		if q := item.asks; q.rows > 0 {
+			fmt.Fprintf(&out, " tells [%d,%d)", q.position+1, q.position+q.rows+1)
+		}
+		if q := item.asks; q.vector >= 0 {
+			fmt.Fprintf(&out, " pools [%d,%d)", item.start+q.from, item.start+q.to)
 		}
 		out.WriteString("\n")
 	}
@@ -203,9 +252,10 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 		blockSize := rapid.IntRange(1, 5).Draw(t, "block size")
 		blocks := rapid.IntRange(2, 24).Draw(t, "blocks")
 		w := newWorld(blocks, blockSize, rapid.IntRange(1, 6).Draw(t, "max batch"), rapid.IntRange(1, 20).Draw(t, "max tokens"),
-			rapid.IntRange(2, 40).Draw(t, "context"))
+			rapid.IntRange(1, 5).Draw(t, "max rows"), rapid.IntRange(2, 40).Draw(t, "context"))
 		live := map[string]*sequence{}
-		work := 0 // steps that all sequences need if each runs alone
+		work := 0                     // steps that all sequences need if each runs alone
+		told := map[string][]string{} // of each sequence's prompt: log-probabilities, and pooled hidden states, by position
 		commit := func() {
 			b := w.s.oldest()
 			ids := make([]int32, b.rows)
@@ -213,8 +263,19 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 				ids[i] = int32(rapid.IntRange(-1, stopToken).Draw(t, "id"))
 			}
 			w.s.Commit(b, ids)
+			for _, item := range b.items {
+				if id := item.seq.request.ID; !item.dropped {
+					told[id] = append(told[id], answersOf(item)...)
+				}
+			}
 			for id, seq := range live {
 				if seq.state == ended {
+					got, want := told[id], wantedBy(seq)
+					slices.Sort(got)
+					slices.Sort(want)
+					if seq.err == nil && !slices.Equal(got, want) {
+						t.Fatalf("%s was told %v, want %v", id, got, want)
+					}
 					delete(live, id)
 				}
 			}
@@ -251,9 +312,30 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 				id := fmt.Sprint(len(w.byID))
 				n := rapid.IntRange(1, w.context-1).Draw(t, "prompt")
 				most := rapid.IntRange(1, w.context-n).Draw(t, "max")
-				w.add(id, n, most)
-				live[id] = w.byID[id]
-				work += n + most
+				logprobs, pooling := Logprobs{}, NoPooling
+				if rapid.Bool().Draw(t, "logprobs") {
+					logprobs = Logprobs{Prompt: true, Start: rapid.IntRange(0, n-1).Draw(t, "start")}
+				}
+				if rapid.IntRange(0, 3).Draw(t, "generates") == 0 {
+					most = 0
+					pooling = Pooling(rapid.IntRange(0, 2).Draw(t, "pooling"))
+				}
+				names := []string{id}
+				if continuations := rapid.IntRange(1, 4).Draw(t, "continuations"); continuations > 1 && most > 0 {
+					w.addContinuations(id+".", n, most, continuations, logprobs)
+					names = names[:0]
+					for i := range continuations {
+						names = append(names, fmt.Sprint(id, ".", i))
+					}
+				} else {
+					w.addAsking(id, n, most, logprobs, pooling)
+				}
+				masked := most > 0 && rapid.Bool().Draw(t, "masked")
+				for _, name := range names {
+					live[name] = w.byID[name]
+					live[name].hostBound = masked
+					work += n + most
+				}
 			},
 			"step": func(*rapid.T) { step() },
 			"launch": func(t *rapid.T) {
@@ -292,6 +374,34 @@ func TestAnyHistoryKeepsTheInvariantsAndEnds(t *testing.T) {
 	})
 }
 
+// answersOf is what a committed item tells of its prompt.
+func answersOf(item batchItem) (told []string) {
+	q := item.asks
+	for i := range q.rows {
+		told = append(told, fmt.Sprint("logprob ", q.position+i+1))
+	}
+	if q.vector >= 0 {
+		for i := q.from; i < q.to; i++ {
+			told = append(told, fmt.Sprint("state ", item.start+i))
+		}
+	}
+	return told
+}
+
+// wantedBy is all that a sequence is to be told of its prompt, each once.
+func wantedBy(seq *sequence) (want []string) {
+	r := seq.request
+	for i := range seq.prompt {
+		if r.Logprobs.Prompt && i >= max(r.Logprobs.Start, 1) {
+			want = append(want, fmt.Sprint("logprob ", i))
+		}
+		if r.Pooling == MeanPooling || r.Pooling == LastTokenPooling && i == seq.prompt-1 {
+			want = append(want, fmt.Sprint("state ", i))
+		}
+	}
+	return want
+}
+
 func oldestOf(s *scheduler) *sequence {
 	if len(s.running) > 0 {
 		return s.running[0]
@@ -299,14 +409,7 @@ func oldestOf(s *scheduler) *sequence {
 	return s.waiting.front
 }
 
-func sortedKeys(m map[string]*sequence) (keys []string) {
-	for i := 0; len(keys) < len(m); i++ {
-		if id := fmt.Sprint(i); m[id] != nil {
-			keys = append(keys, id)
-		}
-	}
-	return keys
-}
+func sortedKeys(m map[string]*sequence) []string { return slices.Sorted(maps.Keys(m)) }
 
 // checkBatch compares a batch with what it was made from.
 func checkBatch(t *rapid.T, s *scheduler, b *batch) {
@@ -321,18 +424,22 @@ func checkBatch(t *rapid.T, s *scheduler, b *batch) {
 		if item.row >= 0 {
 			known--
 		}
-		if item.count < 1 || item.start+item.count != seq.computed || item.start+item.count > known || known-seq.prompt >= seq.maxNew {
+		generates := !seq.request.PromptOnly
+		if item.count < 1 || item.start+item.count != seq.computed || item.start+item.count > known || generates && known-seq.prompt >= seq.maxNew {
 			t.Fatalf("%s: tokens [%d,%d) with %d of %d computed", seq.request.ID, item.start, item.start+item.count, seq.computed, known)
 		}
 		if len(seq.table)*s.blocks.blockSize < item.start+item.count {
 			t.Fatalf("%s: %d blocks for %d tokens", seq.request.ID, len(seq.table), item.start+item.count)
 		}
-		if last := item.start+item.count == known; last != (item.row >= 0) || last && item.row != rows {
+		if last := generates && item.start+item.count == known; last != (item.row >= 0) || last && item.row != rows {
 			t.Fatalf("%s: row %d, is the last chunk: %v, %d rows before", seq.request.ID, item.row, last, rows)
 		} else if last {
 			rows++
 		}
 		tokens += item.count
+	}
+	if b.promptRows > s.maxRows || b.vectors > promptRows {
+		t.Fatalf("%d logit rows and %d vectors of prompts, limits are %d and %d", b.promptRows, b.vectors, s.maxRows, promptRows)
 	}
 	if tokens != b.tokens || rows != b.rows || tokens > s.maxTokens || len(b.items) > s.maxSeqs {
 		t.Fatalf("%d tokens, %d rows, %d sequences; the batch says %d and %d, limits are %d and %d",
@@ -341,7 +448,7 @@ func checkBatch(t *rapid.T, s *scheduler, b *batch) {
 }
 
 func TestNextAllocatesNothing(t *testing.T) {
-	w := newWorld(64, 4, 16, 64, 256)
+	w := newWorld(64, 4, 16, 64, 1, 256)
 	for i := range 16 { // that will come to some 1200 tokens in 64 blocks of 4
 		w.add(fmt.Sprint(i), 5+i, 64)
 	}

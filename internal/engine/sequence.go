@@ -21,8 +21,12 @@ type sequence struct {
 	computed int     // tokens whose keys and values are in the cache once the steps under way have ended
 	table    []int32 // blocks, in the order of the tokens; its capacity is the context's
 
-	scheduled int // tokens in the step being planned
-	underWay  int // steps that name its blocks and are not committed
+	scheduled int  // tokens in the step being planned
+	underWay  int  // steps that name its blocks and are not committed
+	held      bool // out of the step being planned: its tokens so far have to be seen first
+	hostBound bool // it needs the host between its tokens: it has a masker
+	penalized bool // the device has to know its tokens
+	adjusted  bool // its rows of logits have an adjustment
 	state     sequenceState
 	finish    FinishReason
 	probe     bool  // made by Probe or Warmup: not counted, and nobody reads
@@ -33,18 +37,23 @@ type sequence struct {
 	placed  int // blocks of the table that are there
 	sampled int // row of its latest sampled id
 
+	asked    asked
+	pooled   []float64           // [d] sum of hidden states so far
 	params   device.SampleParams // of the request, the same for each token
-	minNew   int                 // tokens before any of ends and stops
-	ends     []int32             // the model's, unless they are ignored
-	stops    []int32             // the request's
-	stream   *Stream             // nil in tests of the scheduler
-	started  time.Time           // of its first step
-	first    time.Time           // of its first token
-	last     time.Time           // of its latest token
+	mask     []uint32            // tokens that may be chosen, which does not change; nil: all
+	masker   Masker              // and which does; nil: none. s is not planned ahead of its tokens then
+	loop     loopDetector
+	minNew   int       // tokens before any of ends and stops
+	ends     []int32   // the model's, unless they are ignored
+	stops    []int32   // the request's
+	stream   *Stream   // nil in tests of the scheduler
+	started  time.Time // of its first step
+	first    time.Time // of its first token
+	last     time.Time // of its latest token
 	request  *Request
 	arrived  time.Time
-	deadline time.Time   // zero: none
-	detach   func() bool // from the context of Submit
+	deadline time.Time // zero: none
+	group    *group    // the continuations of its request; nil: it is alone
 
 	order       uint64 // of arrival; what runs is older than what waits
 	preemptions int
@@ -65,10 +74,18 @@ const nowhere = -1
 func newSequence(r *Request, context int) *sequence {
 	s := &sequence{
 		request: r, prompt: len(r.Prompt), place: nowhere, maxNew: r.Stop.maxNew(len(r.Prompt), context),
-		params: r.Sampling.params(), minNew: r.Stop.MinTokens, stops: r.Stop.StopTokens,
+		params: r.Sampling.params(), minNew: r.Stop.MinTokens, stops: r.Stop.StopTokens, asked: newAsked(r),
 	}
+	if r.Stop.Loop.MaxPeriod > 0 {
+		s.loop = newLoopDetector(r.Stop.Loop)
+	}
+	s.penalized = r.Sampling.penalizes()
+	s.adjusted = s.penalized || len(r.Sampling.LogitBias) > 0
 	if !r.Stop.IgnoreEOS {
 		s.ends = r.Stop.EndTokens
+	}
+	if r.PromptOnly {
+		s.maxNew = 0
 	}
 	s.tokens = append(make([]int32, 0, len(r.Prompt)+min(s.maxNew, 64)), r.Prompt...)
 	return s
@@ -79,10 +96,13 @@ func (s *sequence) generated() int { return len(s.tokens) - s.prompt }
 // expected counts the tokens that steps under way sample as generated.
 func (s *sequence) expected() int { return s.generated() + s.pending }
 
-// remaining is the tokens that have to be computed before the next one can be sampled: 1 while decoding, 0 when all that may be generated
-// is under way.
+// remaining is the tokens that have to be computed before the next one can be sampled, or where none will be: 1 while decoding, 0 when all
+// that may be generated is under way, or when s is held.
 func (s *sequence) remaining() int {
-	if s.expected() >= s.maxNew {
+	if s.asked.goal > 0 {
+		return s.asked.goal - s.computed
+	}
+	if s.expected() >= s.maxNew || s.held {
 		return 0
 	}
 	return len(s.tokens) + s.pending - s.computed
@@ -126,11 +146,18 @@ func (s *sequence) phase() Phase {
 // accept appends a sampled token and says whether the output ends with it.
 func (s *sequence) accept(id int32) FinishReason {
 	s.tokens = append(s.tokens, id)
+	if s.masker != nil {
+		s.masker.Accept(id)
+	}
 	switch {
 	case slices.Contains(s.ends, id):
 		return EndToken
 	case slices.Contains(s.stops, id):
 		return StopToken
+	case len(s.loop.run) > 0 && s.loop.accept(s.tokens[s.prompt:]):
+		return Loop
+	case s.generated() < s.maxNew && s.masker != nil && s.masked() && s.deadEnd():
+		return MaskDone
 	case s.generated() < s.maxNew:
 		return 0
 	case s.request.Stop.MaxTokens > 0:

@@ -17,11 +17,27 @@ const (
 	StopToken                           // one of the request's stop tokens
 	MaxTokens                           // the request's bound
 	ContextFull                         // the context's bound, where the request set none
+	StopString                          // the reader found one of the request's stop strings
+	TimeLimit                           // the request's, which the reader keeps
+	Loop                                // the tail repeats itself
+	MaskDone                            // the request's mask leaves no token to go on with
+	PromptDone                          // the request wanted no more than its prompt computed
 
-	numFinishReasons = int(ContextFull) + 1
+	numFinishReasons = int(PromptDone) + 1
 )
 
-var finishNames = [numFinishReasons]string{"none", "end_token", "stop_token", "max_tokens", "context_full"}
+var finishNames = [numFinishReasons]string{
+	"none", "end_token", "stop_token", "max_tokens", "context_full", "stop_string", "time_limit", "loop", "constraint_done", "prompt_done",
+}
+
+// FinishReasons are all of them.
+func FinishReasons() []FinishReason {
+	reasons := make([]FinishReason, 0, numFinishReasons-1)
+	for r := FinishReason(1); int(r) < numFinishReasons; r++ {
+		reasons = append(reasons, r)
+	}
+	return reasons
+}
 
 // String is the name that logs and metrics use.
 func (r FinishReason) String() string {
@@ -41,10 +57,13 @@ type Start struct {
 // Finish is how an output ended.
 type Finish struct {
 	Reason  FinishReason
-	Token   int32 // the last one
+	Token   int32 // the last one; −1 where there is none
 	Usage   Usage
 	Timings Timings
+	Vector  []float32 // [d] the pooled hidden state; nil: none was asked for
 }
+
+const noToken = -1
 
 // Usage is counted in tokens.
 type Usage struct {
@@ -62,7 +81,7 @@ type Timings struct {
 	Preemptions int           // how often its blocks were taken and it was computed again
 }
 
-// Stream carries the tokens of one request from the loop to one consumer.
+// Stream carries the tokens of one continuation from the loop to one consumer.
 //
 // The loop only appends; the waker publishes, and leaves a wake in a slot of one: neither takes a lock or waits. A reader that is behind gets
 // several tokens at once. The buffer is bounded by what the request may generate.
@@ -72,16 +91,18 @@ type Stream struct {
 	written int     // tokens in it
 	_       [cacheLine - 32]byte
 
-	buffer    atomic.Pointer[[]int32] // replaced by a larger copy when full; what was published never changes
-	published atomic.Int64            // tokens of buffer that the reader may see
+	buffer    atomic.Pointer[[]int32]        // replaced by a larger copy when full; what was published never changes
+	logprobs  atomic.Pointer[[]TokenLogprob] // of the same tokens, where they are asked for
+	published atomic.Int64                   // tokens of buffer that the reader may see
 	end       atomic.Pointer[streamEnd]
-	wake      chan struct{} // one slot
+	wake      chan struct{} // one slot, the same for all continuations of a request
 
 	engine *Engine
 	seq    *sequence
-	start  Start // written before the first token is published
-	read   int   // tokens that Next has returned; the reader's
-	done   bool  // the reader has seen the end; the reader's
+	start  Start          // written before the first token is published
+	prompt []TokenLogprob // as start is
+	read   int            // tokens that Poll has returned; the reader's
+	done   bool           // the reader has seen the end; the reader's
 }
 
 const cacheLine = 64
@@ -95,8 +116,8 @@ type streamEnd struct {
 
 const firstBuffer = 16 // tokens
 
-func newStream(e *Engine, seq *sequence) *Stream {
-	s := &Stream{engine: e, seq: seq, wake: make(chan struct{}, 1)}
+func newStream(e *Engine, seq *sequence, wake chan struct{}) *Stream {
+	s := &Stream{engine: e, seq: seq, wake: wake}
 	s.grow(min(firstBuffer, seq.maxNew))
 	return s
 }
@@ -107,7 +128,17 @@ func (s *Stream) grow(tokens int) {
 	copy(larger, s.writing)
 	s.writing = larger
 	s.buffer.Store(&larger)
+	if s.seq.request.Logprobs.Output {
+		logprobs := make([]TokenLogprob, tokens)
+		if before := s.logprobs.Load(); before != nil {
+			copy(logprobs, *before)
+		}
+		s.logprobs.Store(&logprobs)
+	}
 }
+
+// describe adds the log-probability of the token that was put last.
+func (s *Stream) describe(l TokenLogprob) { (*s.logprobs.Load())[s.written-1] = l }
 
 // put adds a token, which publish or close lets the reader see. Like close it is called by the loop alone.
 func (s *Stream) put(token int32) {
@@ -135,44 +166,77 @@ func (s *Stream) notify() {
 	}
 }
 
-// Next waits for new tokens or the end. The tokens are valid for good and must not be changed. A normal end comes once, with the last
-// tokens; an error comes alone, after all tokens: the error of the context given to Submit or of ctx, ErrAborted, ErrNotFinite or
-// ErrDeviceLost. After the end it returns io.EOF. For one goroutine at a time.
+// Poll returns the new tokens, if any, and the end: without waiting. The tokens are valid for good and must not be changed. A normal end
+// comes once, with the last tokens; an error comes alone, after all tokens: the error of the context given to Submit, ErrAborted,
+// ErrNotFinite or ErrDeviceLost. After the end the error is io.EOF. For one goroutine at a time.
+func (s *Stream) Poll() ([]int32, *Finish, error) {
+	if s.done {
+		return nil, nil, io.EOF
+	}
+	from, to := s.read, int(s.published.Load())
+	end := s.end.Load()
+	if end != nil {
+		to = end.tokens
+	}
+	s.read = to
+	var tokens []int32
+	if to > from {
+		tokens = (*s.buffer.Load())[from:to:to]
+	}
+	switch {
+	case end != nil && end.finish != nil:
+		s.done = true
+		return tokens, end.finish, nil
+	case end != nil && len(tokens) == 0:
+		s.done = true
+		return nil, nil, end.err
+	}
+	return tokens, nil, nil
+}
+
+// Wait returns when Poll of this stream, or of another continuation of the request, may have more, or with ctx's error. For one goroutine a
+// request.
+func (s *Stream) Wait(ctx context.Context) error {
+	select {
+	case <-s.wake:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Next waits until Poll has something to return. Of a request with several continuations, Poll all and Wait instead.
 func (s *Stream) Next(ctx context.Context) ([]int32, *Finish, error) {
 	for {
-		if s.done {
-			return nil, nil, io.EOF
+		tokens, finish, err := s.Poll()
+		if len(tokens) > 0 || finish != nil || err != nil {
+			return tokens, finish, err
 		}
-		from, to := s.read, int(s.published.Load())
-		end := s.end.Load()
-		if end != nil {
-			to = end.tokens
-		}
-		s.read = to
-		var tokens []int32
-		if to > from {
-			tokens = (*s.buffer.Load())[from:to:to]
-		}
-		switch {
-		case end != nil && end.finish != nil:
-			s.done = true
-			return tokens, end.finish, nil
-		case to > from:
-			return tokens, nil, nil
-		case end != nil:
-			s.done = true
-			return nil, nil, end.err
-		}
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
+		if err := s.Wait(ctx); err != nil {
+			return nil, nil, err
 		}
 	}
 }
 
-// Started is valid once Next has returned tokens.
+// Logprobs are those of the n tokens that Poll returned last, where they were asked for; valid for good.
+func (s *Stream) Logprobs(n int) []TokenLogprob {
+	l := s.logprobs.Load()
+	if l == nil || n == 0 {
+		return nil
+	}
+	return (*l)[s.read-n : s.read : s.read]
+}
+
+// PromptLogprobs are those of the prompt's tokens from Logprobs.Start on, where they were asked for. Valid when Started is.
+func (s *Stream) PromptLogprobs() []TokenLogprob { return s.prompt }
+
+// Started is valid once Poll has returned tokens or a finish.
 func (s *Stream) Started() Start { return s.start }
 
-// Cancel leaves: the request ends and its blocks are free within one step. Idempotent, and without effect after the end.
-func (s *Stream) Cancel() { s.engine.leave(s.seq, context.Canceled) }
+// Cancel leaves: the request, all its continuations, ends and its blocks are free within one step. Idempotent, and without effect after the
+// end.
+func (s *Stream) Cancel() { s.engine.leave(s.seq.group, context.Canceled) }
+
+// Finish ends this continuation normally and within one step, for a reason that the reader has found. Without effect after the end; what it
+// generated until then still comes.
+func (s *Stream) Finish(reason FinishReason) { s.engine.finish(s.seq, reason) }

@@ -64,7 +64,7 @@ var table = []row{
 		},
 		tests: []string{"internal/device/native", "internal/model/gguf/gguftest", "internal/model/llama"},
 	},
-	{folder: "internal/model/modeltest", may: []string{"internal/device", "internal/memory", "internal/model"}},
+	{folder: "internal/model/modeltest", may: []string{"internal/device", "internal/memory", "internal/model", "internal/model/safetensors"}},
 	{
 		folder: "internal/model/llama",
 		may:    []string{"internal/device", "internal/memory", "internal/model"},
@@ -76,7 +76,7 @@ var table = []row{
 	{
 		folder: "internal/engine",
 		may:    []string{"internal/device", "internal/event", "internal/memory", "internal/model"},
-		tests:  []string{"internal/device/native", "internal/model/llama"},
+		tests:  []string{"internal/device/native", "internal/model/llama", "internal/model/modeltest"},
 	},
 
 	// What is told about them. telemetry is an engine.Observer and reads what engines and trackers count; neither of them knows it.

@@ -19,7 +19,7 @@ import (
 // Checkpoint is a model on disk: a Hugging Face directory or a GGUF file. It stays open until Close, so that weights can be read.
 type Checkpoint struct {
 	Config     *Config
-	Generation GenerationDefaults // zero for a GGUF file
+	Generation GenerationDefaults
 
 	// RopeInterleaved says that the rows of Q and K are stored so that rotation turns neighbours (2i, 2i+1), as devices want it and GGUF
 	// files have it; otherwise it turns (i, i + k/2), and a builder orders the rows as RotaryOrder says.
@@ -160,8 +160,12 @@ func openGGUF(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), file.Close())
 	}
+	generation, err := GenerationFromGGUF(file.Metadata())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), file.Close())
+	}
 	c := &Checkpoint{
-		Config: config, RopeInterleaved: true, path: path, settings: file.Header(), gguf: file, tensors: map[string]*Tensor{},
+		Config: config, Generation: generation, RopeInterleaved: true, path: path, settings: file.Header(), gguf: file, tensors: map[string]*Tensor{},
 	}
 	for i, t := range file.Tensors() {
 		x := &Tensor{

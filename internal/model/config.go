@@ -66,14 +66,17 @@ func (c *Config) check(f *faults) {
 	c.Rope.check(f)
 }
 
-// GenerationDefaults is how a checkpoint's makers want tokens chosen, from generation_config.json; nil where they do not say.
+// GenerationDefaults is how a checkpoint's makers want tokens chosen, from generation_config.json or a GGUF file's general.sampling keys; nil where
+// they do not say.
 type GenerationDefaults struct {
 	DoSample          *bool // false: greedy, whatever the rest says
 	Temperature       *float64
 	TopK              *int
 	TopP              *float64
 	MinP              *float64
+	TypicalP          *float64
 	RepetitionPenalty *float64
+	PenaltyWindow     *int    // tokens that RepetitionPenalty looks at; 0: all
 	EOS               []int32 // replaces the config's; nil where absent
 }
 

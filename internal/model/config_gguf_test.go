@@ -195,3 +195,49 @@ func FuzzConfigFromGGUF(f *testing.F) {
 		}
 	})
 }
+
+func TestGenerationFromGGUF(t *testing.T) {
+	read := func(keyValues ...any) (model.GenerationDefaults, error) {
+		data := gguftest.File(keyValues)
+		f, err := gguf.New("test.gguf", bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return model.GenerationFromGGUF(f.Metadata())
+	}
+	for _, c := range []struct {
+		keys []any
+		want model.GenerationDefaults
+	}{
+		{nil, model.GenerationDefaults{}},
+		{
+			[]any{
+				"general.sampling.temp", float32(0.5), "general.sampling.top_k", int32(40), "general.sampling.top_p", float32(0.75),
+				"general.sampling.min_p", float32(0.25), "general.sampling.penalty_repeat", float32(1.5), "general.sampling.penalty_last_n", int32(64),
+				"general.sampling.mirostat", int32(2), // ignored, as unknown samplers are
+			},
+			model.GenerationDefaults{
+				Temperature: new(0.5), TopK: new(40), TopP: new(0.75), MinP: new(0.25), RepetitionPenalty: new(1.5), PenaltyWindow: new(64),
+			},
+		},
+		{[]any{"general.sampling.penalty_repeat", float32(1.5), "general.sampling.penalty_last_n", int32(-1)},
+			model.GenerationDefaults{RepetitionPenalty: new(1.5), PenaltyWindow: new(0)}},
+		{[]any{"general.sampling.penalty_repeat", float32(1.5), "general.sampling.penalty_last_n", int32(0)}, model.GenerationDefaults{}},
+		{[]any{"general.sampling.top_k", int32(-1)}, model.GenerationDefaults{TopK: new(0)}},
+	} {
+		if got, err := read(c.keys...); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v: %+v, %v, want %+v", c.keys, got, err, c.want)
+		}
+	}
+	for want, keys := range map[string][]any{
+		"general.sampling.temp: FLOAT32 -1, want a number from 0 to 100":                                     {"general.sampling.temp", float32(-1)},
+		"general.sampling.temp: FLOAT32 NaN":                                                                 {"general.sampling.temp", float32(math.NaN())},
+		`general.sampling.top_p: "all", want a number from 0 to 1`:                                           {"general.sampling.top_p", "all"},
+		"general.sampling.top_k: FLOAT32 4, want a whole number up to 2147483647":                            {"general.sampling.top_k", float32(4)},
+		"general.sampling.penalty_last_n: UINT64 18446744073709551615, want a whole number up to 2147483647": {"general.sampling.penalty_last_n", uint64(math.MaxUint64)},
+	} {
+		if got, err := read(keys...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %+v, %v, want an error that says %q", keys, got, err, want)
+		}
+	}
+}

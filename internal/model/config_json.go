@@ -234,6 +234,7 @@ func ParseGenerationConfig(data []byte) (GenerationDefaults, error) {
 	d.Temperature = k.optional("temperature", 0, 100)
 	d.TopP = k.optional("top_p", 0, 1)
 	d.MinP = k.optional("min_p", 0, 1)
+	d.TypicalP = k.optional("typical_p", 0, 1)
 	d.RepetitionPenalty = k.optional("repetition_penalty", 0, 100)
 	slices.Sort(d.EOS)
 	return d, f.err()

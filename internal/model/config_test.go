@@ -258,11 +258,11 @@ func fixture(t testing.TB, elements ...string) string {
 
 func TestParseGenerationConfig(t *testing.T) {
 	d, err := model.ParseGenerationConfig([]byte(`{"_from_model_config":true,"bos_token_id":1,"eos_token_id":[128009,128001],"do_sample":true,
-		"temperature":0.6,"top_k":50,"top_p":0.9,"min_p":0.05,"repetition_penalty":1.1,"transformers_version":"5.17.0"}`))
+		"temperature":0.6,"top_k":50,"top_p":0.9,"min_p":0.05,"typical_p":0.7,"repetition_penalty":1.1,"transformers_version":"5.17.0"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !*d.DoSample || *d.Temperature != 0.6 || *d.TopK != 50 || *d.TopP != 0.9 || *d.MinP != 0.05 || *d.RepetitionPenalty != 1.1 ||
+	if !*d.DoSample || *d.Temperature != 0.6 || *d.TopK != 50 || *d.TopP != 0.9 || *d.MinP != 0.05 || *d.TypicalP != 0.7 || *d.RepetitionPenalty != 1.1 ||
 		!slices.Equal(d.EOS, []int32{128001, 128009}) {
 		t.Errorf("defaults %+v", d)
 	}

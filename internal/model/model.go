@@ -13,7 +13,7 @@ type Model interface {
 	// KVLayout says what the engine must allocate for cached keys and values.
 	KVLayout() KVLayout
 	// Forward enqueues one step: it writes the batch's keys and values to their slots and the logits of the rows in b.LogitRows to
-	// b.Logits. It does not synchronise and allocates no device memory.
+	// b.Logits, and sums of hidden states to b.Pooled. It does not synchronise and allocates no device memory.
 	Forward(b *Batch, kv *KV)
 }
 
@@ -47,6 +47,10 @@ type Batch struct {
 	LogitRows  device.Tensor // [r] rows whose logits are wanted
 	AllRows    bool          // LogitRows is 0 .. n−1, as in a decode step; a model may then leave it unread
 	Logits     device.Tensor // F32 [r, v], written
+
+	// Sums of final hidden states, those behind the last norm, over ranges of the batch's rows; e is 0 in nearly all steps.
+	PoolFrom, PoolTo device.Tensor // [e] rows PoolFrom[i] up to PoolTo[i]
+	Pooled           device.Tensor // F32 [e, d], written
 }
 
 // Limits bounds a batch, so that a model can allocate its activations once.

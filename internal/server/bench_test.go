@@ -8,19 +8,29 @@ import (
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
-// endless makes one token a call of Next, `left` times, as fast as it is asked.
+// endless makes one token a call of Poll, `left` times, as fast as it is asked.
 type endless struct{ left int }
 
-func (e *endless) Submit(context.Context, *engine.Request) (Stream, error) { return e, nil }
+func (e *endless) Submit(context.Context, *engine.Request) ([]Stream, error) { return []Stream{e}, nil }
 
-func (e *endless) Next(context.Context) ([]int32, *engine.Finish, error) {
+func (e *endless) Poll() ([]int32, *engine.Finish, error) {
 	if e.left--; e.left > 0 {
 		return []int32{'x'}, nil, nil
 	}
 	return []int32{'x'}, finished(engine.MaxTokens, 'x'), nil
 }
 
+func (e *endless) Wait(context.Context) error { return nil }
+
+func (e *endless) Finish(engine.FinishReason) {}
+
 func (e *endless) Started() engine.Start { return engine.Start{} }
+
+func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
+
+func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
+
+func (e *endless) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
 
 // BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
 func BenchmarkStreamedToken(b *testing.B) {

@@ -133,9 +133,10 @@ func retryIn(delay time.Duration) *errdetails.RetryInfo {
 // apiField is the path in GenerateRequest of a field that the engine names.
 func apiField(field string) string {
 	switch field {
-	case "max_tokens", "min_tokens", "stop_token_ids":
+	case "max_tokens", "min_tokens", "stop_token_ids", "loop_detection.max_period", "loop_detection.min_repeats":
 		return "stopping." + field
-	case "temperature", "top_k", "top_p", "min_p":
+	case "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+		"penalty_window", "logit_bias", "allowed_token_ids", "banned_token_ids", "n":
 		return "sampling." + field
 	}
 	return field

@@ -2,17 +2,11 @@ package server
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/types/known/durationpb"
-
-	"github.com/inferno-serve/inferno/internal/engine"
-	"github.com/inferno-serve/inferno/internal/tokenizer"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -25,32 +19,35 @@ type inferenceService struct {
 
 // Generate collects the whole output.
 func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateRequest) (*infernov1.GenerateResponse, error) {
+	if req.GetDryRun() {
+		start, dry, err := s.dryRun(ctx, req)
+		return &infernov1.GenerateResponse{Start: start, DryRun: dry}, err
+	}
 	out, err := s.open(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	defer out.close()
-	completion := &infernov1.Completion{}
-	var text strings.Builder
-	for {
-		delta, finish, err := out.next()
-		if err != nil {
+	completions := make([]*infernov1.Completion, len(out.continuations))
+	texts := make([]strings.Builder, len(completions))
+	for i := range completions {
+		completions[i] = &infernov1.Completion{Index: uint32(i)}
+	}
+	for done := false; !done; {
+		var deltas []*infernov1.Delta
+		if deltas, done, err = out.next(); err != nil {
 			return nil, err
 		}
-		text.WriteString(delta.GetText())
-		completion.TokenIds = append(completion.TokenIds, delta.GetTokenIds()...)
-		if finish == nil {
-			continue
+		for _, d := range deltas {
+			texts[d.GetIndex()].WriteString(d.GetText())
+			c := completions[d.GetIndex()]
+			c.TokenIds, c.Logprobs = append(c.TokenIds, d.GetTokenIds()...), append(c.Logprobs, d.GetLogprobs()...)
 		}
-		completion.Text = text.String()
-		completion.Finish = out.finish(finish)
-		return &infernov1.GenerateResponse{
-			Start:       out.start(),
-			Completions: []*infernov1.Completion{completion},
-			Usage:       usageOf(finish),
-			Timings:     timingsOf(finish),
-		}, nil
 	}
+	for i, finish := range out.finishes() {
+		completions[i].Text, completions[i].Finish = texts[i].String(), finish
+	}
+	return &infernov1.GenerateResponse{Start: out.start(), Completions: completions, Usage: out.usage(), Timings: out.timings()}, nil
 }
 
 // GenerateStream sends tokens as they come. The first message waits for the first token, and with it the headers: until then the
@@ -58,6 +55,13 @@ func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateR
 func (s inferenceService) GenerateStream(
 	req *infernov1.GenerateRequest, stream infernov1.InferenceService_GenerateStreamServer,
 ) error {
+	if req.GetDryRun() {
+		start, dry, err := s.dryRun(stream.Context(), req)
+		if err != nil {
+			return err
+		}
+		return stream.Send(&infernov1.GenerateStreamResponse{Start: start, DryRun: dry})
+	}
 	out, err := s.open(stream.Context(), req)
 	if err != nil {
 		return err
@@ -71,49 +75,29 @@ func (s inferenceService) GenerateStream(
 		defer stalled.Stop()
 		return stream.Send(m)
 	}
-	for first := true; ; {
-		delta, finish, err := out.next()
+	for first := true; ; first = false {
+		deltas, done, err := out.next()
 		if err != nil {
 			return err
 		}
-		m := &infernov1.GenerateStreamResponse{}
+		m := &infernov1.GenerateStreamResponse{Deltas: deltas}
 		if first {
 			m.Start = out.start()
 		}
-		if delta != nil {
-			m.Deltas = []*infernov1.Delta{delta}
-		}
-		if finish != nil {
-			m.Finish = &infernov1.GenerationFinish{
-				Finishes: []*infernov1.Finish{out.finish(finish)}, Usage: usageOf(finish), Timings: timingsOf(finish),
-			}
-		}
-		if !first && delta == nil && finish == nil {
-			continue // half a character, and no ids wanted
+		if done {
+			m.Finish = &infernov1.GenerationFinish{Finishes: out.finishes(), Usage: out.usage(), Timings: out.timings()}
 		}
 		if err := send(m); err != nil {
 			return out.why(err)
 		}
-		if finish != nil {
+		if done {
 			return nil
 		}
-		first = false
 	}
 }
 
-// output is the tokens of one live request on their way to the client. It belongs to the call's goroutine.
-type output struct {
-	*generation
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	live    *liveRequests
-	stream  Stream
-	decoder *tokenizer.Decoder // nil where no text is wanted
-	sent    int                // tokens so far
-}
-
-// open checks req and gives it to the engine. The caller closes the output.
-func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*output, error) {
+// check names the call and checks its request.
+func (s *Server) check(ctx context.Context, req *infernov1.GenerateRequest) (*generation, error) {
 	if req.GetRequestId() == "" { // now, so that the log names refused requests too
 		req.RequestId = uuid.NewString()
 	}
@@ -123,139 +107,26 @@ func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*out
 		return nil, errStopping
 	}
 	g, err := s.prepare(ctx, req, time.Now())
+	if err == nil {
+		note(ctx, slog.Int("prompt_tokens", len(g.request.Prompt)))
+	}
+	return g, err
+}
+
+// open checks req and gives it to the engine. The caller closes the output.
+func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*output, error) {
+	g, err := s.check(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	note(ctx, slog.Int("prompt_tokens", len(g.request.Prompt)))
 	out := &output{generation: g, live: &s.live}
 	if out.ctx, out.cancel, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err
 	}
 	defer func() {
-		if out.stream == nil { // refused, or a panic on its way
+		if len(out.continuations) == 0 { // refused, or a panic on its way
 			out.close()
 		}
 	}()
-	if g.text {
-		out.decoder = g.model.Tokenizer.NewContinuation(g.skipSpecial)
-	}
-	stream, err := g.model.Engine.Submit(out.ctx, g.request)
-	if err != nil {
-		return nil, out.why(err)
-	}
-	out.stream = stream
-	return out, nil
-}
-
-// close ends the request's work, whatever state it is in.
-func (o *output) close() {
-	o.live.end(o.request.ID)
-	note(o.ctx, slog.Int("completion_tokens", o.sent))
-}
-
-// next waits for more. The delta is nil where there is nothing to tell of; the finish is there once, with the last delta.
-func (o *output) next() (*infernov1.Delta, *engine.Finish, error) {
-	ids, finish, err := o.stream.Next(o.ctx)
-	if err != nil {
-		return nil, nil, o.why(err)
-	}
-	delta := &infernov1.Delta{Offset: uint32(o.sent)}
-	o.sent += len(ids)
-	if o.ids {
-		delta.TokenIds = toUint32(ids)
-	}
-	if o.decoder != nil {
-		delta.Text = o.decode(ids, finish != nil)
-	}
-	if finish != nil {
-		note(o.ctx, slog.String("finish", finish.Reason.String()))
-	}
-	if len(delta.TokenIds) == 0 && delta.Text == "" {
-		delta = nil
-	}
-	return delta, finish, nil
-}
-
-// decode returns the text that became certain. What ended the output is left out, and nothing but the last token can be that.
-func (o *output) decode(ids []int32, last bool) string {
-	var text strings.Builder
-	for _, id := range ids {
-		if !o.ends(id) {
-			text.WriteString(o.decoder.Write(id))
-		}
-	}
-	if last {
-		text.WriteString(o.decoder.Flush())
-	}
-	return text.String()
-}
-
-func (o *output) ends(id int32) bool {
-	stop := &o.request.Stop
-	return slices.Contains(stop.StopTokens, id) || !stop.IgnoreEOS && slices.Contains(stop.EndTokens, id)
-}
-
-// why tells apart the ways in which a call ends from outside: the engine, and gRPC, only see that its context did.
-func (o *output) why(err error) error {
-	if errors.Is(err, engine.ErrDeviceLost) || errors.Is(err, engine.ErrNotFinite) {
-		return err
-	}
-	if cause := context.Cause(o.ctx); cause != nil {
-		return cause
-	}
-	if errors.Is(err, engine.ErrAborted) && o.live.isClosed() {
-		return errCut // the engine was closed, and nobody asked to abort this request
-	}
-	return err
-}
-
-func (o *output) start() *infernov1.GenerationStart {
-	started := o.stream.Started()
-	return &infernov1.GenerationStart{
-		RequestId:          o.request.ID,
-		Model:              o.model.Info.Name,
-		ModelRevision:      o.model.Info.Revision,
-		PromptTokens:       uint32(started.PromptTokens),
-		CachedPromptTokens: uint32(started.CachedTokens),
-		Queued:             durationpb.New(started.Queued),
-		Effective:          o.effective,
-	}
-}
-
-// finish says what ended the output.
-func (o *output) finish(f *engine.Finish) *infernov1.Finish {
-	out := &infernov1.Finish{}
-	switch f.Reason {
-	case engine.EndToken:
-		out.Reason = infernov1.FinishReason_FINISH_REASON_END_TOKEN
-		out.Match = &infernov1.Finish_TokenId{TokenId: uint32(f.Token)}
-	case engine.StopToken:
-		out.Reason = infernov1.FinishReason_FINISH_REASON_STOP_TOKEN
-		out.Match = &infernov1.Finish_TokenId{TokenId: uint32(f.Token)}
-	case engine.MaxTokens:
-		out.Reason = infernov1.FinishReason_FINISH_REASON_MAX_TOKENS
-	case engine.ContextFull:
-		out.Reason = infernov1.FinishReason_FINISH_REASON_CONTEXT_FULL
-	}
-	return out
-}
-
-func usageOf(f *engine.Finish) *infernov1.Usage {
-	return &infernov1.Usage{
-		PromptTokens:       uint32(f.Usage.PromptTokens),
-		CachedPromptTokens: uint32(f.Usage.CachedTokens),
-		CompletionTokens:   uint32(f.Usage.CompletionTokens),
-		Preemptions:        uint32(f.Timings.Preemptions),
-	}
-}
-
-func timingsOf(f *engine.Finish) *infernov1.Timings {
-	t := f.Timings
-	return &infernov1.Timings{
-		Queued:           durationpb.New(t.Queued),
-		Prefill:          durationpb.New(t.Prefill),
-		Decode:           durationpb.New(t.Decode),
-		TimeToFirstToken: durationpb.New(t.Queued + t.Prefill),
-		Total:            durationpb.New(t.Total),
-	}
+	return out, out.run()
 }

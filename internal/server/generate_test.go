@@ -49,8 +49,8 @@ func TestStreamBeginsWithStartAndEndsWithFinish(t *testing.T) {
 		`start{
 			request_id:"r-1" model:"m" model_revision:"r1" prompt_tokens:3 cached_prompt_tokens:1 queued{nanos:3000000}
 			effective{
-				sampling{temperature:0.5 top_k:0 top_p:1 min_p:0 seed:7}
-				stopping{max_tokens:9 min_tokens:0 stop_token_ids:[65] ignore_eos:false}
+				sampling{temperature:0.5 top_k:0 top_p:1 min_p:0 typical_p:1 repetition_penalty:1 presence_penalty:0 frequency_penalty:0 penalty_window:0 seed:7 n:1}
+				stopping{max_tokens:9 min_tokens:0 stop_token_ids:[65] include_stop:false ignore_eos:false}
 				end_token_ids:[257]
 			}
 		}
@@ -83,8 +83,8 @@ func TestUnaryCollectsTheStream(t *testing.T) {
 		start{
 			request_id:"r" model:"m" model_revision:"r1" prompt_tokens:2 cached_prompt_tokens:1 queued{nanos:3000000}
 			effective{
-				sampling{temperature:1 top_k:0 top_p:1 min_p:0 seed:0}
-				stopping{max_tokens:30 min_tokens:0 ignore_eos:false}
+				sampling{temperature:1 top_k:0 top_p:1 min_p:0 typical_p:1 repetition_penalty:1 presence_penalty:0 frequency_penalty:0 penalty_window:0 seed:0 n:1}
+				stopping{max_tokens:30 min_tokens:0 include_stop:false ignore_eos:false}
 				end_token_ids:[257]
 			}
 		}
@@ -98,7 +98,10 @@ func TestUnaryCollectsTheStream(t *testing.T) {
 }
 
 func TestEngineGetsTheCheckedRequest(t *testing.T) {
-	defaults := GenerationDefaults{Temperature: new(float32(0.6)), TopK: new(40), TopP: new(float32(0.9)), MinP: new(float32(0.05))}
+	defaults := GenerationDefaults{
+		Temperature: new(float32(0.6)), TopK: new(40), TopP: new(float32(0.9)), MinP: new(float32(0.05)), TypicalP: new(float32(0.8)),
+		RepetitionPenalty: new(float32(1.1)), PenaltyWindow: new(64),
+	}
 	for _, c := range []struct {
 		name, request string
 		defaults      GenerationDefaults
@@ -107,32 +110,35 @@ func TestEngineGetsTheCheckedRequest(t *testing.T) {
 		{
 			"the API's defaults", `model:"m" text:"a</s>" request_id:"r" sampling{seed:3}`, GenerationDefaults{},
 			engine.Request{
-				ID: "r", Prompt: []int32{bosID, 'a', eosID}, Sampling: engine.Sampling{Temperature: 1, TopP: 1, Seed: 3},
-				Stop: engine.Stopping{EndTokens: []int32{eosID}, StopTokens: []int32{}},
+				ID: "r", Prompt: []int32{bosID, 'a', eosID}, Sampling: engine.Sampling{Temperature: 1, TopP: 1, TypicalP: 1, RepetitionPenalty: 1, Seed: 3},
+				Stop: engine.Stopping{EndTokens: []int32{eosID}},
 			},
 		},
 		{
 			"the model's defaults", `model:"m" text:"a" request_id:"r" sampling{seed:3}`, defaults,
 			engine.Request{
-				ID: "r", Prompt: []int32{bosID, 'a'}, Sampling: engine.Sampling{Temperature: 0.6, TopK: 40, TopP: 0.9, MinP: 0.05, Seed: 3},
-				Stop: engine.Stopping{EndTokens: []int32{eosID}, StopTokens: []int32{}},
+				ID: "r", Prompt: []int32{bosID, 'a'},
+				Sampling: engine.Sampling{
+					Temperature: 0.6, TopK: 40, TopP: 0.9, MinP: 0.05, TypicalP: 0.8, RepetitionPenalty: 1.1, PenaltyWindow: 64, Seed: 3,
+				},
+				Stop: engine.Stopping{EndTokens: []int32{eosID}},
 			},
 		},
 		{
 			"the request's own, zeros too", `
 			model:"m" text:"</s>" request_id:"r" prompt_options{add_special_tokens:false parse_special:false}
-			sampling{temperature:-0.0 top_k:0 top_p:1 min_p:0 seed:18446744073709551615}
+			sampling{temperature:-0.0 top_k:0 top_p:1 min_p:0 typical_p:1 repetition_penalty:1 penalty_window:0 seed:18446744073709551615}
 			stopping{max_tokens:4 min_tokens:2 stop_token_ids:[5] ignore_eos:true}`, defaults,
 			engine.Request{
-				ID: "r", Prompt: byteIDs("</s>"), Sampling: engine.Sampling{TopP: 1, Seed: 1<<64 - 1},
+				ID: "r", Prompt: byteIDs("</s>"), Sampling: engine.Sampling{TopP: 1, TypicalP: 1, RepetitionPenalty: 1, Seed: 1<<64 - 1},
 				Stop: engine.Stopping{MaxTokens: 4, MinTokens: 2, EndTokens: []int32{eosID}, StopTokens: []int32{5}, IgnoreEOS: true},
 			},
 		},
 		{
 			"ids as they are", `model:"m" token_ids{ids:[7]} request_id:"r" sampling{seed:1}`, GenerationDefaults{},
 			engine.Request{
-				ID: "r", Prompt: []int32{7}, Sampling: engine.Sampling{Temperature: 1, TopP: 1, Seed: 1},
-				Stop: engine.Stopping{EndTokens: []int32{eosID}, StopTokens: []int32{}},
+				ID: "r", Prompt: []int32{7}, Sampling: engine.Sampling{Temperature: 1, TopP: 1, TypicalP: 1, RepetitionPenalty: 1, Seed: 1},
+				Stop: engine.Stopping{EndTokens: []int32{eosID}},
 			},
 		},
 	} {
@@ -147,6 +153,7 @@ func TestEngineGetsTheCheckedRequest(t *testing.T) {
 				t.Errorf("arrived at %v", got.Arrived)
 			}
 			got.Arrived = time.Time{}
+			c.want.N = 1
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("(−want +got):\n%s", diff)
 			}

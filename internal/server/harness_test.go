@@ -48,10 +48,17 @@ const (
 // longToken is a special token of much text.
 var longToken = "<" + strings.Repeat("long", 16) + ">"
 
-// byteTokenizer is the tokenizer of the tests.
-func byteTokenizer(t testing.TB) *tokenizer.Tokenizer {
+// byteTokenizer is the tokenizer of the tests. Words are further tokens, from longID + 1 on.
+func byteTokenizer(t testing.TB, words ...string) *tokenizer.Tokenizer {
 	t.Helper()
 	vocab := map[string]int{}
+	for i, word := range words {
+		var symbols strings.Builder
+		for _, b := range []byte(word) {
+			symbols.WriteRune(byteSymbol(int(b)))
+		}
+		vocab[symbols.String()] = longID + 1 + i
+	}
 	for b := range 256 {
 		vocab[string(byteSymbol(b))] = b
 	}
@@ -124,30 +131,44 @@ type script struct {
 
 func newScript() *script { return &script{requests: make(chan *scripted, 64)} }
 
-// play is a script that answers every request with these parts.
+// play is a script that answers every continuation of every request with these parts.
 func play(parts ...part) *script {
 	s := newScript()
 	s.begin = func(r *scripted) {
-		for _, p := range parts {
-			r.parts <- p
+		for i := range r.N {
+			for _, p := range parts {
+				p.index = i
+				r.parts <- p
+			}
 		}
 	}
 	return s
 }
 
-func (s *script) Submit(ctx context.Context, r *engine.Request) (Stream, error) {
+func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error) {
 	switch {
 	case s.panics != "":
 		panic(s.panics)
 	case s.refuse != nil:
 		return nil, s.refuse
 	}
-	one := &scripted{Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1)}
+	one := &scripted{
+		Request: r, ctx: ctx, parts: make(chan part, 64), waiting: make(chan struct{}, 1), finished: make(chan engine.FinishReason, 64),
+		taken: make([][]part, r.N), sent: make([]int, r.N), last: make([][]int32, r.N),
+	}
 	if s.begin != nil {
 		s.begin(one)
 	}
 	s.requests <- one
-	return one, nil
+	streams := make([]Stream, r.N)
+	for i := range streams {
+		streams[i] = scriptedStream{one, i}
+	}
+	return streams, nil
+}
+
+func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
+	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1}
 }
 
 // scripted is one request of which the test makes the tokens.
@@ -155,23 +176,61 @@ type scripted struct {
 	*engine.Request
 	ctx     context.Context
 	parts   chan part
-	waiting chan struct{} // told when Next waits
-	ended   error         // what Next says when its context has ended; nil: the context's error
-	sent    int
+	waiting chan struct{} // told when the server waits
+	ended   error         // what Wait says when its context has ended; nil: the context's error
+
+	finished chan engine.FinishReason // what the server ended continuations with
+	taken    [][]part                 // by continuation: what the server has not asked for yet
+	sent     []int                    // tokens by continuation
+	last     [][]int32                // the latest ones, by continuation
 }
 
 type part struct {
+	index  int // of the continuation
 	ids    []int32
 	finish *engine.Finish
 	err    error
 	panics string
 }
 
-func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
-	select {
-	case p := <-s.parts:
-		return s.take(p)
-	default:
+// scriptedStream is one continuation.
+type scriptedStream struct {
+	*scripted
+	index int
+}
+
+func (s scriptedStream) Poll() ([]int32, *engine.Finish, error) {
+	for {
+		select {
+		case p := <-s.parts:
+			s.taken[p.index] = append(s.taken[p.index], p)
+			continue
+		default:
+		}
+		break
+	}
+	mine := &s.taken[s.index]
+	if len(*mine) == 0 {
+		return nil, nil, nil
+	}
+	p := (*mine)[0]
+	*mine = (*mine)[1:]
+	if p.panics != "" {
+		panic(p.panics)
+	}
+	s.sent[s.index] += len(p.ids)
+	s.last[s.index] = p.ids
+	if p.finish != nil {
+		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent[s.index]}
+	}
+	return p.ids, p.finish, p.err
+}
+
+func (s scriptedStream) Wait(ctx context.Context) error {
+	for _, left := range s.taken {
+		if len(left) > 0 {
+			return nil
+		}
 	}
 	select {
 	case s.waiting <- struct{}{}:
@@ -179,21 +238,53 @@ func (s *scripted) Next(ctx context.Context) ([]int32, *engine.Finish, error) {
 	}
 	select {
 	case p := <-s.parts:
-		return s.take(p)
+		s.taken[p.index] = append(s.taken[p.index], p)
+		return nil
 	case <-ctx.Done():
-		return nil, nil, cmp.Or(s.ended, ctx.Err())
+		return cmp.Or(s.ended, ctx.Err())
 	}
 }
 
-func (s *scripted) take(p part) ([]int32, *engine.Finish, error) {
-	if p.panics != "" {
-		panic(p.panics)
+func (s scriptedStream) Finish(reason engine.FinishReason) { s.finished <- reason }
+
+func (s scriptedStream) PromptLogprobs() []engine.TokenLogprob { return scriptedPrompt(s.Request) }
+
+func (s scriptedStream) Logprobs(n int) []engine.TokenLogprob {
+	var all []engine.TokenLogprob
+	if last := s.last[s.index]; s.Request.Logprobs.Output {
+		for _, id := range last[len(last)-n:] {
+			all = append(all, scriptedLogprob(s.Request, id))
+		}
 	}
-	s.sent += len(p.ids)
-	if p.finish != nil {
-		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent}
+	return all
+}
+
+// scriptedLogprob is −id/8, of rank id + 1, beside tokens 0, 1, … of the same.
+func scriptedLogprob(r *engine.Request, id int32) engine.TokenLogprob {
+	value := func(id int32) float32 { return float32(-id) / 8 }
+	l := engine.TokenLogprob{ID: id, Logprob: value(id), Rank: int(id) + 1}
+	for i := range r.Logprobs.Top {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: int32(i), Logprob: value(int32(i))})
 	}
-	return p.ids, p.finish, p.err
+	for _, other := range r.Logprobs.IDs {
+		l.Alternatives = append(l.Alternatives, engine.Alternative{ID: other, Logprob: value(other)})
+	}
+	return l
+}
+
+// scriptedPrompt is what a prompt is told.
+func scriptedPrompt(r *engine.Request) (all []engine.TokenLogprob) {
+	if !r.Logprobs.Prompt {
+		return nil
+	}
+	for i, id := range r.Prompt[r.Logprobs.Start:] {
+		if r.Logprobs.Start+i == 0 {
+			all = append(all, engine.TokenLogprob{ID: id})
+			continue
+		}
+		all = append(all, scriptedLogprob(r, id))
+	}
+	return all
 }
 
 func (s *scripted) Started() engine.Start {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -83,6 +84,20 @@ func (l *liveRequests) close() {
 	if len(l.cancels) == 0 {
 		close(l.idle)
 	}
+}
+
+// why tells apart the ways in which a call ends from outside: the engine, and gRPC, only see that its context did.
+func (l *liveRequests) why(ctx context.Context, err error) error {
+	if errors.Is(err, engine.ErrDeviceLost) || errors.Is(err, engine.ErrNotFinite) {
+		return err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if errors.Is(err, engine.ErrAborted) && l.isClosed() {
+		return errCut // the engine was closed, and nobody asked to abort this request
+	}
+	return err
 }
 
 func (l *liveRequests) isClosed() bool {

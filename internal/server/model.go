@@ -38,16 +38,27 @@ type Model struct {
 
 // Generator makes tokens. An engine is one by FromEngine.
 type Generator interface {
-	// Submit takes a request, which ends with ctx at the latest. It does not wait for a place: a full queue is an error.
-	Submit(ctx context.Context, r *engine.Request) (Stream, error)
+	// Submit takes a request, which ends with ctx at the latest, and returns a stream for each continuation. It does not wait for a place: a
+	// full queue is an error.
+	Submit(ctx context.Context, r *engine.Request) ([]Stream, error)
+	// Outlook says what would become of a request of so many tokens that may generate maxNew; 0: as many as fit.
+	Outlook(prompt, maxNew int) engine.Outlook
 }
 
-// Stream is the output of one request.
+// Stream is one continuation of a request.
 type Stream interface {
-	// Next waits until there is more and returns all of it. With the last tokens, or after them, comes the finish.
-	Next(ctx context.Context) (tokens []int32, finish *engine.Finish, err error)
-	// Started says how the request began. It may be called once Next has returned tokens or a finish.
+	// Poll returns what is new, if anything, without waiting. With the last tokens, or after them, comes the finish; or an error.
+	Poll() (tokens []int32, finish *engine.Finish, err error)
+	// Wait returns when Poll of this stream or of another one of the request may have more, or with the error of ctx.
+	Wait(ctx context.Context) error
+	// Finish ends the continuation normally, for a reason that the caller found. What was made until then, and the finish, still come.
+	Finish(reason engine.FinishReason)
+	// Started says how the request began. It may be called once Poll has returned tokens or a finish.
 	Started() engine.Start
+	// PromptLogprobs are those of the prompt, where they were asked for; it may be called when Started may.
+	PromptLogprobs() []engine.TokenLogprob
+	// Logprobs are those of the n tokens that Poll returned last, where they were asked for.
+	Logprobs(n int) []engine.TokenLogprob
 }
 
 // FromEngine makes an engine a Generator.
@@ -55,20 +66,28 @@ func FromEngine(e *engine.Engine) Generator { return fromEngine{e} }
 
 type fromEngine struct{ engine *engine.Engine }
 
-func (g fromEngine) Submit(ctx context.Context, r *engine.Request) (Stream, error) {
-	stream, err := g.engine.Submit(ctx, r)
-	if err != nil {
-		return nil, err // not a nil *engine.Stream in an interface that is not nil
+func (g fromEngine) Submit(ctx context.Context, r *engine.Request) ([]Stream, error) {
+	made, err := g.engine.Submit(ctx, r)
+	streams := make([]Stream, len(made))
+	for i := range made {
+		streams[i] = made[i]
 	}
-	return stream, nil
+	return streams, err
+}
+
+func (g fromEngine) Outlook(prompt, maxNew int) engine.Outlook {
+	return g.engine.Outlook(prompt, maxNew)
 }
 
 // GenerationDefaults are the model's own, for what a request leaves unset. Nil means that the model has none.
 type GenerationDefaults struct {
-	Temperature *float32
-	TopK        *int
-	TopP        *float32
-	MinP        *float32
+	Temperature       *float32
+	TopK              *int
+	TopP              *float32
+	MinP              *float32
+	TypicalP          *float32
+	RepetitionPenalty *float32
+	PenaltyWindow     *int
 }
 
 // Health is the state of the server's components; *health.Checker.

@@ -3,7 +3,8 @@ package server
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/inferno-serve/inferno/internal/engine"
@@ -18,6 +19,25 @@ type generation struct {
 	effective   *infernov1.EffectiveParameters
 	text, ids   bool // which of them the client wants
 	skipSpecial bool
+
+	echo       bool
+	logprobs   bool // of the output, and of an echo; beside each `top` of the likeliest tokens
+	top        int
+	prompt     bool // log-probabilities of the prompt from promptFrom on, beside each promptTop of the likeliest
+	promptTop  int
+	promptFrom int
+
+	stopStrings   []string
+	includeStop   bool
+	timeLimit     time.Duration // from the request's arrival; 0: none
+	flushTokens   int           // that a delta waits for
+	flushInterval time.Duration // that it waits for them; 0: as long as it takes
+}
+
+// ends says whether a token ends an output.
+func (g *generation) ends(id int32) bool {
+	stop := &g.request.Stop
+	return slices.Contains(stop.StopTokens, id) || !stop.IgnoreEOS && slices.Contains(stop.EndTokens, id)
 }
 
 // prepare checks every field of req and turns it into plain Go. The error is an *invalidError with all faults, says why there is no such
@@ -32,14 +52,12 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 		}
 		return nil, err
 	}
-	f.ids("stopping.stop_token_ids", req.GetStopping().GetStopTokenIds(), model.Info.VocabularySize)
-	if req.GetOutput().GetText() && model.Tokenizer == nil {
-		f.add("output.text", "is true, but model %s has no tokenizer: want false, or unset", quote(model.Info.Name))
-	}
+	f.ofModel(req, model)
 	prompt, err := s.prompt(ctx, &f, req, model)
 	if err != nil {
 		return nil, err
 	}
+	f.promptLogprobs(req, len(prompt))
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -59,17 +77,30 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 		skipSpecial: orElse(output.SkipSpecialTokens, true),
 		request: &engine.Request{
 			ID: req.GetRequestId(), Prompt: prompt, Arrived: arrived,
+			N:        continuationsOf(req.GetSampling()),
 			Sampling: samplingOf(req.GetSampling(), model.Defaults),
 			Stop:     stoppingOf(req.GetStopping(), model.EndTokens),
 		},
+		stopStrings:   req.GetStopping().GetStopStrings(),
+		includeStop:   req.GetStopping().GetIncludeStop(),
+		timeLimit:     req.GetStopping().GetTimeLimit().AsDuration(),
+		flushTokens:   int(orElse(output.FlushTokens, 1)),
+		flushInterval: output.GetFlushInterval().AsDuration(),
 	}
-	g.effective = effectiveOf(g.request, model.Info.MaxContext)
+	g.askFor(output)
+	if banned := req.GetSampling().GetBannedStrings(); len(banned) > 0 {
+		g.request.Mask = newBannedText(g, banned)
+	}
+	g.effective = effectiveOf(req, g.request, model.Info.MaxContext)
 	return g
 }
 
 // prompt returns the prompt's token ids, unless there is a fault. The error is that of ctx.
 func (s *Server) prompt(ctx context.Context, f *faults, req *infernov1.GenerateRequest, model *Model) ([]int32, error) {
-	context := model.Info.MaxContext
+	context, dry := model.Info.MaxContext, req.GetDryRun()
+	if dry {
+		context = math.MaxInt32 // what does not fit is told, not refused
+	}
 	switch input := req.GetInput().(type) {
 	case *infernov1.GenerateRequest_TokenIds:
 		ids := input.TokenIds.GetIds()
@@ -79,7 +110,9 @@ func (s *Server) prompt(ctx context.Context, f *faults, req *infernov1.GenerateR
 		}
 		return toInt32(ids), nil
 	case *infernov1.GenerateRequest_Text:
-		f.textRoom("text", input.Text, model)
+		if !dry {
+			f.textRoom("text", input.Text, model)
+		}
 		if len(f.found) > 0 { // tokenizing would be work for nothing
 			return nil, nil
 		}
@@ -153,65 +186,6 @@ func (s *Server) encodeAs(
 	return ids, nil
 }
 
-// samplingOf merges the request's parameters, the model's defaults and those of the API, in this order of precedence.
-func samplingOf(p *infernov1.SamplingParameters, d GenerationDefaults) engine.Sampling {
-	if p == nil {
-		p = &infernov1.SamplingParameters{}
-	}
-	s := engine.Sampling{
-		Temperature: orElse(p.Temperature, orElse(d.Temperature, 1)),
-		TopK:        orElse(d.TopK, 0),
-		TopP:        orElse(p.TopP, orElse(d.TopP, 1)),
-		MinP:        orElse(p.MinP, orElse(d.MinP, 0)),
-	}
-	if p.TopK != nil {
-		s.TopK = int(*p.TopK)
-	}
-	if s.Temperature == 0 {
-		s.Temperature = 0 // −0 becomes 0
-	}
-	if p.Seed != nil {
-		s.Seed = *p.Seed
-	} else {
-		s.Seed = rand.Uint64()
-	}
-	return s
-}
-
-func stoppingOf(p *infernov1.StoppingParameters, endTokens []int32) engine.Stopping {
-	return engine.Stopping{
-		MaxTokens:  int(p.GetMaxTokens()), // 0, which validation lets pass only where it is unset, is the engine's word for no bound
-		MinTokens:  int(p.GetMinTokens()),
-		EndTokens:  endTokens,
-		StopTokens: toInt32(p.GetStopTokenIds()),
-		IgnoreEOS:  p.GetIgnoreEos(),
-	}
-}
-
-// effectiveOf is what the client would have to send to ask for the same again.
-func effectiveOf(r *engine.Request, context int) *infernov1.EffectiveParameters {
-	maxTokens := r.Stop.MaxTokens
-	if maxTokens == 0 {
-		maxTokens = context - len(r.Prompt)
-	}
-	return &infernov1.EffectiveParameters{
-		Sampling: &infernov1.SamplingParameters{
-			Temperature: new(r.Sampling.Temperature),
-			TopK:        new(uint32(r.Sampling.TopK)),
-			TopP:        new(r.Sampling.TopP),
-			MinP:        new(r.Sampling.MinP),
-			Seed:        new(r.Sampling.Seed),
-		},
-		Stopping: &infernov1.StoppingParameters{
-			MaxTokens:    new(uint32(maxTokens)),
-			MinTokens:    new(uint32(r.Stop.MinTokens)),
-			StopTokenIds: toUint32(r.Stop.StopTokens),
-			IgnoreEos:    new(r.Stop.IgnoreEOS),
-		},
-		EndTokenIds: toUint32(r.Stop.EndTokens),
-	}
-}
-
 func orElse[T any](v *T, otherwise T) T {
 	if v != nil {
 		return *v
@@ -221,6 +195,9 @@ func orElse[T any](v *T, otherwise T) T {
 
 // toInt32 is for ids that have been checked: they are below the vocabulary's size.
 func toInt32(ids []uint32) []int32 {
+	if len(ids) == 0 {
+		return nil
+	}
 	out := make([]int32, len(ids))
 	for i, id := range ids {
 		out[i] = int32(id)

@@ -63,6 +63,49 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.OutputOptions.text":                    true,
 	"inferno.v1.OutputOptions.token_ids":               true,
 	"inferno.v1.OutputOptions.skip_special_tokens":     true,
+	"inferno.v1.OutputOptions.logprobs":                true,
+	"inferno.v1.OutputOptions.logprob_token_ids":       true,
+	"inferno.v1.OutputOptions.prompt_logprobs":         true,
+	"inferno.v1.OutputOptions.prompt_logprobs_start":   true,
+	"inferno.v1.OutputOptions.echo":                    true,
+	"inferno.v1.GenerateRequest.dry_run":               true,
+	"inferno.v1.ScoreRequest.request_id":               true,
+	"inferno.v1.ScoreRequest.model":                    true,
+	"inferno.v1.ScoreRequest.inputs":                   true,
+	"inferno.v1.ScoreRequest.prompt_options":           true,
+	"inferno.v1.ScoreRequest.tokens":                   true,
+	"inferno.v1.ScoreRequest.top_logprobs":             true,
+	"inferno.v1.ScoreRequest.logprob_token_ids":        true,
+	"inferno.v1.ScoreInput.context_text":               true,
+	"inferno.v1.ScoreInput.context_ids":                true,
+	"inferno.v1.ScoreInput.text":                       true,
+	"inferno.v1.ScoreInput.token_ids":                  true,
+	"inferno.v1.EmbedRequest.request_id":               true,
+	"inferno.v1.EmbedRequest.model":                    true,
+	"inferno.v1.EmbedRequest.inputs":                   true,
+	"inferno.v1.EmbedRequest.prompt_options":           true,
+	"inferno.v1.EmbedRequest.pooling":                  true,
+	"inferno.v1.EmbedRequest.normalize":                true,
+	"inferno.v1.EmbedInput.text":                       true,
+	"inferno.v1.EmbedInput.token_ids":                  true,
+	"inferno.v1.SamplingParameters.typical_p":          true,
+	"inferno.v1.SamplingParameters.repetition_penalty": true,
+	"inferno.v1.SamplingParameters.presence_penalty":   true,
+	"inferno.v1.SamplingParameters.frequency_penalty":  true,
+	"inferno.v1.SamplingParameters.penalty_window":     true,
+	"inferno.v1.SamplingParameters.logit_bias":         true,
+	"inferno.v1.SamplingParameters.allowed_token_ids":  true,
+	"inferno.v1.SamplingParameters.banned_token_ids":   true,
+	"inferno.v1.SamplingParameters.banned_strings":     true,
+	"inferno.v1.SamplingParameters.n":                  true,
+	"inferno.v1.StoppingParameters.stop_strings":       true,
+	"inferno.v1.StoppingParameters.include_stop":       true,
+	"inferno.v1.StoppingParameters.time_limit":         true,
+	"inferno.v1.StoppingParameters.loop_detection":     true,
+	"inferno.v1.LoopDetection.max_period":              true,
+	"inferno.v1.LoopDetection.min_repeats":             true,
+	"inferno.v1.OutputOptions.flush_tokens":            true,
+	"inferno.v1.OutputOptions.flush_interval":          true,
 	"inferno.v1.TokenizeRequest.model":                 true,
 	"inferno.v1.TokenizeRequest.text":                  true,
 	"inferno.v1.TokenizeRequest.chat":                  true,
@@ -129,7 +172,7 @@ func (f *faults) unsupported(parent string, m protoreflect.Message) {
 		switch {
 		case !supported[field.FullName()]:
 			f.add(name, "is not supported by this server yet")
-		case field.IsMap() || field.Message() == nil || field.Message().ParentFile().Package() == "google.protobuf":
+		case field.Message() == nil || field.IsMap() || field.Message().ParentFile().Package() != m.Descriptor().ParentFile().Package():
 		case field.IsList():
 			for i := range value.List().Len() {
 				f.unsupported(fmt.Sprintf("%s[%d].", name, i), value.List().Get(i).Message())
@@ -181,10 +224,13 @@ func (f *faults) generate(req *infernov1.GenerateRequest) {
 	f.modelName("model", req.GetModel())
 	f.input(req)
 	if s := req.GetSampling(); s != nil {
-		f.sampling("sampling.", sampling{temperature: s.Temperature, topK: s.TopK, topP: s.TopP, minP: s.MinP})
+		f.sampling("sampling.", samplingFields(s))
 	}
 	if s := req.GetStopping(); s != nil {
 		f.stopping(s)
+	}
+	if o := req.GetOutput(); o != nil {
+		f.output(o)
 	}
 }
 
@@ -235,41 +281,6 @@ func (f *faults) input(req *infernov1.GenerateRequest) {
 	}
 }
 
-// sampling holds the parameters of which requests and a model's defaults have the same limits; nil means unset.
-type sampling struct {
-	temperature *float32
-	topK        *uint32
-	topP, minP  *float32
-}
-
-// sampling is written so that a NaN fails every comparison.
-func (f *faults) sampling(parent string, s sampling) {
-	if v := s.temperature; v != nil && !(*v == 0 || *v >= minTemperature && *v <= maxTemperature) {
-		f.add(parent+"temperature", "is %v, want 0, or %v to %d", *v, minTemperature, maxTemperature)
-	}
-	if v := s.topK; v != nil && *v > 1<<31-1 {
-		f.add(parent+"top_k", "is %d, want 0 to %d", *v, 1<<31-1)
-	}
-	if v := s.topP; v != nil && !(*v > 0 && *v <= 1) {
-		f.add(parent+"top_p", "is %v, want above 0, up to 1", *v)
-	}
-	if v := s.minP; v != nil && !(*v >= 0 && *v <= 1) {
-		f.add(parent+"min_p", "is %v, want 0 to 1", *v)
-	}
-}
-
-func (f *faults) stopping(s *infernov1.StoppingParameters) {
-	if s.MaxTokens != nil && s.GetMaxTokens() == 0 {
-		f.add("stopping.max_tokens", "is 0, want at least 1")
-	}
-	if s.MaxTokens != nil && s.GetMinTokens() > s.GetMaxTokens() {
-		f.add("stopping.min_tokens", "is %d, want at most max_tokens, which is %d", s.GetMinTokens(), s.GetMaxTokens())
-	}
-	if n := len(s.GetStopTokenIds()); n > maxStopTokens {
-		f.add("stopping.stop_token_ids", "has %d ids, want at most %d", n, maxStopTokens)
-	}
-}
-
 // ids checks token ids against the width of the logits. One fault stands for all, since there may be millions.
 func (f *faults) ids(field string, ids []uint32, vocabulary int) {
 	for i, id := range ids {
@@ -312,7 +323,7 @@ func (f *faults) room(field string, prompt int, s *infernov1.StoppingParameters,
 // Validate checks a model's own defaults as the parameters of a request are checked.
 func (d GenerationDefaults) Validate() error {
 	var f faults
-	s := sampling{temperature: d.Temperature, topP: d.TopP, minP: d.MinP}
+	s := sampling{temperature: d.Temperature, topP: d.TopP, minP: d.MinP, typicalP: d.TypicalP, repetition: d.RepetitionPenalty}
 	if d.TopK != nil {
 		if *d.TopK < 0 {
 			f.add("top_k", "is %d, want 0 or more", *d.TopK)
@@ -320,6 +331,9 @@ func (d GenerationDefaults) Validate() error {
 			topK := uint32(min(*d.TopK, 1<<32-1))
 			s.topK = &topK
 		}
+	}
+	if d.PenaltyWindow != nil && *d.PenaltyWindow < 0 {
+		f.add("penalty_window", "is %d, want 0 or more", *d.PenaltyWindow)
 	}
 	f.sampling("", s)
 	if err := f.err(); err != nil {

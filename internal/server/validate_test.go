@@ -31,8 +31,8 @@ func TestRequestsAreChecked(t *testing.T) {
 		text = `model:"m" text:"hi" `
 		ids  = `model:"m" token_ids{ids:[1,2]} `
 	)
-	many := func(n int, id uint32) string {
-		return strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%d,", id), n), ",")
+	many := func(n int, item any) string {
+		return strings.TrimSuffix(strings.Repeat(fmt.Sprint(item, ","), n), ",")
 	}
 	rows := []struct {
 		name, request string
@@ -129,18 +129,79 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"chat", `model:"m" chat{messages{role:"user" content:"hi"}}`, "", ""},
 		{"empty chat", `model:"m" chat{}`, "chat.messages", "is empty, want at least 1 message"},
 		{"chat too long", `model:"m" chat{messages{role:"user" content:"` + strings.Repeat("a", 40) + `"}}`, "chat", "has more than 31 tokens, want at most 31"},
-		{"typical_p of 1", text + `sampling{typical_p:1}`, "sampling.typical_p", "not supported"},
-		{"repetition_penalty NaN", text + `sampling{repetition_penalty:nan}`, "sampling.repetition_penalty", "not supported"},
-		{"n of 1", text + `sampling{n:1}`, "sampling.n", "not supported"},
-		{"n of 2^31", text + `sampling{n:2147483648}`, "sampling.n", "not supported"},
-		{"logit_bias", text + `sampling{logit_bias{key:1 value:nan}}`, "sampling.logit_bias", "not supported"},
-		{"stop string", text + `stopping{stop_strings:""}`, "stopping.stop_strings", "not supported"},
-		{"time limit", text + `stopping{time_limit{seconds:1}}`, "stopping.time_limit", "not supported"},
-		{"logprobs 0", text + `output{logprobs:0}`, "output.logprobs", "not supported"},
+		{"typical_p 1", text + `sampling{typical_p:1}`, "", ""},
+		{"typical_p 0", text + `sampling{typical_p:0}`, "sampling.typical_p", "is 0, want above 0, up to 1"},
+		{"typical_p above", text + `sampling{typical_p:1.1}`, "sampling.typical_p", "is 1.1"},
+		{"typical_p NaN", text + `sampling{typical_p:nan}`, "sampling.typical_p", "is NaN"},
+		{"repetition_penalty 10", text + `sampling{repetition_penalty:10}`, "", ""},
+		{"repetition_penalty 0", text + `sampling{repetition_penalty:0}`, "sampling.repetition_penalty", "is 0, want above 0, up to 10"},
+		{"repetition_penalty above", text + `sampling{repetition_penalty:10.1}`, "sampling.repetition_penalty", "is 10.1"},
+		{"repetition_penalty NaN", text + `sampling{repetition_penalty:nan}`, "sampling.repetition_penalty", "is NaN"},
+		{"repetition_penalty +Inf", text + `sampling{repetition_penalty:inf}`, "sampling.repetition_penalty", "is +Inf"},
+		{"presence_penalty −10", text + `sampling{presence_penalty:-10}`, "", ""},
+		{"presence_penalty below", text + `sampling{presence_penalty:-10.1}`, "sampling.presence_penalty", "is -10.1, want -10 to 10"},
+		{"presence_penalty NaN", text + `sampling{presence_penalty:nan}`, "sampling.presence_penalty", "is NaN"},
+		{"frequency_penalty 10", text + `sampling{frequency_penalty:10}`, "", ""},
+		{"frequency_penalty above", text + `sampling{frequency_penalty:11}`, "sampling.frequency_penalty", "is 11, want -10 to 10"},
+		{"frequency_penalty −Inf", text + `sampling{frequency_penalty:-inf}`, "sampling.frequency_penalty", "is -Inf"},
+		{"penalty_window 0", text + `sampling{penalty_window:0}`, "", ""},
+		{"penalty_window 2^32-1", text + `sampling{penalty_window:4294967295}`, "", ""},
+		{"n 16", text + `sampling{n:16}`, "", ""},
+		{"n 0", text + `sampling{n:0}`, "sampling.n", "is 0, want 1 to 16"},
+		{"n of 2^31", text + `sampling{n:2147483648}`, "sampling.n", "is 2147483648, want 1 to 16"},
+		{"logit_bias", text + `sampling{logit_bias{key:1 value:-100} logit_bias{key:259 value:100}}`, "", ""},
+		{"logit_bias NaN", text + `sampling{logit_bias{key:1 value:nan}}`, "sampling.logit_bias[1]", "is NaN, want -100 to 100"},
+		{"logit_bias above", text + `sampling{logit_bias{key:1 value:101}}`, "sampling.logit_bias[1]", "is 101"},
+		{"logit_bias beyond the vocabulary", text + `sampling{logit_bias{key:260}}`, "sampling.logit_bias", "has id 260, want 0 to 259"},
+		{"allowed ids", text + `sampling{allowed_token_ids:[1,1,259]}`, "", ""},
+		{"allowed id beyond the vocabulary", text + `sampling{allowed_token_ids:[1,260]}`, "sampling.allowed_token_ids[1]", "is 260"},
+		{"1025 allowed ids", text + `sampling{allowed_token_ids:[` + many(1025, 1) + `]}`, "sampling.allowed_token_ids", "has 1025 ids, want at most 1024"},
+		{"banned ids", text + `sampling{banned_token_ids:[1,1,259]}`, "", ""},
+		{"banned id beyond the vocabulary", text + `sampling{banned_token_ids:[4294967295]}`, "sampling.banned_token_ids[0]", "want 0 to 259"},
+		{"1025 banned ids", text + `sampling{banned_token_ids:[` + many(1025, 1) + `]}`, "sampling.banned_token_ids", "has 1025 ids, want at most 1024"},
+		{"banned string", text + `sampling{banned_strings:"` + strings.Repeat("x", 256) + `"}`, "", ""},
+		{"empty banned string", text + `sampling{banned_strings:["a",""]}`, "sampling.banned_strings[1]", "has 0 bytes, want 1 to 256"},
+		{"long banned string", text + `sampling{banned_strings:"` + strings.Repeat("x", 257) + `"}`, "sampling.banned_strings[0]", "has 257 bytes"},
+		{"129 banned strings", text + `sampling{banned_strings:[` + many(129, `"x"`) + `]}`, "sampling.banned_strings", "has 129 texts, want at most 128"},
+		{"banned string without tokenizer", `model:"ids" token_ids{ids:[1]} sampling{banned_strings:"x"}`, "sampling.banned_strings", "has no tokenizer"},
+		{"stop string", text + `stopping{stop_strings:"` + strings.Repeat("x", 1024) + `"}`, "", ""},
+		{"empty stop string", text + `stopping{stop_strings:""}`, "stopping.stop_strings[0]", "has 0 bytes, want 1 to 1024"},
+		{"long stop string", text + `stopping{stop_strings:"` + strings.Repeat("x", 1025) + `"}`, "stopping.stop_strings[0]", "has 1025 bytes"},
+		{"17 stop strings", text + `stopping{stop_strings:[` + many(17, `"x"`) + `]}`, "stopping.stop_strings", "has 17 texts, want at most 16"},
+		{"stop string without tokenizer", `model:"ids" token_ids{ids:[1]} stopping{stop_strings:"x"}`, "stopping.stop_strings", "has no tokenizer"},
+		{"include_stop", text + `stopping{include_stop:true}`, "", ""},
+		{"time limit", text + `stopping{time_limit{seconds:1}}`, "", ""},
+		{"no time at all", text + `stopping{time_limit{}}`, "stopping.time_limit", "is 0s and 0ns, want above 0"},
+		{"negative time limit", text + `stopping{time_limit{nanos:-1}}`, "stopping.time_limit", "want above 0"},
+		{"time limit of two signs", text + `stopping{time_limit{seconds:1 nanos:-1}}`, "stopping.time_limit", "want above 0"},
+		{"time limit of too many nanoseconds", text + `stopping{time_limit{nanos:1000000000}}`, "stopping.time_limit", "want above 0"},
+		{"endless time limit", text + `stopping{time_limit{seconds:315576000000}}`, "stopping.time_limit", "want above 0, up to 9223372036s"},
+		{"loop detection", text + `stopping{loop_detection{}}`, "", ""},
+		{"widest loop detection", text + `stopping{loop_detection{max_period:256 min_repeats:4294967295}}`, "", ""},
+		{"period 0", text + `stopping{loop_detection{max_period:0}}`, "stopping.loop_detection.max_period", "is 0, want 1 to 256"},
+		{"period 257", text + `stopping{loop_detection{max_period:257}}`, "stopping.loop_detection.max_period", "is 257, want 1 to 256"},
+		{"2 repeats", text + `stopping{loop_detection{min_repeats:2}}`, "stopping.loop_detection.min_repeats", "is 2, want at least 3"},
+		{"flush options", text + `output{flush_tokens:4294967295 flush_interval{nanos:1}}`, "", ""},
+		{"flush_tokens 0", text + `output{flush_tokens:0}`, "output.flush_tokens", "is 0, want at least 1"},
+		{"flush_interval 0", text + `output{flush_interval{}}`, "output.flush_interval", "want above 0"},
+		{"all log-probabilities", ids + `output{logprobs:20 prompt_logprobs:20 prompt_logprobs_start:1 echo:true logprob_token_ids:[0,259]}`, "", ""},
+		{"logprobs 21", ids + `output{logprobs:21}`, "output.logprobs", "is 21, want 0 to 20"},
+		{"logprobs 2^32-1", ids + `output{logprobs:4294967295}`, "output.logprobs", "want 0 to 20"},
+		{"prompt_logprobs 21", ids + `output{prompt_logprobs:21}`, "output.prompt_logprobs", "is 21, want 0 to 20"},
+		{"start at the end", ids + `output{prompt_logprobs:0 prompt_logprobs_start:2}`, "output.prompt_logprobs_start", "is 2, want 0 to 1"},
+		{"start 2^32-1", ids + `output{prompt_logprobs:0 prompt_logprobs_start:4294967295}`, "output.prompt_logprobs_start", "want 0 to 1"},
+		{"start alone", ids + `output{prompt_logprobs_start:0}`, "output.prompt_logprobs_start", "only with prompt_logprobs"},
+		{"ids to tell of alone", ids + `output{logprob_token_ids:1}`, "output.logprob_token_ids", "only with logprobs or prompt_logprobs"},
+		{"id to tell of beyond", ids + `output{logprobs:0 logprob_token_ids:[1,260]}`, "output.logprob_token_ids[1]", "is 260, want 0 to 259"},
+		{"id to tell of twice", ids + `output{logprobs:0 logprob_token_ids:[1,2,1]}`, "output.logprob_token_ids", "has 1 twice"},
+		{"129 ids to tell of", ids + `output{logprobs:0 logprob_token_ids:[` + many(129, 1) + `]}`, "output.logprob_token_ids", "has 129 ids, want at most 128"},
+		{"dry run", ids + `dry_run:true`, "", ""},
+		{"dry run of what is too long", `model:"m" dry_run:true token_ids{ids:[` + many(5000, 1) + `]}`, "", ""},
+		{"dry run of too many new tokens", ids + `dry_run:true stopping{max_tokens:1000}`, "", ""},
+		{"dry run with a fault", ids + `dry_run:true sampling{top_p:2}`, "sampling.top_p", "is 2"},
 		{"truncation", text + `prompt_options{truncate_to:5}`, "prompt_options.truncate_to", "not supported"},
 		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
 		{"priority 0", text + `priority:0`, "priority", "not supported"},
-		{"dry run", text + `dry_run:true`, "dry_run", "not supported"},
 	}
 	f := start(t, play(part{ids: []int32{'x'}, finish: finished(engine.MaxTokens, 'x')}))
 	for _, row := range rows {
@@ -171,7 +232,7 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 	f := start(t, newScript())
 	req := &infernov1.GenerateRequest{
 		RequestId: "a b", Model: "m", Input: &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: []uint32{999}}},
-		Sampling: &infernov1.SamplingParameters{Temperature: new(float32(math.NaN())), TopP: new(float32(2)), N: new(uint32(3))},
+		Sampling: &infernov1.SamplingParameters{Temperature: new(float32(math.NaN())), TopP: new(float32(2)), N: new(uint32(17))},
 		Stopping: &infernov1.StoppingParameters{MaxTokens: new(uint32(500)), StopTokenIds: []uint32{260}},
 	}
 	_, err := f.api.Generate(t.Context(), req)
@@ -204,30 +265,8 @@ var refused = []protoreflect.FullName{
 	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
 	"inferno.v1.GenerateRequest.priority",
-	"inferno.v1.GenerateRequest.dry_run",
 	"inferno.v1.PromptOptions.truncate_to",
 	"inferno.v1.PromptOptions.truncation_side",
-	"inferno.v1.SamplingParameters.typical_p",
-	"inferno.v1.SamplingParameters.repetition_penalty",
-	"inferno.v1.SamplingParameters.presence_penalty",
-	"inferno.v1.SamplingParameters.frequency_penalty",
-	"inferno.v1.SamplingParameters.penalty_window",
-	"inferno.v1.SamplingParameters.logit_bias",
-	"inferno.v1.SamplingParameters.allowed_token_ids",
-	"inferno.v1.SamplingParameters.banned_token_ids",
-	"inferno.v1.SamplingParameters.banned_strings",
-	"inferno.v1.SamplingParameters.n",
-	"inferno.v1.StoppingParameters.stop_strings",
-	"inferno.v1.StoppingParameters.include_stop",
-	"inferno.v1.StoppingParameters.time_limit",
-	"inferno.v1.StoppingParameters.loop_detection",
-	"inferno.v1.OutputOptions.logprobs",
-	"inferno.v1.OutputOptions.logprob_token_ids",
-	"inferno.v1.OutputOptions.prompt_logprobs",
-	"inferno.v1.OutputOptions.prompt_logprobs_start",
-	"inferno.v1.OutputOptions.echo",
-	"inferno.v1.OutputOptions.flush_tokens",
-	"inferno.v1.OutputOptions.flush_interval",
 	"inferno.v1.OutputOptions.prompt_progress",
 }
 
@@ -235,6 +274,7 @@ func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
 	decided := map[protoreflect.FullName]bool{}
 	for _, message := range []proto.Message{
 		&infernov1.GenerateRequest{}, &infernov1.TokenizeRequest{}, &infernov1.DetokenizeRequest{}, &infernov1.AbortRequest{},
+		&infernov1.ScoreRequest{}, &infernov1.EmbedRequest{},
 		&infernov1.CheckRequest{}, &infernov1.WatchRequest{}, &infernov1.GetModelRequest{}, &infernov1.ListInstancesRequest{},
 		&infernov1.WatchInstancesRequest{},
 	} {
@@ -279,7 +319,7 @@ func visit(t *testing.T, root protoreflect.MessageType, parents []protoreflect.F
 		field := message.Fields().Get(i)
 		path := append(slices.Clone(parents), field)
 		do(path)
-		if field.Message() != nil && field.Message().ParentFile().Package() == message.ParentFile().Package() && supported[field.FullName()] {
+		if m := field.Message(); m != nil && supported[field.FullName()] && m.ParentFile().Package() == message.ParentFile().Package() && !field.IsMap() {
 			visit(t, root, path, do)
 		}
 	}
@@ -303,9 +343,9 @@ func setField(root protoreflect.MessageType, path []protoreflect.FieldDescriptor
 	for _, field := range path[:len(path)-1] {
 		if field.IsList() {
 			parent = parent.Mutable(field).List().AppendMutable().Message()
-			continue
+		} else {
+			parent = parent.Mutable(field).Message()
 		}
-		parent = parent.Mutable(field).Message()
 	}
 	switch field := path[len(path)-1]; {
 	case field.IsList():

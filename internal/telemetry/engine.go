@@ -50,7 +50,7 @@ func (e *Engines) Observer(model string) engine.Observer {
 		interToken: e.interToken.WithLabelValues(model), queue: e.queue.WithLabelValues(model), total: e.total.WithLabelValues(model),
 		batch: e.batch.WithLabelValues(model), ended: map[engine.FinishReason]prometheus.Counter{},
 	}
-	for _, reason := range []engine.FinishReason{engine.EndToken, engine.StopToken, engine.MaxTokens, engine.ContextFull} {
+	for _, reason := range engine.FinishReasons() {
 		o.ended[reason] = e.ended.WithLabelValues(model, reason.String())
 	}
 	return o

@@ -34,6 +34,9 @@ func TestEngineMetricsHoldWhatTheEngineSays(t *testing.T) {
 		Gaps: []time.Duration{time.Millisecond, time.Millisecond},
 	})
 	o.ObserveRequest(&engine.RequestInfo{Reason: engine.EndToken, Timings: engine.Timings{Total: time.Second}})
+	for _, reason := range engine.FinishReasons()[1:] {
+		engines.Observer("every reason").ObserveRequest(&engine.RequestInfo{Reason: reason})
+	}
 	o.ObserveRequest(&engine.RequestInfo{Err: engine.ErrAborted})
 
 	text := scrape(t, registry)
@@ -50,6 +53,9 @@ func TestEngineMetricsHoldWhatTheEngineSays(t *testing.T) {
 		`inferno_inter_token_seconds_count{model="m"} 2`,
 		`inferno_request_seconds_count{model="m"} 1`,
 		`inferno_requests_finished_total{model="m",reason="` + engine.EndToken.String() + `"} 1`,
+		`inferno_requests_finished_total{model="every reason",reason="stop_string"} 1`,
+		`inferno_requests_finished_total{model="every reason",reason="time_limit"} 1`,
+		`inferno_requests_finished_total{model="every reason",reason="loop"} 1`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("metrics lack %s in:\n%s", line, text)

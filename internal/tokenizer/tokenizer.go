@@ -36,6 +36,7 @@ type Tokenizer struct {
 	maxTokenText  int  // the same of the text before it is normalized; 0 for no bound
 	skips         bool // some symbols have no token, nor an unknown token each
 
+	index   textIndex
 	scratch sync.Pool // of *scratch
 }
 

@@ -82,6 +82,8 @@ void cpu_pull(cpu_worker *w, const void *args);      // step.c
 void cpu_scatter(cpu_worker *w, const void *args);
 void cpu_feed(cpu_worker *w, const void *args);
 void cpu_mark(cpu_worker *w, const void *args);
+void cpu_logprobs(cpu_worker *w, const void *args);  // logprobs.c
+void cpu_pool_rows(cpu_worker *w, const void *args); // pool.c
 
 // Called by the table's wrapper before the op is enqueued, so that the op itself never allocates: false after cpu_fail.
 bool cpu_matmul_reserve(inferno_device *dev, const inferno_matmul_args *args); // matmul.c

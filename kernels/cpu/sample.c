@@ -5,16 +5,14 @@
 // always exactly: G is at most −ln(−ln(1 − 2⁻³³)) < 22.9, and the k-th largest of the pieces' maxima is no more than the k-th largest logit.
 #include <math.h>
 
-#include "vecmath.h"
+#include "sample.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 enum {
-  PIECE = 64,         // tokens
   BLOCKS = PIECE / 4, // Philox blocks of a piece: one gives four words
-  NEGLIGIBLE = 50,    // nats below the largest: a vocabulary of such tokens weighs less than a rounding of the sum
   PHILOX_ROUNDS = 10,
 };
 
@@ -25,19 +23,6 @@ enum {
 #define PHILOX_W1 0xBB67AE85u
 
 static const double max_noise = 22.9; // G is at most 22.88
-
-// One row's work, in memory of the worker that has it.
-typedef struct {
-  const inferno_sample_params *params;
-  double temperature;
-  const float *logits; // [v], −Inf where banned
-  int64_t v, pieces;
-  float *piece_max;  // [pieces]
-  float max;         // of all
-  int64_t max_piece; // the first piece that has it
-  uint64_t *keys;    // [v] room for candidates
-  cpu_isa isa;
-} sample_row;
 
 // The largest of n ≤ PIECE logits; true in *bad for a NaN or +Inf, left alone otherwise.
 CPU_INLINE float piece_largest(const float *x, int64_t n, bool *bad) {
@@ -72,180 +57,6 @@ CPU_INLINE bool scan(const float *x, int64_t v, float *piece_max) {
   return !bad;
 }
 CPU_CLONES(bool, scan, (const float *x, int64_t v, float *piece_max), (x, v, piece_max))
-
-// Candidates ---------------------------------------------------------------------------------------------------------------------------
-
-// A logit and its id in one number that is smaller for the likelier token, and for the lower id among equals.
-static uint64_t key_of(float logit, int64_t id) {
-  uint32_t bits = cpu_bits(logit + 0.0f); // −0 becomes 0
-  uint32_t ascending = bits & 0x80000000 ? ~bits : bits | 0x80000000;
-  return (uint64_t)~ascending << 32 | (uint32_t)id;
-}
-
-static float key_logit(uint64_t key) {
-  uint32_t ascending = ~(uint32_t)(key >> 32);
-  return cpu_float(ascending & 0x80000000 ? ascending & 0x7fffffff : ~ascending);
-}
-
-static int64_t key_id(uint64_t key) { return (int64_t)(uint32_t)key; }
-
-// Moves the keys of [lo, hi) that are smaller than a pivot to the front, the pivot behind them, and returns its place. The pivot's choice
-// is arbitrary but fixed, so that no order of logits is bad for all rows.
-static int64_t partition(uint64_t *keys, int64_t lo, int64_t hi) {
-  int64_t chosen = lo + (int64_t)((uint64_t)(hi - lo) * 0x9E3779B97F4A7C15u % (uint64_t)(hi - lo));
-  uint64_t pivot = keys[chosen];
-  keys[chosen] = keys[hi - 1];
-  int64_t end = lo;
-  for (int64_t i = lo; i < hi - 1; i++) {
-    uint64_t key = keys[i];
-    keys[i] = keys[end];
-    keys[end] = key;
-    end += key < pivot;
-  }
-  keys[hi - 1] = keys[end];
-  keys[end] = pivot;
-  return end;
-}
-
-// Moves the k smallest of n keys to the front.
-static void select_count(uint64_t *keys, int64_t n, int64_t k) {
-  int64_t lo = 0, hi = n;
-  while (hi - lo > 1) {
-    int64_t middle = partition(keys, lo, hi);
-    if (middle >= k) hi = middle;
-    if (middle < k) lo = middle + 1;
-  }
-}
-
-// A token's probability over that of the likeliest.
-CPU_INLINE vector_double weights_of(vector_double logits, double max, double temperature) {
-  return vector_exp_negative((logits - max) * (1.0 / temperature));
-}
-
-static double weight_of(const sample_row *r, uint64_t key) {
-  vector_double logit = {(double)key_logit(key)};
-  return weights_of(logit, (double)r->max, r->temperature)[0];
-}
-
-// What n logits weigh. The missing ones of the last vector are −Inf, whose weight is 0.
-CPU_INLINE double logits_weight(const float *logits, int64_t n, double max, double temperature) {
-  vector_double sum = {0};
-  int64_t i = 0;
-  for (; i + DOUBLE_LANES <= n; i += DOUBLE_LANES) sum += weights_of(vector_widen(logits + i), max, temperature);
-  if (i < n) {
-    float rest[DOUBLE_LANES] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-    for (int j = 0; i + j < n; j++) rest[j] = logits[i + j];
-    sum += weights_of(vector_widen(rest), max, temperature);
-  }
-  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-}
-
-// What n candidates weigh.
-CPU_INLINE double keys_weight(const uint64_t *keys, int64_t n, double max, double temperature) {
-  double total = 0;
-  for (int64_t i = 0; i < n; i += PIECE) {
-    float logits[PIECE];
-    int64_t m = cpu_min(n - i, PIECE);
-    for (int64_t j = 0; j < m; j++) logits[j] = key_logit(keys[i + j]);
-    total += logits_weight(logits, m, max, temperature);
-  }
-  return total;
-}
-CPU_CLONES(double, keys_weight, (const uint64_t *keys, int64_t n, double max, double temperature), (keys, n, max, temperature))
-
-static double weight_sum(const sample_row *r, int64_t lo, int64_t hi) {
-  return CPU_CALL(r->isa, keys_weight)(r->keys + lo, hi - lo, (double)r->max, r->temperature);
-}
-
-// Moves the smallest set of likeliest keys that weighs at least `limit` to the front and returns its size: at least 1, n if all weigh less.
-static int64_t select_weight(const sample_row *r, int64_t n, double limit) {
-  int64_t lo = 0, hi = n;
-  double before = 0; // what [0, lo) weighs
-  while (lo < hi) {
-    int64_t middle = partition(r->keys, lo, hi);
-    double left = weight_sum(r, lo, middle), pivot = weight_of(r, r->keys[middle]);
-    if (before + left >= limit) {
-      hi = middle;
-    } else if (before + left + pivot >= limit) {
-      return middle + 1;
-    } else {
-      before += left + pivot;
-      lo = middle + 1;
-    }
-  }
-  return lo > 1 ? lo : 1;
-}
-
-// Collects the keys of logits that are at least cutoff: their ids first, so that most tokens cost a comparison and no more.
-static int64_t collect(const sample_row *r, float cutoff) {
-  int64_t n = 0;
-  for (int64_t piece = 0; piece < r->pieces; piece++) {
-    if (r->piece_max[piece] < cutoff) continue;
-    int64_t end = cpu_min((piece + 1) * PIECE, r->v);
-    for (int64_t id = piece * PIECE; id < end; id++) {
-      r->keys[n] = (uint64_t)id;
-      n += r->logits[id] >= cutoff;
-    }
-  }
-  for (int64_t i = 0; i < n; i++) r->keys[i] = key_of(r->logits[r->keys[i]], (int64_t)r->keys[i]);
-  return n;
-}
-
-// No more than the k-th largest logit: k pieces have a token that is at least the k-th largest of their maxima.
-static float count_cutoff(const sample_row *r, int64_t k) {
-  if (k > r->pieces) return -INFINITY;
-  for (int64_t i = 0; i < r->pieces; i++) r->keys[i] = key_of(r->piece_max[i], i);
-  select_count(r->keys, r->pieces, k);
-  float cutoff = INFINITY;
-  for (int64_t i = 0; i < k; i++) cutoff = fminf(cutoff, key_logit(r->keys[i]));
-  return cutoff;
-}
-
-// No more than any logit whose weight is at least `weight`.
-static float weight_cutoff(const sample_row *r, double weight) {
-  double nats = weight < 1 ? log(weight) - 1e-9 : 0;
-  return nextafterf((float)((double)r->max + r->temperature * nats), -INFINITY);
-}
-
-// What all tokens weigh.
-CPU_INLINE double total_weight(const float *logits, int64_t v, const float *piece_max, double max, double temperature) {
-  double total = 0;
-  for (int64_t from = 0; from < v; from += PIECE) {
-    if (max - (double)piece_max[from / PIECE] > NEGLIGIBLE * temperature) continue;
-    total += logits_weight(logits + from, cpu_min(PIECE, v - from), max, temperature);
-  }
-  return total;
-}
-CPU_CLONES(double, total_weight, (const float *logits, int64_t v, const float *piece_max, double max, double temperature),
-           (logits, v, piece_max, max, temperature))
-
-// Puts the keys that top_k, top_p and min_p keep to the front and returns how many they are.
-static int64_t keep(const sample_row *r) {
-  const inferno_sample_params *p = r->params;
-  bool by_count = p->top_k > 0 && p->top_k < r->v, by_weight = p->top_p < 1;
-  double min_p = p->min_p > 0 ? fmin((double)p->min_p, 1) : 0, total = 0;
-  int64_t n;
-  if (by_count) {
-    n = collect(r, count_cutoff(r, p->top_k));
-    select_count(r->keys, n, p->top_k);
-    n = p->top_k;
-    if (by_weight) total = weight_sum(r, 0, n);
-  } else if (by_weight) {
-    total = CPU_CALL(r->isa, total_weight)(r->logits, r->v, r->piece_max, (double)r->max, r->temperature);
-    // Tokens lighter than this weigh less than 1 − top_p of the total all together, so the set that reaches top_p needs none of them.
-    n = collect(r, weight_cutoff(r, 0.5 * (1 - (double)p->top_p) * total / (double)r->v));
-  } else {
-    n = collect(r, weight_cutoff(r, min_p));
-  }
-  if (by_weight) n = select_weight(r, n, (double)p->top_p * total);
-  if (min_p == 0) return n;
-  int64_t kept = 0;
-  for (int64_t i = 0; i < n; i++) {
-    r->keys[kept] = r->keys[i];
-    kept += weight_of(r, r->keys[i]) >= min_p;
-  }
-  return kept;
-}
 
 // Noise --------------------------------------------------------------------------------------------------------------------------------
 
@@ -391,11 +202,11 @@ static void find_max(sample_row *r) {
   }
 }
 
-static int64_t choose(const sample_row *r) {
+static int64_t choose(sample_row *r) {
   const inferno_sample_params *p = r->params;
   if (!(p->temperature > 0)) return lowest_with_max(r);
-  bool all = (p->top_k <= 0 || p->top_k >= r->v) && !(p->top_p < 1) && !(p->min_p > 0);
-  return all ? draw_from_all(r) : draw_from_kept(r, keep(r));
+  bool all = (p->top_k <= 0 || p->top_k >= r->v) && !(p->top_p < 1) && !(p->min_p > 0) && !sample_is_typical(p);
+  return all ? draw_from_all(r) : draw_from_kept(r, sample_keep(r));
 }
 
 // The lowest id that is not banned, −1 if none, for a row of −Inf alone; marks[v] is room.
@@ -405,15 +216,15 @@ static int64_t lowest_allowed(const sample_row *r, const int32_t *banned, int64_
     if (banned[i] >= 0 && banned[i] < r->v) marks[banned[i]] = 1;
   }
   int64_t id = 0;
-  while (id < r->v && marks[id]) id++;
+  while (id < r->v && (marks[id] || !sample_allows(r->mask, id))) id++;
   return id < r->v ? id : -1;
 }
 
 // `copy` [v] is room for the logits without the banned.
 static int64_t sample(sample_row *r, const int32_t *banned, int64_t num_banned, float *copy) {
   if (!CPU_CALL(r->isa, scan)(r->logits, r->v, r->piece_max)) return -1;
-  if (num_banned > 0) {
-    memcpy(copy, r->logits, (size_t)r->v * sizeof *copy);
+  if (num_banned > 0 || r->mask) {
+    for (int64_t id = 0; id < r->v; id++) copy[id] = sample_allows(r->mask, id) ? r->logits[id] : -INFINITY;
     for (int64_t i = 0; i < num_banned; i++) {
       if (banned[i] >= 0 && banned[i] < r->v) copy[banned[i]] = -INFINITY;
     }
@@ -434,10 +245,11 @@ void cpu_sample(cpu_worker *w, const void *args) {
     int64_t num_banned = banned && p->num_banned > 0 ? cpu_min(p->num_banned, a->banned.cols) : 0;
     uint64_t *keys = cpu_scratch(w, v * (int64_t)(sizeof(uint64_t) + sizeof(float)) + pieces * (int64_t)sizeof(float));
     if (!keys) return;
-    float *copy = (float *)(keys + v);
+    float *copy = (float *)(keys + v), *logits = cpu_row(&a->logits, i);
     sample_row r = {.params = p,
                     .temperature = (double)p->temperature,
-                    .logits = (const float *)a->logits.data + i * a->logits.stride,
+                    .mask = sample_adjust(a, p, logits, (uint32_t *)keys),
+                    .logits = logits,
                     .v = v,
                     .pieces = pieces,
                     .piece_max = copy + v,

@@ -278,6 +278,13 @@ static void op_feed(inferno_device *dev, const inferno_feed_args *a) { cpu_enque
 
 static void op_mark(inferno_device *dev, const inferno_mark_args *a) { cpu_enqueue_solo(dev, cpu_mark, a, sizeof *a); }
 
+static void op_logprobs(inferno_device *dev, const inferno_logprobs_args *a) { enqueue(dev, cpu_logprobs, a->out.rows == 1, a, sizeof *a); }
+
+static void op_pool(inferno_device *dev, const inferno_pool_args *a) {
+  if (!is_f32(dev, &a->x, "pool: the CPU computes in F32 only")) return;
+  cpu_enqueue(dev, cpu_pool_rows, a, sizeof *a);
+}
+
 static int64_t device_passed(inferno_device *dev) {
   const char *text;
   return cpu_status(dev, &text) ? -1 : atomic_load_explicit(&dev->steps, memory_order_acquire);
@@ -325,6 +332,8 @@ static const inferno_table table = {
     .mark = op_mark,
     .passed = device_passed,
     .poll = device_poll,
+    .logprobs = op_logprobs,
+    .pool = op_pool,
 };
 
 __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

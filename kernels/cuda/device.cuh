@@ -138,6 +138,8 @@ void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *a
 void cuda_matmul(inferno_device *dev, const inferno_matmul_args *args);       // matmul.cu
 void cuda_attention(inferno_device *dev, const inferno_attention_args *args); // attention.cu
 void cuda_sample(inferno_device *dev, const inferno_sample_args *args);       // sample.cu
+void cuda_logprobs(inferno_device *dev, const inferno_logprobs_args *args);   // logprobs.cu
+void cuda_pool(inferno_device *dev, const inferno_pool_args *args);           // pool.cu
 bool sample_open(inferno_device *dev);
 void sample_close(inferno_device *dev);
 

@@ -4,10 +4,12 @@
 //   - Several blocks share a row. Each finds the largest logit of its part and, where nothing is cut off, its best draw; the block that
 //     is done last compares what they found. All comparisons are exact, so that a choice does not depend on how many blocks there are.
 //   - A draw is in two passes: scores in float32 find who can win, and those few are compared in double.
-//   - Rows with top_k, top_p or min_p are finished by the last block alone: sample_cut.cuh.
+//   - Rows with top_k, typical_p, top_p or min_p are finished by the last block alone: sample_cut.cuh, sample_typical.cuh.
+//   - Rows with an adjustment are changed first, each block its own part: sample_adjust.cuh. For others that is one look at their params.
 #include <stdlib.h>
 
-#include "sample_cut.cuh"
+#include "sample_adjust.cuh"
+#include "sample_typical.cuh"
 
 enum {
   MAX_PARTS = 32,    // blocks of a row; a warp compares what they found
@@ -146,7 +148,7 @@ __device__ void draw(const sample_row &r, u64 lowest, u64 &score, uint32_t &winn
 // Rows --------------------------------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ bool is_cut(const inferno_sample_params &p, int v) {
-  return (p.top_k > 0 && p.top_k < v) || p.top_p < 1 || p.min_p > 0;
+  return (p.top_k > 0 && p.top_k < v) || p.top_p < 1 || p.min_p > 0 || is_typical(p);
 }
 
 // What there is in r's part of the row.
@@ -202,31 +204,40 @@ __device__ bool join(sample_part &part, sample_part *parts, uint32_t *arrived) {
 }
 
 // The row's token, all of it having been searched.
-__device__ int decide(sample_row &r, sample_part part) {
+__device__ int decide(sample_row &r, sample_part part, uint32_t *bans) {
   if (part.broken || part.top == 0) return -1;
   r.largest = key_logit(part.top);
   if (!(r.params.temperature > 0) || r.largest == -INFINITY) return key_id(part.top);
   if (is_cut(r.params, r.v)) {
     __shared__ histogram h;
     r.from = 0, r.to = r.v;
-    draw(r, lowest_kept(r, &h), part.score, part.winner);
+    u64 lowest = lowest_of_top_k(r, &h);
+    if (is_typical(r.params)) {
+      r.largest = keep_typical(r, &h, lowest, bans);
+      r.banned = bans;
+      lowest = 0; // what top_k left out is banned too
+    }
+    draw(r, lowest_of_top_p(r, &h, lowest), part.score, part.winner);
   }
   return (int)(0xffffffffu - part.winner);
 }
 
 // blockIdx.y is the row, blockIdx.x the part.
 __global__ void __launch_bounds__(SAMPLE_THREADS)
-    sample_kernel(matrix_view<const float> logits, const inferno_sample_params *params, matrix_view<const int32_t> banned, int max_banned,
-                  int32_t *ids, int v, int part_size, bool wide, sample_space space) {
+    sample_kernel(matrix_view<float> logits, const inferno_sample_params *params, matrix_view<const int32_t> banned, int max_banned,
+                  int32_t *ids, int v, int part_size, bool wide, sample_space space, adjust_view adjustments) {
   extern __shared__ uint32_t bans[];
   allow_dependents();
   dependency_wait();
   int row = blockIdx.y, from = blockIdx.x * part_size;
   sample_row r = {logits.row(row), NULL, params[row], v, from, min(v, from + part_size), wide, 0, 0};
   r.coldness = 1 / (double)r.params.temperature;
+  const inferno_adjustment *adjustment = adjustments.of(r.params);
+  if (adjustment) adjust(r, adjustments, adjustment, logits.row(row), bans);
+  const uint32_t *mask = mask_of(adjustment);
   int num_banned = banned.data ? min(r.params.num_banned, max_banned) : 0;
-  if (num_banned > 0) {
-    for (int i = threadIdx.x; i < (v + 31) / 32; i += SAMPLE_THREADS) bans[i] = 0;
+  if (num_banned > 0 || mask) {
+    for (int i = threadIdx.x; i < (v + 31) / 32; i += SAMPLE_THREADS) bans[i] = mask ? ~mask[i] : 0;
     __syncthreads();
     for (int i = threadIdx.x; i < num_banned; i += SAMPLE_THREADS) {
       int32_t id = banned.row(row)[i];
@@ -237,7 +248,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS)
   }
   sample_part part = search(r);
   if (gridDim.x > 1 && !join(part, space.parts + row * gridDim.x, space.arrived + row)) return;
-  int id = decide(r, part);
+  int id = decide(r, part, bans);
   if (threadIdx.x == 0) ids[row] = id;
 }
 
@@ -269,7 +280,9 @@ void cuda_sample(inferno_device *dev, const inferno_sample_args *a) {
   parts = parts < div_up(v, SAMPLE_SWEEP) ? parts : div_up(v, SAMPLE_SWEEP);
   parts = parts * rows <= MAX_SHARED && parts > 1 ? parts : 1;
   int64_t size = div_up(div_up(v, parts), 4) * 4;
+  adjust_view adjustments = {(const int32_t *)a->adjustments.data, view<const int32_t>(a->history), view<const int32_t>(a->block_table),
+                             (int)a->history.cols};
   cuda_launch(dev, "sample", sample_kernel, dim3((unsigned)div_up(v, size), (unsigned)rows), SAMPLE_THREADS, (size_t)bytes,
-              view<const float>(a->logits), (const inferno_sample_params *)a->params.data, view<const int32_t>(a->banned),
-              (int)a->banned.cols, (int32_t *)a->ids.data, (int)v, (int)size, is_wide(a->logits), *dev->sampling);
+              view<float>(a->logits), (const inferno_sample_params *)a->params.data, view<const int32_t>(a->banned), (int)a->banned.cols,
+              (int32_t *)a->ids.data, (int)v, (int)size, is_wide(a->logits), *dev->sampling, adjustments);
 }

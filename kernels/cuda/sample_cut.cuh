@@ -41,8 +41,11 @@ template <typename T> __device__ void find_digit(histogram *h, const T *bins, u6
 }
 
 // The smallest key of the shortest list of the largest keys, from `lowest` up, that holds `wanted`: tokens where `by_mass` is not set, else
-// probability. Tokens lighter than `cutoff` are known not to be in it. 1 <= wanted <= what there is. Never below `lowest`.
-__device__ u64 select_key(const sample_row &r, histogram *h, u64 lowest, u64 wanted, bool by_mass, u64 cutoff) {
+// probability. key_of_token(id, logit) orders the tokens. Tokens lighter than `cutoff` are known not to be in it. 1 <= wanted <= what there
+// is. Never below `lowest`.
+template <typename F>
+__device__ __forceinline__ u64 select_by(const sample_row &r, histogram *h, F key_of_token, u64 lowest, u64 wanted, bool by_mass,
+                                         u64 cutoff) {
   u64 prefix = 0;
   for (int shift = 64 - DIGIT, width = DIGIT;; width = min(DIGIT, shift), shift -= width) {
     __syncthreads();
@@ -50,7 +53,7 @@ __device__ u64 select_key(const sample_row &r, histogram *h, u64 lowest, u64 wan
     __syncthreads();
     bool first = shift == 64 - DIGIT;
     for_each(r, [&](int id, float logit) {
-      u64 key = key_of(logit, id);
+      u64 key = key_of_token(id, logit);
       if (key < lowest || (!first && (key ^ prefix) >> (shift + width))) return;
       int digit = (int)(key >> shift) & ((1 << width) - 1);
       atomicAdd(&h->count[digit], 1u);
@@ -71,15 +74,22 @@ __device__ u64 select_key(const sample_row &r, histogram *h, u64 lowest, u64 wan
   }
 }
 
-// The smallest key that top_k and top_p keep.
-__device__ u64 lowest_kept(const sample_row &r, histogram *h) {
+__device__ u64 select_key(const sample_row &r, histogram *h, u64 lowest, u64 wanted, bool by_mass, u64 cutoff) {
+  return select_by(r, h, [](int id, float logit) { return key_of(logit, id); }, lowest, wanted, by_mass, cutoff);
+}
+
+// The smallest key that top_k keeps.
+__device__ u64 lowest_of_top_k(const sample_row &r, histogram *h) {
   const inferno_sample_params *p = &r.params;
-  u64 lowest = 0;
-  if (p->top_k > 0 && p->top_k < r.v) {
-    u64 open = 0;
-    for_each(r, [&](int, float) { open++; });
-    if ((u64)p->top_k < block_sum(open)) lowest = select_key(r, h, 0, (u64)p->top_k, false, 0);
-  }
+  if (!(p->top_k > 0 && p->top_k < r.v)) return 0;
+  u64 open = 0;
+  for_each(r, [&](int, float) { open++; });
+  return (u64)p->top_k < block_sum(open) ? select_key(r, h, 0, (u64)p->top_k, false, 0) : 0;
+}
+
+// The smallest key, from `lowest` up, that top_p keeps.
+__device__ u64 lowest_of_top_p(const sample_row &r, histogram *h, u64 lowest) {
+  const inferno_sample_params *p = &r.params;
   if (!(p->top_p < 1)) return lowest;
   u64 total = 0;
   for_each(r, [&](int id, float logit) {

@@ -298,6 +298,8 @@ ENTRY(pull)
 ENTRY(scatter)
 ENTRY(feed)
 ENTRY(mark)
+ENTRY(logprobs)
+ENTRY(pool)
 
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
@@ -369,6 +371,8 @@ static const inferno_table table = {
     op_mark,
     device_passed,
     device_poll,
+    op_logprobs,
+    op_pool,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

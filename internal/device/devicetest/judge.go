@@ -72,6 +72,8 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	r.run("add", judgeAdd)
 	r.run("gather_rows", judgeGatherRows)
 	r.run("sample", judgeSample)
+	r.run("logprobs", judgeLogProbs)
+	r.run("pool", judgePool)
 	r.run("norm_matmul", judgeNormMatMul)
 	r.run("norm_gate_up", judgeNormGateUp)
 	r.run("norm_qkv", judgeNormQKV)

@@ -33,7 +33,7 @@ func gumbel(seed uint64, position uint32, id int) float64 {
 type candidate struct {
 	id    int
 	logit float64
-	p     float64 // probability among what top_k kept
+	p     float64 // probability among what was kept before
 }
 
 // sampled is the reference's choice for one row.
@@ -43,7 +43,7 @@ type sampled struct {
 	near []int32
 }
 
-// sample chooses from logits by the definition at inferno_sample_args, in float64. edge moves the cuts of top_p and min_p by that
+// sample chooses from logits by the definition at inferno_sample_args, in float64. edge moves the cuts of typical_p, top_p and min_p by that
 // fraction, to find choices that depend on the rounding of a sum.
 func sample(logits []float32, p device.SampleParams, banned []int32, edge float64) sampled {
 	for _, l := range logits {
@@ -53,40 +53,78 @@ func sample(logits []float32, p device.SampleParams, banned []int32, edge float6
 	}
 	var open []candidate
 	for id, l := range logits {
-		if !slices.Contains(banned[:p.NumBanned], int32(id)) {
+		if !slices.Contains(banned, int32(id)) {
 			open = append(open, candidate{id: id, logit: float64(l)})
 		}
 	}
 	if len(open) == 0 {
 		return sampled{id: -1}
 	}
-	slices.SortStableFunc(open, func(a, b candidate) int { return cmp.Compare(b.logit, a.logit) }) // stable: lower ids first
+	byLogit(open)
 	if p.Temperature == 0 {
 		return sampled{id: int32(open[0].id)}
 	}
 	return pick(keep(open, p, edge), p)
 }
 
-// keep is what top_k, top_p and min_p leave of the candidates, which are sorted.
+func byLogit(c []candidate) {
+	slices.SortFunc(c, func(a, b candidate) int { return cmp.Or(cmp.Compare(b.logit, a.logit), cmp.Compare(a.id, b.id)) })
+}
+
+// weigh fills in the probabilities among these candidates.
+func weigh(c []candidate, temperature float32) {
+	sum, most := 0.0, math.Inf(-1)
+	for i := range c {
+		most = max(most, c[i].logit)
+	}
+	for i := range c {
+		c[i].p = math.Exp((c[i].logit - most) / float64(temperature))
+		sum += c[i].p
+	}
+	for i := range c {
+		c[i].p /= sum
+	}
+}
+
+// reach is the shortest start of the candidates that reaches a probability.
+func reach(c []candidate, p float32, edge float64) []candidate {
+	reached, n := 0.0, 0
+	for n < len(c) && (n == 0 || reached < float64(p)*(1+edge)) {
+		reached += c[n].p
+		n++
+	}
+	return c[:n]
+}
+
+// keep is what top_k, typical_p, top_p and min_p leave of the candidates, which are sorted.
 func keep(open []candidate, p device.SampleParams, edge float64) []candidate {
 	if p.TopK > 0 && int(p.TopK) < len(open) {
 		open = open[:p.TopK]
 	}
-	sum := 0.0
-	for i := range open {
-		open[i].p = math.Exp((open[i].logit - open[0].logit) / float64(p.Temperature))
-		sum += open[i].p
-	}
-	for i := range open {
-		open[i].p /= sum
+	weigh(open, p.Temperature)
+	if p.TypicalP > 0 && p.TypicalP < 1 {
+		entropy := 0.0
+		for _, c := range open {
+			if c.p > 0 {
+				entropy -= c.p * math.Log(c.p)
+			}
+		}
+		// −ln p of a token so unlikely that p underflows: from its logit.
+		surprise := func(c candidate) float64 {
+			return -math.Log(open[0].p) + (open[0].logit-c.logit)/float64(p.Temperature)
+		}
+		distance := make(map[int]float64, len(open))
+		for _, c := range open {
+			distance[c.id] = math.Abs(surprise(c) - entropy)
+		}
+		nearest := slices.Clone(open)
+		slices.SortStableFunc(nearest, func(a, b candidate) int { return cmp.Compare(distance[a.id], distance[b.id]) })
+		open = reach(nearest, p.TypicalP, edge)
+		byLogit(open)
+		weigh(open, p.Temperature)
 	}
 	if p.TopP < 1 {
-		reached, n := 0.0, 0
-		for n < len(open) && (n == 0 || reached < float64(p.TopP)*(1+edge)) {
-			reached += open[n].p
-			n++
-		}
-		open = open[:n]
+		open = reach(open, p.TopP, edge)
 	}
 	if p.MinP > 0 {
 		least := float64(p.MinP) * open[0].p * (1 + edge)

@@ -77,14 +77,32 @@ func TestSampleKeepsWhatTheCutsSay(t *testing.T) {
 		{"min_p", device.SampleParams{TopP: 1, MinP: 0.2}, 3},
 		{"min_p 1", device.SampleParams{TopP: 1, MinP: 1}, 2},
 		{"min_p after top_p", device.SampleParams{TopP: 0.3, MinP: 1}, 1},
+		// With an entropy of 1.198 nats the surprises .938 and .938 are .26 away, 1.938 is .74, 2.938 is 1.74, 3.938 is 2.74.
+		{"typical_p", device.SampleParams{TopP: 1, TypicalP: 0.7}, 2},
+		{"typical_p of the first", device.SampleParams{TopP: 1, TypicalP: 0.3}, 1},
+		{"typical_p of all", device.SampleParams{TopP: 1, TypicalP: 1}, 5},
+		{"typical_p after top_k", device.SampleParams{TopP: 1, TopK: 1, TypicalP: 0.1}, 1},
+		{"top_p of what typical_p left", device.SampleParams{TopP: 0.55, TypicalP: 0.95}, 2},
+		{"min_p of what typical_p left", device.SampleParams{TopP: 1, MinP: 0.4, TypicalP: 0.95}, 2},
 	} {
 		c.p.Temperature = 1
 		if got := keep(sorted(), c.p, 0); len(got) != c.want {
 			t.Errorf("%s: %d kept, want %d", c.name, len(got), c.want)
 		}
 	}
-	if got := sample(logits, device.SampleParams{TopP: 1, NumBanned: 1}, []int32{1, 3}, 0); got.id != 3 {
+	if got := sample(logits, device.SampleParams{TopP: 1}, []int32{1}, 0); got.id != 3 {
 		t.Errorf("greedy with 1 banned chose %d, want 3", got.id)
+	}
+	// One token of .5 and four of .125: an entropy of 1.386 nats, .69 from the likeliest's surprise and .69 from the others', where
+	// rounding leaves the former nearer by .0006.
+	flat := []candidate{{id: 2, logit: math.Log(4.003)}, {id: 0}, {id: 1}, {id: 3}, {id: 4}}
+	if got := keep(flat, device.SampleParams{TopP: 1, TypicalP: 0.3, Temperature: 1}, 0); len(got) != 1 || got[0].id != 2 {
+		t.Errorf("typical_p kept %v, want id 2", got)
+	}
+	// And of .49 against four of .1275: the others are nearer, and the likeliest goes.
+	flat = []candidate{{id: 2, logit: math.Log(3.85)}, {id: 0}, {id: 1}, {id: 3}, {id: 4}}
+	if got := keep(flat, device.SampleParams{TopP: 1, TypicalP: 0.3, Temperature: 1}, 0); len(got) != 3 || got[0].id != 0 || got[2].id != 3 {
+		t.Errorf("typical_p kept %v, want ids 0, 1 and 3", got)
 	}
 }
 

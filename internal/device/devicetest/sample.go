@@ -14,6 +14,7 @@ type sampleRow struct {
 	logits []float32
 	params device.SampleParams
 	banned []int32 // more than params.NumBanned: the rest does not hold
+	adjust *adjustment
 }
 
 // judgeSample compares choices with the reference's. Where two tokens are within rounding of each other, or of a cut, either may be
@@ -33,6 +34,7 @@ func judgeSample(r *rig) {
 	}
 	r.run("strided", func(r *rig) { r.judgeRows(r.sampleRows(50, 100), strided) })
 	r.run("edges", func(r *rig) { r.judgeRows(edgeRows(), contiguous) })
+	r.run("adjusted", judgeAdjustments)
 	r.run("frequencies", judgeFrequencies)
 	r.run("row alone", judgeSampleAlone)
 }
@@ -52,7 +54,7 @@ func (r *rig) sampleRows(n, vocab int) []sampleRow {
 			}
 		}
 		logits[r.rng.IntN(vocab)] = float32(3 + r.rng.Float64()) // one is finite
-		rows[i] = sampleRow{logits, r.sampleRowParams(), make([]int32, min(vocab, 8))}
+		rows[i] = sampleRow{logits: logits, params: r.sampleRowParams(), banned: make([]int32, min(vocab, 8))}
 		for j := range rows[i].banned {
 			rows[i].banned[j] = int32(r.rng.IntN(vocab))
 		}
@@ -75,6 +77,9 @@ func (r *rig) sampleRowParams() device.SampleParams {
 	if r.rng.IntN(2) == 0 {
 		p.TopK = int32([]int{1, 2, 5, 40, 1000}[r.rng.IntN(5)])
 	}
+	if r.rng.IntN(3) == 0 {
+		p.TypicalP = []float32{1e-6, 0.2, 0.5, 0.9, 1}[r.rng.IntN(5)]
+	}
 	if r.rng.IntN(2) == 0 {
 		p.TopP = []float32{1e-6, 0.1, 0.5, 0.9, 0.99}[r.rng.IntN(5)]
 	}
@@ -94,10 +99,10 @@ func largestID(logits []float32) int32 {
 	return int32(best)
 }
 
-// allowed is the logits with −Inf at the banned ids.
+// allowed is the logits with −Inf at the ids that are out.
 func (s sampleRow) allowed() []float32 {
 	out := slices.Clone(s.logits)
-	for _, id := range s.banned[:s.params.NumBanned] {
+	for _, id := range s.out() {
 		out[id] = float32(math.Inf(-1))
 	}
 	return out
@@ -117,27 +122,30 @@ func edgeRows() []sampleRow {
 	ban := func(n int32) func(*device.SampleParams) { return func(p *device.SampleParams) { p.NumBanned = n } }
 	none := []int32{1, 1, 1, 1, 1}
 	return []sampleRow{
-		{[]float32{1, nan, 3, 4, 5}, greedy, none},
-		{[]float32{1, nan, 3, 4, 5}, random, none},
-		{[]float32{1, inf, 3, 4, 5}, greedy, none},
-		{[]float32{1, inf, 3, 4, 5}, random, none},
-		{[]float32{1, nan, 3, 4, 5}, with(random, ban(1)), none}, // the row holds it all the same
-		{[]float32{1, inf, 3, 4, 5}, with(greedy, ban(5)), none},
-		{[]float32{1, 2, 3, 4, nan}, random, none},
-		{[]float32{1, 2, 3, 4, 5}, with(greedy, ban(5)), []int32{4, 3, 2, 1, 0}},
-		{[]float32{1, 2, 3, 4, 5}, with(random, ban(5)), []int32{4, 3, 2, 1, 0}},
-		{[]float32{1, 2, 3, 4, 5}, with(greedy, ban(4)), []int32{4, 3, 4, 3, 2}},
-		{[]float32{1, 2, 3, 4, 5}, with(random, ban(4)), []int32{4, 3, 1, 0, 2}},
-		{[]float32{5, 5, 5, 5, 5}, greedy, none},
-		{[]float32{5, 5, 5, 5, 5}, with(greedy, ban(2)), []int32{0, 1, 2, 3, 4}},
-		{[]float32{5, 5, 5, 5, 5}, with(random, func(p *device.SampleParams) { p.TopK = 1 }), none},
-		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.TopP = 0.5 }), none},
-		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.TopK, p.TopP = 4, 1e-6 }), none},
-		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.MinP = 1 }), none},
-		{[]float32{-3e38, 3e38, 0, 1, 2}, random, none},
-		{[]float32{3e38, 3e38, 3e38, 3e38, 3e38}, greedy, none},
-		{[]float32{-1, -2, -3, -4, -5}, with(greedy, narrow), none},
-		{[]float32{0, -0.5, -1, -1.5, 5}, with(random, largest), none},
+		{[]float32{1, nan, 3, 4, 5}, greedy, none, nil},
+		{[]float32{1, nan, 3, 4, 5}, random, none, nil},
+		{[]float32{1, inf, 3, 4, 5}, greedy, none, nil},
+		{[]float32{1, inf, 3, 4, 5}, random, none, nil},
+		{[]float32{1, nan, 3, 4, 5}, with(random, ban(1)), none, nil}, // the row holds it all the same
+		{[]float32{1, inf, 3, 4, 5}, with(greedy, ban(5)), none, nil},
+		{[]float32{1, 2, 3, 4, nan}, random, none, nil},
+		{[]float32{1, 2, 3, 4, 5}, with(greedy, ban(5)), []int32{4, 3, 2, 1, 0}, nil},
+		{[]float32{1, 2, 3, 4, 5}, with(random, ban(5)), []int32{4, 3, 2, 1, 0}, nil},
+		{[]float32{1, 2, 3, 4, 5}, with(greedy, ban(4)), []int32{4, 3, 4, 3, 2}, nil},
+		{[]float32{1, 2, 3, 4, 5}, with(random, ban(4)), []int32{4, 3, 1, 0, 2}, nil},
+		{[]float32{5, 5, 5, 5, 5}, greedy, none, nil},
+		{[]float32{5, 5, 5, 5, 5}, with(greedy, ban(2)), []int32{0, 1, 2, 3, 4}, nil},
+		{[]float32{5, 5, 5, 5, 5}, with(random, func(p *device.SampleParams) { p.TopK = 1 }), none, nil},
+		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.TopP = 0.5 }), none, nil},
+		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.TopK, p.TopP = 4, 1e-6 }), none, nil},
+		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.MinP = 1 }), none, nil},
+		{[]float32{-3e38, 3e38, 0, 1, 2}, random, none, nil},
+		{[]float32{3e38, 3e38, 3e38, 3e38, 3e38}, greedy, none, nil},
+		{[]float32{-1, -2, -3, -4, -5}, with(greedy, narrow), none, nil},
+		{[]float32{4, 5, 5, 5, 4}, with(random, func(p *device.SampleParams) { p.TypicalP = 1e-6 }), none, nil},
+		{[]float32{9, 0, 0, 0, 0}, with(random, func(p *device.SampleParams) { p.TypicalP, p.TopK = 0.5, 3 }), none, nil},
+		{[]float32{1, 2, 3, 4, 5}, with(random, func(p *device.SampleParams) { p.TypicalP, p.NumBanned = 0.5, 4 }), []int32{4, 3, 1, 0, 2}, nil},
+		{[]float32{0, -0.5, -1, -1.5, 5}, with(random, largest), none, nil},
 	}
 }
 
@@ -157,11 +165,21 @@ func (r *rig) choose(rows []sampleRow, l layout) []int32 {
 		}
 	}
 	ids := r.output(device.I32, 1, len(rows), contiguous)
-	r.dev.Sample(device.SampleArgs{
-		Logits: r.input(device.F32, logits, l).Tensor, Params: r.sampleParams(params).Tensor,
-		Banned: r.input(device.I32, banned, l).Tensor, IDs: ids.Tensor,
-	})
+	args := device.SampleArgs{Banned: r.input(device.I32, banned, l).Tensor, IDs: ids.Tensor}
+	var changed *buffer
+	if slices.ContainsFunc(rows, func(row sampleRow) bool { return row.adjust != nil }) {
+		r.adjustments(&args, rows, params)
+		changed = r.inout(device.F32, logits, l)
+		args.Logits = changed.Tensor
+	} else {
+		args.Logits = r.input(device.F32, logits, l).Tensor
+	}
+	args.Params = r.sampleParams(params).Tensor
+	r.dev.Sample(args)
 	r.results()
+	if changed != nil {
+		r.judgeAdjusted(rows, changed.matrix())
+	}
 	out := make([]int32, len(rows))
 	for i, id := range ids.matrix().v {
 		out[i] = int32(id)
@@ -174,7 +192,7 @@ func (r *rig) judgeRows(rows []sampleRow, l layout) {
 	excused := 0
 	for i, got := range r.choose(rows, l) {
 		row := rows[i]
-		want := sample(row.logits, row.params, row.banned, 0)
+		want := sample(row.adjusted(), row.params, row.out(), 0)
 		if got == want.id {
 			continue
 		}
@@ -191,41 +209,11 @@ func (r *rig) judgeRows(rows []sampleRow, l layout) {
 // mayChoose says whether rounding can explain the choice.
 func (s sampleRow) mayChoose(id int32) bool {
 	for _, edge := range []float64{-1e-5, 0, 1e-5} {
-		if slices.Contains(sample(s.logits, s.params, s.banned, edge).near, id) {
+		if slices.Contains(sample(s.adjusted(), s.params, s.out(), edge).near, id) {
 			return true
 		}
 	}
 	return false
-}
-
-// judgeFrequencies checks the choices themselves, not the formula: over many positions each token comes up as often as its
-// probability says (a χ² of 7 degrees of freedom stays below 40 but once in a million).
-func judgeFrequencies(r *rig) {
-	const rows = 4000
-	logits := []float32{0, 1, 2, -1, 0.5, 1.5, -0.5, 0.25}
-	probabilities := make([]float64, len(logits))
-	for i, l := range logits {
-		probabilities[i] = float64(l)
-	}
-	softmax(probabilities)
-	all := make([]sampleRow, rows)
-	for i := range all {
-		p := device.SampleParams{Seed: 42, Position: uint32(i), Temperature: 1, TopP: 1}
-		all[i] = sampleRow{logits, p, []int32{0}}
-	}
-	counts, chi := make([]float64, len(logits)), 0.0
-	for _, id := range r.choose(all, contiguous) {
-		if id < 0 || int(id) >= len(logits) {
-			r.Fatalf("chose %d of %d", id, len(logits))
-		}
-		counts[id]++
-	}
-	for i, p := range probabilities {
-		chi += (counts[i] - p*rows) * (counts[i] - p*rows) / (p * rows)
-	}
-	if chi > 40 {
-		r.Errorf("χ² is %.1f: counts %v for probabilities %.3f", chi, counts, probabilities)
-	}
 }
 
 // judgeSampleAlone checks that a row's choice does not depend on the others, and that no list of bans is the empty one.

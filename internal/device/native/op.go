@@ -107,8 +107,9 @@ type (
 		out, x, rows device.Tensor
 	}
 	sampleArgs struct {
-		size, _                     uint32
-		logits, params, banned, ids device.Tensor
+		size, _                          uint32
+		logits, params, banned, ids      device.Tensor
+		adjustments, history, blockTable device.Tensor
 	}
 	normMatMulArgs struct {
 		size            uint32
@@ -140,6 +141,7 @@ var _ = [...][0]struct{}{
 	[unsafe.Sizeof(device.Tensor{}) - C.sizeof_inferno_tensor]struct{}{},
 	[unsafe.Sizeof(device.Weight{}) - C.sizeof_inferno_weight]struct{}{},
 	[unsafe.Sizeof(device.SampleParams{}) - C.sizeof_inferno_sample_params]struct{}{},
+	[unsafe.Sizeof(device.Adjustment{}) - C.sizeof_inferno_adjustment]struct{}{},
 	[unsafe.Sizeof(product{}) - C.sizeof_inferno_product]struct{}{},
 	[unsafe.Sizeof(embedArgs{}) - C.sizeof_inferno_embed_args]struct{}{},
 	[unsafe.Sizeof(rmsNormArgs{}) - C.sizeof_inferno_rms_norm_args]struct{}{},
@@ -298,6 +300,7 @@ func (d *native) Sample(a device.SampleArgs) {
 	args := sampleArgs{
 		size:   C.sizeof_inferno_sample_args,
 		logits: a.Logits, params: a.Params, banned: a.Banned, ids: a.IDs,
+		adjustments: a.Adjustments, history: a.History, blockTable: a.BlockTable,
 	}
 	C.call_sample(d.table, d.dev, unsafe.Pointer(&args))
 }

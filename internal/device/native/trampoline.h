@@ -76,5 +76,7 @@ CALL_OP(pull)
 CALL_OP(scatter)
 CALL_OP(feed)
 CALL_OP(mark)
+CALL_OP(logprobs)
+CALL_OP(pool)
 
 #endif // INFERNO_TRAMPOLINE_H

@@ -102,6 +102,16 @@ func (m *Metadata) Uint(key string) (uint64, bool) {
 	return v.kind.uint(m.header[v.at:v.end])
 }
 
+// Int is an integer of any type that fits.
+func (m *Metadata) Int(key string) (int64, bool) {
+	v, ok := m.values[key]
+	if !ok {
+		return 0, false
+	}
+	n, positive := v.kind.uint(m.header[v.at:v.end])
+	return int64(n), positive == (int64(n) >= 0) && v.kind.isInteger()
+}
+
 // Float is a number of either floating-point type.
 func (m *Metadata) Float(key string) (float64, bool) {
 	v, ok := m.values[key]
@@ -192,6 +202,15 @@ func (m *Metadata) array(key string, element Kind) (value, bool) {
 }
 
 // uint decodes an integer of kind k; false for other kinds and for what is negative.
+func (k Kind) isInteger() bool {
+	switch k {
+	case Uint8, Int8, Uint16, Int16, Uint32, Int32, Uint64, Int64:
+		return true
+	default:
+		return false
+	}
+}
+
 func (k Kind) uint(b []byte) (uint64, bool) {
 	var n int64
 	switch k {

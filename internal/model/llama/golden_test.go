@@ -1,7 +1,6 @@
 package llama_test
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/llama"
 	"github.com/inferno-serve/inferno/internal/model/modeltest"
-	"github.com/inferno-serve/inferno/internal/model/safetensors"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -95,50 +93,10 @@ type prompt struct {
 	margin []float32
 }
 
-func readGolden(t testing.TB, path string) []prompt {
+func readGolden(t testing.TB, path string) (prompts []prompt) {
 	t.Helper()
-	f, err := safetensors.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	tensors := map[string]*safetensors.Tensor{}
-	for _, x := range f.Tensors() {
-		tensors[x.Name] = x
-	}
-	raw := func(name string, i int) ([]byte, []int) {
-		x := tensors[fmt.Sprintf("%s_%d", name, i)]
-		b := make([]byte, x.Bytes)
-		if _, err := x.ReadAt(b, 0); err != nil {
-			t.Fatal(err)
-		}
-		return b, x.Shape
-	}
-	ints := func(name string, i int) (all []int32) {
-		for b, _ := raw(name, i); len(b) > 0; b = b[8:] {
-			all = append(all, int32(binary.LittleEndian.Uint64(b)))
-		}
-		return all
-	}
-	floats := func(name string, i int) (all []float32, shape []int) {
-		b, shape := raw(name, i)
-		for ; len(b) > 0; b = b[4:] {
-			all = append(all, math.Float32frombits(binary.LittleEndian.Uint32(b)))
-		}
-		return all, shape
-	}
-	var prompts []prompt
-	for i := 0; tensors[fmt.Sprintf("prompt_%d", i)] != nil; i++ {
-		p := prompt{tokens: ints("prompt", i), greedy: ints("greedy", i)}
-		p.margin, _ = floats("margin", i)
-		flat, shape := floats("logits", i)
-		for row := range shape[0] {
-			p.logits = append(p.logits, flat[row*shape[1]:(row+1)*shape[1]])
-		}
-		prompts = append(prompts, p)
-	}
-	if len(prompts) == 0 {
-		t.Fatalf("%s holds no prompt", path)
+	for _, p := range modeltest.ReadGolden(t, path) {
+		prompts = append(prompts, prompt{p.Tokens, p.Logits, p.Greedy, p.Margin})
 	}
 	return prompts
 }

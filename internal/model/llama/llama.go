@@ -155,14 +155,12 @@ func (m *Model) Forward(b *model.Batch, kv *model.KV) {
 	for i := range m.layers {
 		l := &m.layers[i]
 		m.attend(l, &a, b, kv, i)
-		if i == len(m.layers)-1 && r == 0 {
-			return
-		}
-		if i == len(m.layers)-1 && !b.AllRows {
+		if i == len(m.layers)-1 && b.Pooled.Rows == 0 {
 			// The cache is written: from here on only the rows that want logits matter.
-			wanted := m.act.top(r)
-			d.GatherRows(wanted.last, a.x, b.LogitRows)
-			a, a.x = wanted, wanted.last
+			if r == 0 {
+				return
+			}
+			a = m.wanted(a, b)
 		}
 		d.NormGateUp(device.NormGateUpArgs{
 			Norm: m.normalise(&a, l.mlpNorm),
@@ -170,7 +168,26 @@ func (m *Model) Forward(b *model.Batch, kv *model.KV) {
 		})
 		d.MatMul(a.gated, m.one(l.down.addTo(a.x)))
 	}
+	if b.Pooled.Rows > 0 {
+		d.RMSNorm(a.normed, a.x, m.norm, m.config.Epsilon)
+		d.Pool(b.Pooled, a.normed, b.PoolFrom, b.PoolTo)
+		if r == 0 {
+			return
+		}
+		a = m.wanted(a, b)
+	}
 	d.NormMatMul(m.normalise(&a, m.norm), m.one(device.Product{W: m.head, Out: b.Logits}))
+}
+
+// wanted is a with the rows of the residual stream alone that want logits.
+func (m *Model) wanted(a activations, b *model.Batch) activations {
+	if b.AllRows {
+		return a
+	}
+	rows := m.act.top(b.LogitRows.Len())
+	m.device.GatherRows(rows.last, a.x, b.LogitRows)
+	rows.x = rows.last
+	return rows
 }
 
 // attend adds layer i's attention over a.x to a.x.

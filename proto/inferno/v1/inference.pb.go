@@ -160,6 +160,59 @@ func (FinishReason) EnumDescriptor() ([]byte, []int) {
 	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{1}
 }
 
+// How many hidden states become one. They are those behind the model's last norm, which its output head would take.
+type Pooling int32
+
+const (
+	// Means MEAN.
+	Pooling_POOLING_UNSPECIFIED Pooling = 0
+	// The mean over all tokens, special ones included.
+	Pooling_POOLING_MEAN Pooling = 1
+	// That of the last token, which alone has seen the whole input.
+	Pooling_POOLING_LAST_TOKEN Pooling = 2
+)
+
+// Enum value maps for Pooling.
+var (
+	Pooling_name = map[int32]string{
+		0: "POOLING_UNSPECIFIED",
+		1: "POOLING_MEAN",
+		2: "POOLING_LAST_TOKEN",
+	}
+	Pooling_value = map[string]int32{
+		"POOLING_UNSPECIFIED": 0,
+		"POOLING_MEAN":        1,
+		"POOLING_LAST_TOKEN":  2,
+	}
+)
+
+func (x Pooling) Enum() *Pooling {
+	p := new(Pooling)
+	*p = x
+	return p
+}
+
+func (x Pooling) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Pooling) Descriptor() protoreflect.EnumDescriptor {
+	return file_inferno_v1_inference_proto_enumTypes[2].Descriptor()
+}
+
+func (Pooling) Type() protoreflect.EnumType {
+	return &file_inferno_v1_inference_proto_enumTypes[2]
+}
+
+func (x Pooling) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Pooling.Descriptor instead.
+func (Pooling) EnumDescriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{2}
+}
+
 // What to generate from, and how.
 type GenerateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -192,7 +245,8 @@ type GenerateRequest struct {
 	Speculation *SpeculationOptions `protobuf:"bytes,12,opt,name=speculation,proto3" json:"speculation,omitempty"`
 	// Order in the queue: higher goes first, −100 to 100. Unset means 0.
 	Priority *int32 `protobuf:"varint,13,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
-	// Answers with token counts, cached prefix and queue estimate, and generates nothing.
+	// Answers with token counts, cached prefix, whether it fits and a queue estimate, and generates nothing: no place on the device is needed,
+	// and a prompt that is too long for the context is no error. All other faults are. Unset means false.
 	DryRun        bool `protobuf:"varint,14,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -652,7 +706,9 @@ func (x *PromptOptions) GetTruncationSide() TruncationSide {
 }
 
 // How tokens are chosen. Unset means the model's own generation defaults, then the default named here. Steps apply in this order: penalties
-// and biases, temperature, top_k, typical_p, top_p, min_p.
+// and biases (repetition, presence, frequency, logit_bias), temperature, top_k, typical_p, top_p, min_p. Each cut sees what the one before it
+// left, with probabilities that sum to 1 again. Tokens that may not be chosen (allowed and banned ids, banned strings, end tokens before
+// min_tokens) are out before the first cut. Temperature 0 takes the likeliest of the rest, after penalties and biases.
 type SamplingParameters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0, or 0.000001 to 100; 0 means greedy: the most likely token. Unset means 1.
@@ -679,12 +735,14 @@ type SamplingParameters struct {
 	AllowedTokenIds []uint32 `protobuf:"varint,11,rep,packed,name=allowed_token_ids,json=allowedTokenIds,proto3" json:"allowed_token_ids,omitempty"`
 	// Tokens that are never chosen. At most 1,024.
 	BannedTokenIds []uint32 `protobuf:"varint,12,rep,packed,name=banned_token_ids,json=bannedTokenIds,proto3" json:"banned_token_ids,omitempty"`
-	// Texts that the output never contains. At most 128, each 1 to 256 bytes.
+	// Texts that the output never contains, however they fall into tokens: a token that would complete one is not chosen. Where that leaves
+	// none, the output ends with CONSTRAINT_DONE. At most 128, each 1 to 256 bytes.
 	BannedStrings []string `protobuf:"bytes,13,rep,name=banned_strings,json=bannedStrings,proto3" json:"banned_strings,omitempty"`
 	// Fixes the randomness: the same seed and parameters choose the same tokens, alone or in any batch. Unset means a random one, which
 	// the effective parameters return.
 	Seed *uint64 `protobuf:"varint,14,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
-	// How many independent continuations to make of one prompt; 1 to 16. Unset means 1.
+	// How many independent continuations to make of one prompt, which is computed once; 1 to 16. The first has the randomness of `seed`, as if
+	// it were alone; the seed of continuation i is the i-th output of splitmix64 started with it. Unset means 1.
 	N             *uint32 `protobuf:"varint,15,opt,name=n,proto3,oneof" json:"n,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -833,15 +891,16 @@ type StoppingParameters struct {
 	MaxTokens *uint32 `protobuf:"varint,1,opt,name=max_tokens,json=maxTokens,proto3,oneof" json:"max_tokens,omitempty"`
 	// No end token, stop token or stop string ends the output before this many new tokens; at most max_tokens. Unset means 0.
 	MinTokens *uint32 `protobuf:"varint,2,opt,name=min_tokens,json=minTokens,proto3,oneof" json:"min_tokens,omitempty"`
-	// Texts that end the output, themselves left out. At most 16, each 1 to 1,024 bytes.
+	// Texts that end the output, themselves left out: the first that is complete, and of several that are complete with the same byte the
+	// longest. No part of one is ever sent. The tokens that it fell into are in token_ids all the same. At most 16, each 1 to 1,024 bytes.
 	StopStrings []string `protobuf:"bytes,3,rep,name=stop_strings,json=stopStrings,proto3" json:"stop_strings,omitempty"`
 	// Tokens that end the output, themselves left out of the text. At most 16.
 	StopTokenIds []uint32 `protobuf:"varint,4,rep,packed,name=stop_token_ids,json=stopTokenIds,proto3" json:"stop_token_ids,omitempty"`
-	// Keeps in the text what ended it. Unset means false.
+	// Keeps in the text what ended it; a special token only where skip_special_tokens is false. Unset means false.
 	IncludeStop *bool `protobuf:"varint,5,opt,name=include_stop,json=includeStop,proto3,oneof" json:"include_stop,omitempty"`
 	// Generates end tokens like any other and goes on. stop_token_ids still end the output. Unset means false.
 	IgnoreEos *bool `protobuf:"varint,6,opt,name=ignore_eos,json=ignoreEos,proto3,oneof" json:"ignore_eos,omitempty"`
-	// Ends the output normally, with TIME_LIMIT, this long after the request arrived.
+	// Ends the output normally, with TIME_LIMIT, this long after the request arrived, with what there is by then; above 0.
 	TimeLimit *durationpb.Duration `protobuf:"bytes,7,opt,name=time_limit,json=timeLimit,proto3" json:"time_limit,omitempty"`
 	// Ends output that repeats itself.
 	LoopDetection *LoopDetection `protobuf:"bytes,8,opt,name=loop_detection,json=loopDetection,proto3" json:"loop_detection,omitempty"`
@@ -1001,17 +1060,21 @@ type OutputOptions struct {
 	SkipSpecialTokens *bool `protobuf:"varint,3,opt,name=skip_special_tokens,json=skipSpecialTokens,proto3,oneof" json:"skip_special_tokens,omitempty"`
 	// Returns log-probabilities of the tokens chosen and of this many of the most likely; 0 to 20. Unset means none at all.
 	Logprobs *uint32 `protobuf:"varint,4,opt,name=logprobs,proto3,oneof" json:"logprobs,omitempty"`
-	// Also returns the log-probabilities of these tokens at every position. At most 128.
+	// Also returns the log-probabilities of these tokens at every position that logprobs or prompt_logprobs covers, in this order. At most
+	// 128, none twice. Needs logprobs or prompt_logprobs. Empty means none.
 	LogprobTokenIds []uint32 `protobuf:"varint,5,rep,packed,name=logprob_token_ids,json=logprobTokenIds,proto3" json:"logprob_token_ids,omitempty"`
-	// Returns log-probabilities of the prompt's own tokens and of this many of the most likely; 0 to 20. Unset means none at all.
+	// Returns log-probabilities of the prompt's own tokens and of this many of the most likely; 0 to 20. Refused where those of one message
+	// could take more than 12 MiB, at 24 bytes a token and 14 an alternative. Unset means none at all.
 	PromptLogprobs *uint32 `protobuf:"varint,6,opt,name=prompt_logprobs,json=promptLogprobs,proto3,oneof" json:"prompt_logprobs,omitempty"`
-	// First prompt position that prompt_logprobs covers. Unset means 0.
+	// First prompt position that prompt_logprobs covers, below the prompt's length. Needs prompt_logprobs. Unset means 0.
 	PromptLogprobsStart *uint32 `protobuf:"varint,7,opt,name=prompt_logprobs_start,json=promptLogprobsStart,proto3,oneof" json:"prompt_logprobs_start,omitempty"`
-	// Puts the prompt in front of the output. Unset means false.
+	// Puts the prompt in front of the output: its text as the tokenizer decodes it, its ids, and with `logprobs` its log-probabilities too.
+	// Unset means false.
 	Echo *bool `protobuf:"varint,8,opt,name=echo,proto3,oneof" json:"echo,omitempty"`
-	// Holds deltas back until this many tokens are there; at least 1. Unset means 1. Tokens that are ready together always travel together.
+	// Holds the deltas of each continuation back until this many of its tokens are there, or its end; at least 1. Unset means 1. Tokens that
+	// are ready together always travel together.
 	FlushTokens *uint32 `protobuf:"varint,9,opt,name=flush_tokens,json=flushTokens,proto3,oneof" json:"flush_tokens,omitempty"`
-	// Sends what is held back after this long. Unset means no limit.
+	// Sends what is held back after this long; above 0. Unset means no limit.
 	FlushInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=flush_interval,json=flushInterval,proto3" json:"flush_interval,omitempty"`
 	// Sends prompt progress before the first token; gives up transparent retries. Unset means false.
 	PromptProgress *bool `protobuf:"varint,11,opt,name=prompt_progress,json=promptProgress,proto3,oneof" json:"prompt_progress,omitempty"`
@@ -1555,9 +1618,9 @@ type Completion struct {
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// The text, if asked for.
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
-	// The new token ids, if asked for. An end or stop token that ended the output is the last of them.
+	// The new token ids, if asked for, with `echo` behind those of the prompt. An end or stop token that ended the output is the last of them.
 	TokenIds []uint32 `protobuf:"varint,3,rep,packed,name=token_ids,json=tokenIds,proto3" json:"token_ids,omitempty"`
-	// Log-probabilities of token_ids, one each, if asked for.
+	// Log-probabilities of the tokens, one each, if asked for.
 	Logprobs []*TokenLogprob `protobuf:"bytes,4,rep,name=logprobs,proto3" json:"logprobs,omitempty"`
 	// Why it ended.
 	Finish        *Finish `protobuf:"bytes,5,opt,name=finish,proto3" json:"finish,omitempty"`
@@ -1894,9 +1957,10 @@ type Delta struct {
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	// The new token ids, if asked for.
 	TokenIds []uint32 `protobuf:"varint,3,rep,packed,name=token_ids,json=tokenIds,proto3" json:"token_ids,omitempty"`
-	// Log-probabilities of token_ids, one each, if asked for.
+	// Log-probabilities of the tokens, one each, if asked for.
 	Logprobs []*TokenLogprob `protobuf:"bytes,4,rep,name=logprobs,proto3" json:"logprobs,omitempty"`
-	// Position of the first of the new tokens in the continuation, from 0: a gap means a lost message.
+	// Position of the first of these tokens in the continuation, from 0, the prompt that `echo` puts in front included: a gap means a lost
+	// message.
 	Offset        uint32 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2309,16 +2373,18 @@ func (x *Timings) GetTotal() *durationpb.Duration {
 	return nil
 }
 
-// The log-probability (natural logarithm, before temperature and filters) of a token.
+// The log-probability of a token: the natural logarithm of its probability as the model gives it, before penalties, biases, bans,
+// temperature and filters.
 type TokenLogprob struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token.
 	TokenId uint32 `protobuf:"varint,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Its log-probability. Unset for the first token of a prompt, which nothing precedes.
 	Logprob *float32 `protobuf:"fixed32,2,opt,name=logprob,proto3,oneof" json:"logprob,omitempty"`
-	// Its rank among all tokens, 1 for the most likely.
+	// Its rank among all tokens, 1 for the most likely, the lower id first among equals. 0 where logprob is unset.
 	Rank uint32 `protobuf:"varint,3,opt,name=rank,proto3" json:"rank,omitempty"`
-	// The most likely tokens, in order, and those of logprob_token_ids.
+	// As many of the most likely tokens as were asked for, in order, then those of logprob_token_ids in theirs. A token may be in both, and
+	// the token itself too. Empty where logprob is unset.
 	Alternatives  []*AlternativeLogprob `protobuf:"bytes,4,rep,name=alternatives,proto3" json:"alternatives,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2382,7 +2448,7 @@ func (x *TokenLogprob) GetAlternatives() []*AlternativeLogprob {
 	return nil
 }
 
-// The log-probability of a token that was not chosen.
+// The log-probability of a token that could have been there.
 type AlternativeLogprob struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token.
@@ -2499,11 +2565,11 @@ type DryRun struct {
 	PromptTokens uint32 `protobuf:"varint,1,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
 	// How many of them the prefix cache holds now.
 	CachedPromptTokens uint32 `protobuf:"varint,2,opt,name=cached_prompt_tokens,json=cachedPromptTokens,proto3" json:"cached_prompt_tokens,omitempty"`
-	// Whether prompt and max_tokens fit the model's context and block pool.
+	// Whether prompt and max_tokens (where that is unset, one new token) fit the model's context and block pool.
 	Fits bool `protobuf:"varint,3,opt,name=fits,proto3" json:"fits,omitempty"`
-	// Requests waiting now.
+	// Requests waiting now, those before their first step.
 	QueueLength uint32 `protobuf:"varint,4,opt,name=queue_length,json=queueLength,proto3" json:"queue_length,omitempty"`
-	// Estimated time to the first step.
+	// Estimated time to the first step; 0 where a place is free. Unset where requests wait and none has started yet to estimate it by.
 	EstimatedQueueTime *durationpb.Duration `protobuf:"bytes,5,opt,name=estimated_queue_time,json=estimatedQueueTime,proto3" json:"estimated_queue_time,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -2574,6 +2640,820 @@ func (x *DryRun) GetEstimatedQueueTime() *durationpb.Duration {
 	return nil
 }
 
+// What to score. Inputs run side by side as requests of their own, as far as the engine has places; a fault of one is told in its result
+// and leaves the others alone. Nothing is generated, so that an input may be as long as the model's context.
+type ScoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GenerateRequest: names the call in logs, traces and Abort. Empty: the server makes one and returns it.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The model's name as ListModels gives it. Must be set, and match a model that this server holds (NOT_FOUND otherwise).
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// 1 to 1,024. Refused where the log-probabilities of their tokens could take more than 12 MiB, at 24 bytes a token and 14 an alternative.
+	Inputs []*ScoreInput `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	// How texts become token ids. truncate_to is refused.
+	PromptOptions *PromptOptions `protobuf:"bytes,4,opt,name=prompt_options,json=promptOptions,proto3" json:"prompt_options,omitempty"`
+	// Returns the scored tokens one by one. Unset means true.
+	Tokens *bool `protobuf:"varint,5,opt,name=tokens,proto3,oneof" json:"tokens,omitempty"`
+	// Returns this many of the most likely tokens at every scored position; 0 to 20. Needs tokens. Unset means 0.
+	TopLogprobs *uint32 `protobuf:"varint,6,opt,name=top_logprobs,json=topLogprobs,proto3,oneof" json:"top_logprobs,omitempty"`
+	// Also returns the log-probabilities of these tokens at every scored position, in this order. At most 128, none twice. Needs tokens.
+	// Empty means none.
+	LogprobTokenIds []uint32 `protobuf:"varint,7,rep,packed,name=logprob_token_ids,json=logprobTokenIds,proto3" json:"logprob_token_ids,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ScoreRequest) Reset() {
+	*x = ScoreRequest{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreRequest) ProtoMessage() {}
+
+func (x *ScoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreRequest.ProtoReflect.Descriptor instead.
+func (*ScoreRequest) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ScoreRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ScoreRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ScoreRequest) GetInputs() []*ScoreInput {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *ScoreRequest) GetPromptOptions() *PromptOptions {
+	if x != nil {
+		return x.PromptOptions
+	}
+	return nil
+}
+
+func (x *ScoreRequest) GetTokens() bool {
+	if x != nil && x.Tokens != nil {
+		return *x.Tokens
+	}
+	return false
+}
+
+func (x *ScoreRequest) GetTopLogprobs() uint32 {
+	if x != nil && x.TopLogprobs != nil {
+		return *x.TopLogprobs
+	}
+	return 0
+}
+
+func (x *ScoreRequest) GetLogprobTokenIds() []uint32 {
+	if x != nil {
+		return x.LogprobTokenIds
+	}
+	return nil
+}
+
+// One text or sequence of ids, and what comes before it.
+//
+// Where both are text the tokens are those of the two together, and the tokens of the context alone say how many of them belong to it; white
+// space at the end of the context counts as the beginning of the text, since tokenizers join it to the next word. Otherwise each is tokenized by
+// itself, without special tokens where something is in front of it.
+type ScoreInput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the scored tokens follow, itself not scored; none set or empty: nothing.
+	//
+	// Types that are valid to be assigned to Context:
+	//
+	//	*ScoreInput_ContextText
+	//	*ScoreInput_ContextIds
+	Context isScoreInput_Context `protobuf_oneof:"context"`
+	// What is scored; exactly one must be set, and not be empty. Without a context its first token has nothing before it and is not scored:
+	// the special token that the tokenizer adds in front, where it adds one.
+	//
+	// Types that are valid to be assigned to Continuation:
+	//
+	//	*ScoreInput_Text
+	//	*ScoreInput_TokenIds
+	Continuation  isScoreInput_Continuation `protobuf_oneof:"continuation"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScoreInput) Reset() {
+	*x = ScoreInput{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreInput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreInput) ProtoMessage() {}
+
+func (x *ScoreInput) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreInput.ProtoReflect.Descriptor instead.
+func (*ScoreInput) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ScoreInput) GetContext() isScoreInput_Context {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *ScoreInput) GetContextText() string {
+	if x != nil {
+		if x, ok := x.Context.(*ScoreInput_ContextText); ok {
+			return x.ContextText
+		}
+	}
+	return ""
+}
+
+func (x *ScoreInput) GetContextIds() *TokenIds {
+	if x != nil {
+		if x, ok := x.Context.(*ScoreInput_ContextIds); ok {
+			return x.ContextIds
+		}
+	}
+	return nil
+}
+
+func (x *ScoreInput) GetContinuation() isScoreInput_Continuation {
+	if x != nil {
+		return x.Continuation
+	}
+	return nil
+}
+
+func (x *ScoreInput) GetText() string {
+	if x != nil {
+		if x, ok := x.Continuation.(*ScoreInput_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *ScoreInput) GetTokenIds() *TokenIds {
+	if x != nil {
+		if x, ok := x.Continuation.(*ScoreInput_TokenIds); ok {
+			return x.TokenIds
+		}
+	}
+	return nil
+}
+
+type isScoreInput_Context interface {
+	isScoreInput_Context()
+}
+
+type ScoreInput_ContextText struct {
+	// Plain text.
+	ContextText string `protobuf:"bytes,1,opt,name=context_text,json=contextText,proto3,oneof"`
+}
+
+type ScoreInput_ContextIds struct {
+	// Token ids, taken as they are.
+	ContextIds *TokenIds `protobuf:"bytes,2,opt,name=context_ids,json=contextIds,proto3,oneof"`
+}
+
+func (*ScoreInput_ContextText) isScoreInput_Context() {}
+
+func (*ScoreInput_ContextIds) isScoreInput_Context() {}
+
+type isScoreInput_Continuation interface {
+	isScoreInput_Continuation()
+}
+
+type ScoreInput_Text struct {
+	// Plain text.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3,oneof"`
+}
+
+type ScoreInput_TokenIds struct {
+	// Token ids, taken as they are.
+	TokenIds *TokenIds `protobuf:"bytes,4,opt,name=token_ids,json=tokenIds,proto3,oneof"`
+}
+
+func (*ScoreInput_Text) isScoreInput_Continuation() {}
+
+func (*ScoreInput_TokenIds) isScoreInput_Continuation() {}
+
+// How likely the inputs are.
+type ScoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request's id, given or made.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The name of the model that answers.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// Identifies the weights; changes whenever they do.
+	ModelRevision string `protobuf:"bytes,3,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
+	// One for each input, in their order.
+	Results []*ScoreResult `protobuf:"bytes,4,rep,name=results,proto3" json:"results,omitempty"`
+	// What all inputs cost; no completion tokens.
+	Usage         *Usage `protobuf:"bytes,5,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScoreResponse) Reset() {
+	*x = ScoreResponse{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreResponse) ProtoMessage() {}
+
+func (x *ScoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreResponse.ProtoReflect.Descriptor instead.
+func (*ScoreResponse) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ScoreResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ScoreResponse) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ScoreResponse) GetModelRevision() string {
+	if x != nil {
+		return x.ModelRevision
+	}
+	return ""
+}
+
+func (x *ScoreResponse) GetResults() []*ScoreResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *ScoreResponse) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// How likely one input is.
+type ScoreResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why the input was not scored; everything else is empty then.
+	Error *ItemError `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	// Tokens of the input, context included.
+	PromptTokens uint32 `protobuf:"varint,2,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
+	// How many of them were scored.
+	ScoredTokens uint32 `protobuf:"varint,3,opt,name=scored_tokens,json=scoredTokens,proto3" json:"scored_tokens,omitempty"`
+	// Sum of their log-probabilities (natural logarithm). 0 where none was scored.
+	Logprob float64 `protobuf:"fixed64,4,opt,name=logprob,proto3" json:"logprob,omitempty"`
+	// Whether each of them was the most likely one: greedy decoding would have made just these.
+	Greedy bool `protobuf:"varint,5,opt,name=greedy,proto3" json:"greedy,omitempty"`
+	// The scored tokens, if asked for.
+	Tokens        []*TokenLogprob `protobuf:"bytes,6,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScoreResult) Reset() {
+	*x = ScoreResult{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreResult) ProtoMessage() {}
+
+func (x *ScoreResult) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreResult.ProtoReflect.Descriptor instead.
+func (*ScoreResult) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ScoreResult) GetError() *ItemError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *ScoreResult) GetPromptTokens() uint32 {
+	if x != nil {
+		return x.PromptTokens
+	}
+	return 0
+}
+
+func (x *ScoreResult) GetScoredTokens() uint32 {
+	if x != nil {
+		return x.ScoredTokens
+	}
+	return 0
+}
+
+func (x *ScoreResult) GetLogprob() float64 {
+	if x != nil {
+		return x.Logprob
+	}
+	return 0
+}
+
+func (x *ScoreResult) GetGreedy() bool {
+	if x != nil {
+		return x.Greedy
+	}
+	return false
+}
+
+func (x *ScoreResult) GetTokens() []*TokenLogprob {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+// Why one of several inputs has no result.
+type ItemError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A code of google.rpc.Code: 3 (INVALID_ARGUMENT) for a fault of the input.
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	// For programs, as in google.rpc.ErrorInfo: "INVALID_FIELD".
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// For people.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Path of the field at fault, such as "inputs[3].text"; empty where it is none.
+	Field         string `protobuf:"bytes,4,opt,name=field,proto3" json:"field,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ItemError) Reset() {
+	*x = ItemError{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ItemError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ItemError) ProtoMessage() {}
+
+func (x *ItemError) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ItemError.ProtoReflect.Descriptor instead.
+func (*ItemError) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ItemError) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *ItemError) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ItemError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ItemError) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+// What to embed. Inputs run side by side as in ScoreRequest.
+type EmbedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GenerateRequest: names the call in logs, traces and Abort. Empty: the server makes one and returns it.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The model's name as ListModels gives it. Must be set, and match a model that this server holds (NOT_FOUND otherwise).
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// 1 to 256.
+	Inputs []*EmbedInput `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	// How texts become token ids. truncate_to is refused.
+	PromptOptions *PromptOptions `protobuf:"bytes,4,opt,name=prompt_options,json=promptOptions,proto3" json:"prompt_options,omitempty"`
+	// How the hidden states of an input's tokens become one vector. Unset means the mean.
+	Pooling Pooling `protobuf:"varint,5,opt,name=pooling,proto3,enum=inferno.v1.Pooling" json:"pooling,omitempty"`
+	// Scales each vector to Euclidean length 1. Unset means true.
+	Normalize     *bool `protobuf:"varint,6,opt,name=normalize,proto3,oneof" json:"normalize,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EmbedRequest) Reset() {
+	*x = EmbedRequest{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EmbedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EmbedRequest) ProtoMessage() {}
+
+func (x *EmbedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EmbedRequest.ProtoReflect.Descriptor instead.
+func (*EmbedRequest) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *EmbedRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *EmbedRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *EmbedRequest) GetInputs() []*EmbedInput {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *EmbedRequest) GetPromptOptions() *PromptOptions {
+	if x != nil {
+		return x.PromptOptions
+	}
+	return nil
+}
+
+func (x *EmbedRequest) GetPooling() Pooling {
+	if x != nil {
+		return x.Pooling
+	}
+	return Pooling_POOLING_UNSPECIFIED
+}
+
+func (x *EmbedRequest) GetNormalize() bool {
+	if x != nil && x.Normalize != nil {
+		return *x.Normalize
+	}
+	return false
+}
+
+// One text or sequence of ids; exactly one must be set, and not be empty.
+type EmbedInput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The input.
+	//
+	// Types that are valid to be assigned to Input:
+	//
+	//	*EmbedInput_Text
+	//	*EmbedInput_TokenIds
+	Input         isEmbedInput_Input `protobuf_oneof:"input"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EmbedInput) Reset() {
+	*x = EmbedInput{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EmbedInput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EmbedInput) ProtoMessage() {}
+
+func (x *EmbedInput) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EmbedInput.ProtoReflect.Descriptor instead.
+func (*EmbedInput) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *EmbedInput) GetInput() isEmbedInput_Input {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *EmbedInput) GetText() string {
+	if x != nil {
+		if x, ok := x.Input.(*EmbedInput_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *EmbedInput) GetTokenIds() *TokenIds {
+	if x != nil {
+		if x, ok := x.Input.(*EmbedInput_TokenIds); ok {
+			return x.TokenIds
+		}
+	}
+	return nil
+}
+
+type isEmbedInput_Input interface {
+	isEmbedInput_Input()
+}
+
+type EmbedInput_Text struct {
+	// Plain text.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
+}
+
+type EmbedInput_TokenIds struct {
+	// Token ids, taken as they are.
+	TokenIds *TokenIds `protobuf:"bytes,2,opt,name=token_ids,json=tokenIds,proto3,oneof"`
+}
+
+func (*EmbedInput_Text) isEmbedInput_Input() {}
+
+func (*EmbedInput_TokenIds) isEmbedInput_Input() {}
+
+// The vectors.
+type EmbedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request's id, given or made.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The name of the model that answers.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// Identifies the weights; changes whenever they do.
+	ModelRevision string `protobuf:"bytes,3,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
+	// One for each input, in their order.
+	Results []*EmbedResult `protobuf:"bytes,4,rep,name=results,proto3" json:"results,omitempty"`
+	// What all inputs cost; no completion tokens.
+	Usage         *Usage `protobuf:"bytes,5,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EmbedResponse) Reset() {
+	*x = EmbedResponse{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EmbedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EmbedResponse) ProtoMessage() {}
+
+func (x *EmbedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EmbedResponse.ProtoReflect.Descriptor instead.
+func (*EmbedResponse) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *EmbedResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *EmbedResponse) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *EmbedResponse) GetModelRevision() string {
+	if x != nil {
+		return x.ModelRevision
+	}
+	return ""
+}
+
+func (x *EmbedResponse) GetResults() []*EmbedResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *EmbedResponse) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// One vector.
+type EmbedResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why the input has none; everything else is empty then.
+	Error *ItemError `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	// As many numbers as the model is wide.
+	Embedding []float32 `protobuf:"fixed32,2,rep,packed,name=embedding,proto3" json:"embedding,omitempty"`
+	// Tokens of the input.
+	PromptTokens  uint32 `protobuf:"varint,3,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EmbedResult) Reset() {
+	*x = EmbedResult{}
+	mi := &file_inferno_v1_inference_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EmbedResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EmbedResult) ProtoMessage() {}
+
+func (x *EmbedResult) ProtoReflect() protoreflect.Message {
+	mi := &file_inferno_v1_inference_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EmbedResult.ProtoReflect.Descriptor instead.
+func (*EmbedResult) Descriptor() ([]byte, []int) {
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *EmbedResult) GetError() *ItemError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *EmbedResult) GetEmbedding() []float32 {
+	if x != nil {
+		return x.Embedding
+	}
+	return nil
+}
+
+func (x *EmbedResult) GetPromptTokens() uint32 {
+	if x != nil {
+		return x.PromptTokens
+	}
+	return 0
+}
+
 // Text to tokenize.
 type TokenizeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2596,7 +3476,7 @@ type TokenizeRequest struct {
 
 func (x *TokenizeRequest) Reset() {
 	*x = TokenizeRequest{}
-	mi := &file_inferno_v1_inference_proto_msgTypes[28]
+	mi := &file_inferno_v1_inference_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +3488,7 @@ func (x *TokenizeRequest) String() string {
 func (*TokenizeRequest) ProtoMessage() {}
 
 func (x *TokenizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_inferno_v1_inference_proto_msgTypes[28]
+	mi := &file_inferno_v1_inference_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +3501,7 @@ func (x *TokenizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenizeRequest.ProtoReflect.Descriptor instead.
 func (*TokenizeRequest) Descriptor() ([]byte, []int) {
-	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{28}
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TokenizeRequest) GetModel() string {
@@ -2705,7 +3585,7 @@ type TokenizeResponse struct {
 
 func (x *TokenizeResponse) Reset() {
 	*x = TokenizeResponse{}
-	mi := &file_inferno_v1_inference_proto_msgTypes[29]
+	mi := &file_inferno_v1_inference_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +3597,7 @@ func (x *TokenizeResponse) String() string {
 func (*TokenizeResponse) ProtoMessage() {}
 
 func (x *TokenizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_inferno_v1_inference_proto_msgTypes[29]
+	mi := &file_inferno_v1_inference_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +3610,7 @@ func (x *TokenizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenizeResponse.ProtoReflect.Descriptor instead.
 func (*TokenizeResponse) Descriptor() ([]byte, []int) {
-	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{29}
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TokenizeResponse) GetTokenIds() []uint32 {
@@ -2776,7 +3656,7 @@ type DetokenizeRequest struct {
 
 func (x *DetokenizeRequest) Reset() {
 	*x = DetokenizeRequest{}
-	mi := &file_inferno_v1_inference_proto_msgTypes[30]
+	mi := &file_inferno_v1_inference_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +3668,7 @@ func (x *DetokenizeRequest) String() string {
 func (*DetokenizeRequest) ProtoMessage() {}
 
 func (x *DetokenizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_inferno_v1_inference_proto_msgTypes[30]
+	mi := &file_inferno_v1_inference_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +3681,7 @@ func (x *DetokenizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetokenizeRequest.ProtoReflect.Descriptor instead.
 func (*DetokenizeRequest) Descriptor() ([]byte, []int) {
-	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{30}
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DetokenizeRequest) GetModel() string {
@@ -2836,7 +3716,7 @@ type DetokenizeResponse struct {
 
 func (x *DetokenizeResponse) Reset() {
 	*x = DetokenizeResponse{}
-	mi := &file_inferno_v1_inference_proto_msgTypes[31]
+	mi := &file_inferno_v1_inference_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +3728,7 @@ func (x *DetokenizeResponse) String() string {
 func (*DetokenizeResponse) ProtoMessage() {}
 
 func (x *DetokenizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_inferno_v1_inference_proto_msgTypes[31]
+	mi := &file_inferno_v1_inference_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +3741,7 @@ func (x *DetokenizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetokenizeResponse.ProtoReflect.Descriptor instead.
 func (*DetokenizeResponse) Descriptor() ([]byte, []int) {
-	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{31}
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DetokenizeResponse) GetText() string {
@@ -2884,7 +3764,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_inferno_v1_inference_proto_msgTypes[32]
+	mi := &file_inferno_v1_inference_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3776,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_inferno_v1_inference_proto_msgTypes[32]
+	mi := &file_inferno_v1_inference_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3789,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{32}
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AbortRequest) GetRequestIds() []string {
@@ -2937,7 +3817,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_inferno_v1_inference_proto_msgTypes[33]
+	mi := &file_inferno_v1_inference_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3829,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_inferno_v1_inference_proto_msgTypes[33]
+	mi := &file_inferno_v1_inference_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3842,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{33}
+	return file_inferno_v1_inference_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AbortResponse) GetAbortedRequestIds() []string {
@@ -3212,7 +4092,72 @@ const file_inferno_v1_inference_proto_rawDesc = "" +
 	"\x14cached_prompt_tokens\x18\x02 \x01(\rR\x12cachedPromptTokens\x12\x12\n" +
 	"\x04fits\x18\x03 \x01(\bR\x04fits\x12!\n" +
 	"\fqueue_length\x18\x04 \x01(\rR\vqueueLength\x12K\n" +
-	"\x14estimated_queue_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x12estimatedQueueTime\"\xd0\x01\n" +
+	"\x14estimated_queue_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x12estimatedQueueTime\"\xc2\x02\n" +
+	"\fScoreRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12.\n" +
+	"\x06inputs\x18\x03 \x03(\v2\x16.inferno.v1.ScoreInputR\x06inputs\x12@\n" +
+	"\x0eprompt_options\x18\x04 \x01(\v2\x19.inferno.v1.PromptOptionsR\rpromptOptions\x12\x1b\n" +
+	"\x06tokens\x18\x05 \x01(\bH\x00R\x06tokens\x88\x01\x01\x12&\n" +
+	"\ftop_logprobs\x18\x06 \x01(\rH\x01R\vtopLogprobs\x88\x01\x01\x12*\n" +
+	"\x11logprob_token_ids\x18\a \x03(\rR\x0flogprobTokenIdsB\t\n" +
+	"\a_tokensB\x0f\n" +
+	"\r_top_logprobs\"\xd0\x01\n" +
+	"\n" +
+	"ScoreInput\x12#\n" +
+	"\fcontext_text\x18\x01 \x01(\tH\x00R\vcontextText\x127\n" +
+	"\vcontext_ids\x18\x02 \x01(\v2\x14.inferno.v1.TokenIdsH\x00R\n" +
+	"contextIds\x12\x14\n" +
+	"\x04text\x18\x03 \x01(\tH\x01R\x04text\x123\n" +
+	"\ttoken_ids\x18\x04 \x01(\v2\x14.inferno.v1.TokenIdsH\x01R\btokenIdsB\t\n" +
+	"\acontextB\x0e\n" +
+	"\fcontinuation\"\xc7\x01\n" +
+	"\rScoreResponse\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12%\n" +
+	"\x0emodel_revision\x18\x03 \x01(\tR\rmodelRevision\x121\n" +
+	"\aresults\x18\x04 \x03(\v2\x17.inferno.v1.ScoreResultR\aresults\x12'\n" +
+	"\x05usage\x18\x05 \x01(\v2\x11.inferno.v1.UsageR\x05usage\"\xe8\x01\n" +
+	"\vScoreResult\x12+\n" +
+	"\x05error\x18\x01 \x01(\v2\x15.inferno.v1.ItemErrorR\x05error\x12#\n" +
+	"\rprompt_tokens\x18\x02 \x01(\rR\fpromptTokens\x12#\n" +
+	"\rscored_tokens\x18\x03 \x01(\rR\fscoredTokens\x12\x18\n" +
+	"\alogprob\x18\x04 \x01(\x01R\alogprob\x12\x16\n" +
+	"\x06greedy\x18\x05 \x01(\bR\x06greedy\x120\n" +
+	"\x06tokens\x18\x06 \x03(\v2\x18.inferno.v1.TokenLogprobR\x06tokens\"g\n" +
+	"\tItemError\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x14\n" +
+	"\x05field\x18\x04 \x01(\tR\x05field\"\x95\x02\n" +
+	"\fEmbedRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12.\n" +
+	"\x06inputs\x18\x03 \x03(\v2\x16.inferno.v1.EmbedInputR\x06inputs\x12@\n" +
+	"\x0eprompt_options\x18\x04 \x01(\v2\x19.inferno.v1.PromptOptionsR\rpromptOptions\x12-\n" +
+	"\apooling\x18\x05 \x01(\x0e2\x13.inferno.v1.PoolingR\apooling\x12!\n" +
+	"\tnormalize\x18\x06 \x01(\bH\x00R\tnormalize\x88\x01\x01B\f\n" +
+	"\n" +
+	"_normalize\"`\n" +
+	"\n" +
+	"EmbedInput\x12\x14\n" +
+	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x123\n" +
+	"\ttoken_ids\x18\x02 \x01(\v2\x14.inferno.v1.TokenIdsH\x00R\btokenIdsB\a\n" +
+	"\x05input\"\xc7\x01\n" +
+	"\rEmbedResponse\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12%\n" +
+	"\x0emodel_revision\x18\x03 \x01(\tR\rmodelRevision\x121\n" +
+	"\aresults\x18\x04 \x03(\v2\x17.inferno.v1.EmbedResultR\aresults\x12'\n" +
+	"\x05usage\x18\x05 \x01(\v2\x11.inferno.v1.UsageR\x05usage\"}\n" +
+	"\vEmbedResult\x12+\n" +
+	"\x05error\x18\x01 \x01(\v2\x15.inferno.v1.ItemErrorR\x05error\x12\x1c\n" +
+	"\tembedding\x18\x02 \x03(\x02R\tembedding\x12#\n" +
+	"\rprompt_tokens\x18\x03 \x01(\rR\fpromptTokens\"\xd0\x01\n" +
 	"\x0fTokenizeRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12.\n" +
@@ -3252,10 +4197,16 @@ const file_inferno_v1_inference_proto_rawDesc = "" +
 	"\x1aFINISH_REASON_CONTEXT_FULL\x10\x05\x12\x1c\n" +
 	"\x18FINISH_REASON_TIME_LIMIT\x10\x06\x12\x16\n" +
 	"\x12FINISH_REASON_LOOP\x10\a\x12!\n" +
-	"\x1dFINISH_REASON_CONSTRAINT_DONE\x10\b2\x80\x03\n" +
+	"\x1dFINISH_REASON_CONSTRAINT_DONE\x10\b*L\n" +
+	"\aPooling\x12\x17\n" +
+	"\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fPOOLING_MEAN\x10\x01\x12\x16\n" +
+	"\x12POOLING_LAST_TOKEN\x10\x022\xfc\x03\n" +
 	"\x10InferenceService\x12E\n" +
 	"\bGenerate\x12\x1b.inferno.v1.GenerateRequest\x1a\x1c.inferno.v1.GenerateResponse\x12S\n" +
-	"\x0eGenerateStream\x12\x1b.inferno.v1.GenerateRequest\x1a\".inferno.v1.GenerateStreamResponse0\x01\x12E\n" +
+	"\x0eGenerateStream\x12\x1b.inferno.v1.GenerateRequest\x1a\".inferno.v1.GenerateStreamResponse0\x01\x12<\n" +
+	"\x05Score\x12\x18.inferno.v1.ScoreRequest\x1a\x19.inferno.v1.ScoreResponse\x12<\n" +
+	"\x05Embed\x12\x18.inferno.v1.EmbedRequest\x1a\x19.inferno.v1.EmbedResponse\x12E\n" +
 	"\bTokenize\x12\x1b.inferno.v1.TokenizeRequest\x1a\x1c.inferno.v1.TokenizeResponse\x12K\n" +
 	"\n" +
 	"Detokenize\x12\x1d.inferno.v1.DetokenizeRequest\x1a\x1e.inferno.v1.DetokenizeResponse\x12<\n" +
@@ -3273,115 +4224,144 @@ func file_inferno_v1_inference_proto_rawDescGZIP() []byte {
 	return file_inferno_v1_inference_proto_rawDescData
 }
 
-var file_inferno_v1_inference_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_inferno_v1_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_inferno_v1_inference_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_inferno_v1_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_inferno_v1_inference_proto_goTypes = []any{
 	(TruncationSide)(0),            // 0: inferno.v1.TruncationSide
 	(FinishReason)(0),              // 1: inferno.v1.FinishReason
-	(*GenerateRequest)(nil),        // 2: inferno.v1.GenerateRequest
-	(*TokenIds)(nil),               // 3: inferno.v1.TokenIds
-	(*ChatMessages)(nil),           // 4: inferno.v1.ChatMessages
-	(*ChatMessage)(nil),            // 5: inferno.v1.ChatMessage
-	(*PromptOptions)(nil),          // 6: inferno.v1.PromptOptions
-	(*SamplingParameters)(nil),     // 7: inferno.v1.SamplingParameters
-	(*StoppingParameters)(nil),     // 8: inferno.v1.StoppingParameters
-	(*LoopDetection)(nil),          // 9: inferno.v1.LoopDetection
-	(*OutputOptions)(nil),          // 10: inferno.v1.OutputOptions
-	(*Constraint)(nil),             // 11: inferno.v1.Constraint
-	(*Choices)(nil),                // 12: inferno.v1.Choices
-	(*CacheOptions)(nil),           // 13: inferno.v1.CacheOptions
-	(*SpeculationOptions)(nil),     // 14: inferno.v1.SpeculationOptions
-	(*NgramSpeculation)(nil),       // 15: inferno.v1.NgramSpeculation
-	(*GenerateResponse)(nil),       // 16: inferno.v1.GenerateResponse
-	(*Completion)(nil),             // 17: inferno.v1.Completion
-	(*GenerateStreamResponse)(nil), // 18: inferno.v1.GenerateStreamResponse
-	(*GenerationStart)(nil),        // 19: inferno.v1.GenerationStart
-	(*EffectiveParameters)(nil),    // 20: inferno.v1.EffectiveParameters
-	(*Delta)(nil),                  // 21: inferno.v1.Delta
-	(*GenerationFinish)(nil),       // 22: inferno.v1.GenerationFinish
-	(*Finish)(nil),                 // 23: inferno.v1.Finish
-	(*Usage)(nil),                  // 24: inferno.v1.Usage
-	(*Timings)(nil),                // 25: inferno.v1.Timings
-	(*TokenLogprob)(nil),           // 26: inferno.v1.TokenLogprob
-	(*AlternativeLogprob)(nil),     // 27: inferno.v1.AlternativeLogprob
-	(*PromptProgress)(nil),         // 28: inferno.v1.PromptProgress
-	(*DryRun)(nil),                 // 29: inferno.v1.DryRun
-	(*TokenizeRequest)(nil),        // 30: inferno.v1.TokenizeRequest
-	(*TokenizeResponse)(nil),       // 31: inferno.v1.TokenizeResponse
-	(*DetokenizeRequest)(nil),      // 32: inferno.v1.DetokenizeRequest
-	(*DetokenizeResponse)(nil),     // 33: inferno.v1.DetokenizeResponse
-	(*AbortRequest)(nil),           // 34: inferno.v1.AbortRequest
-	(*AbortResponse)(nil),          // 35: inferno.v1.AbortResponse
-	nil,                            // 36: inferno.v1.SamplingParameters.LogitBiasEntry
-	(*structpb.Struct)(nil),        // 37: google.protobuf.Struct
-	(*durationpb.Duration)(nil),    // 38: google.protobuf.Duration
+	(Pooling)(0),                   // 2: inferno.v1.Pooling
+	(*GenerateRequest)(nil),        // 3: inferno.v1.GenerateRequest
+	(*TokenIds)(nil),               // 4: inferno.v1.TokenIds
+	(*ChatMessages)(nil),           // 5: inferno.v1.ChatMessages
+	(*ChatMessage)(nil),            // 6: inferno.v1.ChatMessage
+	(*PromptOptions)(nil),          // 7: inferno.v1.PromptOptions
+	(*SamplingParameters)(nil),     // 8: inferno.v1.SamplingParameters
+	(*StoppingParameters)(nil),     // 9: inferno.v1.StoppingParameters
+	(*LoopDetection)(nil),          // 10: inferno.v1.LoopDetection
+	(*OutputOptions)(nil),          // 11: inferno.v1.OutputOptions
+	(*Constraint)(nil),             // 12: inferno.v1.Constraint
+	(*Choices)(nil),                // 13: inferno.v1.Choices
+	(*CacheOptions)(nil),           // 14: inferno.v1.CacheOptions
+	(*SpeculationOptions)(nil),     // 15: inferno.v1.SpeculationOptions
+	(*NgramSpeculation)(nil),       // 16: inferno.v1.NgramSpeculation
+	(*GenerateResponse)(nil),       // 17: inferno.v1.GenerateResponse
+	(*Completion)(nil),             // 18: inferno.v1.Completion
+	(*GenerateStreamResponse)(nil), // 19: inferno.v1.GenerateStreamResponse
+	(*GenerationStart)(nil),        // 20: inferno.v1.GenerationStart
+	(*EffectiveParameters)(nil),    // 21: inferno.v1.EffectiveParameters
+	(*Delta)(nil),                  // 22: inferno.v1.Delta
+	(*GenerationFinish)(nil),       // 23: inferno.v1.GenerationFinish
+	(*Finish)(nil),                 // 24: inferno.v1.Finish
+	(*Usage)(nil),                  // 25: inferno.v1.Usage
+	(*Timings)(nil),                // 26: inferno.v1.Timings
+	(*TokenLogprob)(nil),           // 27: inferno.v1.TokenLogprob
+	(*AlternativeLogprob)(nil),     // 28: inferno.v1.AlternativeLogprob
+	(*PromptProgress)(nil),         // 29: inferno.v1.PromptProgress
+	(*DryRun)(nil),                 // 30: inferno.v1.DryRun
+	(*ScoreRequest)(nil),           // 31: inferno.v1.ScoreRequest
+	(*ScoreInput)(nil),             // 32: inferno.v1.ScoreInput
+	(*ScoreResponse)(nil),          // 33: inferno.v1.ScoreResponse
+	(*ScoreResult)(nil),            // 34: inferno.v1.ScoreResult
+	(*ItemError)(nil),              // 35: inferno.v1.ItemError
+	(*EmbedRequest)(nil),           // 36: inferno.v1.EmbedRequest
+	(*EmbedInput)(nil),             // 37: inferno.v1.EmbedInput
+	(*EmbedResponse)(nil),          // 38: inferno.v1.EmbedResponse
+	(*EmbedResult)(nil),            // 39: inferno.v1.EmbedResult
+	(*TokenizeRequest)(nil),        // 40: inferno.v1.TokenizeRequest
+	(*TokenizeResponse)(nil),       // 41: inferno.v1.TokenizeResponse
+	(*DetokenizeRequest)(nil),      // 42: inferno.v1.DetokenizeRequest
+	(*DetokenizeResponse)(nil),     // 43: inferno.v1.DetokenizeResponse
+	(*AbortRequest)(nil),           // 44: inferno.v1.AbortRequest
+	(*AbortResponse)(nil),          // 45: inferno.v1.AbortResponse
+	nil,                            // 46: inferno.v1.SamplingParameters.LogitBiasEntry
+	(*structpb.Struct)(nil),        // 47: google.protobuf.Struct
+	(*durationpb.Duration)(nil),    // 48: google.protobuf.Duration
 }
 var file_inferno_v1_inference_proto_depIdxs = []int32{
-	3,  // 0: inferno.v1.GenerateRequest.token_ids:type_name -> inferno.v1.TokenIds
-	4,  // 1: inferno.v1.GenerateRequest.chat:type_name -> inferno.v1.ChatMessages
-	6,  // 2: inferno.v1.GenerateRequest.prompt_options:type_name -> inferno.v1.PromptOptions
-	7,  // 3: inferno.v1.GenerateRequest.sampling:type_name -> inferno.v1.SamplingParameters
-	8,  // 4: inferno.v1.GenerateRequest.stopping:type_name -> inferno.v1.StoppingParameters
-	10, // 5: inferno.v1.GenerateRequest.output:type_name -> inferno.v1.OutputOptions
-	11, // 6: inferno.v1.GenerateRequest.constraint:type_name -> inferno.v1.Constraint
-	13, // 7: inferno.v1.GenerateRequest.cache:type_name -> inferno.v1.CacheOptions
-	14, // 8: inferno.v1.GenerateRequest.speculation:type_name -> inferno.v1.SpeculationOptions
-	5,  // 9: inferno.v1.ChatMessages.messages:type_name -> inferno.v1.ChatMessage
-	37, // 10: inferno.v1.ChatMessages.tools:type_name -> google.protobuf.Struct
-	37, // 11: inferno.v1.ChatMessage.extra:type_name -> google.protobuf.Struct
+	4,  // 0: inferno.v1.GenerateRequest.token_ids:type_name -> inferno.v1.TokenIds
+	5,  // 1: inferno.v1.GenerateRequest.chat:type_name -> inferno.v1.ChatMessages
+	7,  // 2: inferno.v1.GenerateRequest.prompt_options:type_name -> inferno.v1.PromptOptions
+	8,  // 3: inferno.v1.GenerateRequest.sampling:type_name -> inferno.v1.SamplingParameters
+	9,  // 4: inferno.v1.GenerateRequest.stopping:type_name -> inferno.v1.StoppingParameters
+	11, // 5: inferno.v1.GenerateRequest.output:type_name -> inferno.v1.OutputOptions
+	12, // 6: inferno.v1.GenerateRequest.constraint:type_name -> inferno.v1.Constraint
+	14, // 7: inferno.v1.GenerateRequest.cache:type_name -> inferno.v1.CacheOptions
+	15, // 8: inferno.v1.GenerateRequest.speculation:type_name -> inferno.v1.SpeculationOptions
+	6,  // 9: inferno.v1.ChatMessages.messages:type_name -> inferno.v1.ChatMessage
+	47, // 10: inferno.v1.ChatMessages.tools:type_name -> google.protobuf.Struct
+	47, // 11: inferno.v1.ChatMessage.extra:type_name -> google.protobuf.Struct
 	0,  // 12: inferno.v1.PromptOptions.truncation_side:type_name -> inferno.v1.TruncationSide
-	36, // 13: inferno.v1.SamplingParameters.logit_bias:type_name -> inferno.v1.SamplingParameters.LogitBiasEntry
-	38, // 14: inferno.v1.StoppingParameters.time_limit:type_name -> google.protobuf.Duration
-	9,  // 15: inferno.v1.StoppingParameters.loop_detection:type_name -> inferno.v1.LoopDetection
-	38, // 16: inferno.v1.OutputOptions.flush_interval:type_name -> google.protobuf.Duration
-	12, // 17: inferno.v1.Constraint.choice:type_name -> inferno.v1.Choices
-	15, // 18: inferno.v1.SpeculationOptions.ngram:type_name -> inferno.v1.NgramSpeculation
-	19, // 19: inferno.v1.GenerateResponse.start:type_name -> inferno.v1.GenerationStart
-	17, // 20: inferno.v1.GenerateResponse.completions:type_name -> inferno.v1.Completion
-	24, // 21: inferno.v1.GenerateResponse.usage:type_name -> inferno.v1.Usage
-	25, // 22: inferno.v1.GenerateResponse.timings:type_name -> inferno.v1.Timings
-	29, // 23: inferno.v1.GenerateResponse.dry_run:type_name -> inferno.v1.DryRun
-	26, // 24: inferno.v1.Completion.logprobs:type_name -> inferno.v1.TokenLogprob
-	23, // 25: inferno.v1.Completion.finish:type_name -> inferno.v1.Finish
-	19, // 26: inferno.v1.GenerateStreamResponse.start:type_name -> inferno.v1.GenerationStart
-	21, // 27: inferno.v1.GenerateStreamResponse.deltas:type_name -> inferno.v1.Delta
-	22, // 28: inferno.v1.GenerateStreamResponse.finish:type_name -> inferno.v1.GenerationFinish
-	28, // 29: inferno.v1.GenerateStreamResponse.progress:type_name -> inferno.v1.PromptProgress
-	29, // 30: inferno.v1.GenerateStreamResponse.dry_run:type_name -> inferno.v1.DryRun
-	38, // 31: inferno.v1.GenerationStart.queued:type_name -> google.protobuf.Duration
-	20, // 32: inferno.v1.GenerationStart.effective:type_name -> inferno.v1.EffectiveParameters
-	26, // 33: inferno.v1.GenerationStart.prompt_logprobs:type_name -> inferno.v1.TokenLogprob
-	7,  // 34: inferno.v1.EffectiveParameters.sampling:type_name -> inferno.v1.SamplingParameters
-	8,  // 35: inferno.v1.EffectiveParameters.stopping:type_name -> inferno.v1.StoppingParameters
-	26, // 36: inferno.v1.Delta.logprobs:type_name -> inferno.v1.TokenLogprob
-	23, // 37: inferno.v1.GenerationFinish.finishes:type_name -> inferno.v1.Finish
-	24, // 38: inferno.v1.GenerationFinish.usage:type_name -> inferno.v1.Usage
-	25, // 39: inferno.v1.GenerationFinish.timings:type_name -> inferno.v1.Timings
+	46, // 13: inferno.v1.SamplingParameters.logit_bias:type_name -> inferno.v1.SamplingParameters.LogitBiasEntry
+	48, // 14: inferno.v1.StoppingParameters.time_limit:type_name -> google.protobuf.Duration
+	10, // 15: inferno.v1.StoppingParameters.loop_detection:type_name -> inferno.v1.LoopDetection
+	48, // 16: inferno.v1.OutputOptions.flush_interval:type_name -> google.protobuf.Duration
+	13, // 17: inferno.v1.Constraint.choice:type_name -> inferno.v1.Choices
+	16, // 18: inferno.v1.SpeculationOptions.ngram:type_name -> inferno.v1.NgramSpeculation
+	20, // 19: inferno.v1.GenerateResponse.start:type_name -> inferno.v1.GenerationStart
+	18, // 20: inferno.v1.GenerateResponse.completions:type_name -> inferno.v1.Completion
+	25, // 21: inferno.v1.GenerateResponse.usage:type_name -> inferno.v1.Usage
+	26, // 22: inferno.v1.GenerateResponse.timings:type_name -> inferno.v1.Timings
+	30, // 23: inferno.v1.GenerateResponse.dry_run:type_name -> inferno.v1.DryRun
+	27, // 24: inferno.v1.Completion.logprobs:type_name -> inferno.v1.TokenLogprob
+	24, // 25: inferno.v1.Completion.finish:type_name -> inferno.v1.Finish
+	20, // 26: inferno.v1.GenerateStreamResponse.start:type_name -> inferno.v1.GenerationStart
+	22, // 27: inferno.v1.GenerateStreamResponse.deltas:type_name -> inferno.v1.Delta
+	23, // 28: inferno.v1.GenerateStreamResponse.finish:type_name -> inferno.v1.GenerationFinish
+	29, // 29: inferno.v1.GenerateStreamResponse.progress:type_name -> inferno.v1.PromptProgress
+	30, // 30: inferno.v1.GenerateStreamResponse.dry_run:type_name -> inferno.v1.DryRun
+	48, // 31: inferno.v1.GenerationStart.queued:type_name -> google.protobuf.Duration
+	21, // 32: inferno.v1.GenerationStart.effective:type_name -> inferno.v1.EffectiveParameters
+	27, // 33: inferno.v1.GenerationStart.prompt_logprobs:type_name -> inferno.v1.TokenLogprob
+	8,  // 34: inferno.v1.EffectiveParameters.sampling:type_name -> inferno.v1.SamplingParameters
+	9,  // 35: inferno.v1.EffectiveParameters.stopping:type_name -> inferno.v1.StoppingParameters
+	27, // 36: inferno.v1.Delta.logprobs:type_name -> inferno.v1.TokenLogprob
+	24, // 37: inferno.v1.GenerationFinish.finishes:type_name -> inferno.v1.Finish
+	25, // 38: inferno.v1.GenerationFinish.usage:type_name -> inferno.v1.Usage
+	26, // 39: inferno.v1.GenerationFinish.timings:type_name -> inferno.v1.Timings
 	1,  // 40: inferno.v1.Finish.reason:type_name -> inferno.v1.FinishReason
-	38, // 41: inferno.v1.Timings.queued:type_name -> google.protobuf.Duration
-	38, // 42: inferno.v1.Timings.prefill:type_name -> google.protobuf.Duration
-	38, // 43: inferno.v1.Timings.decode:type_name -> google.protobuf.Duration
-	38, // 44: inferno.v1.Timings.time_to_first_token:type_name -> google.protobuf.Duration
-	38, // 45: inferno.v1.Timings.total:type_name -> google.protobuf.Duration
-	27, // 46: inferno.v1.TokenLogprob.alternatives:type_name -> inferno.v1.AlternativeLogprob
-	38, // 47: inferno.v1.DryRun.estimated_queue_time:type_name -> google.protobuf.Duration
-	4,  // 48: inferno.v1.TokenizeRequest.chat:type_name -> inferno.v1.ChatMessages
-	6,  // 49: inferno.v1.TokenizeRequest.prompt_options:type_name -> inferno.v1.PromptOptions
-	2,  // 50: inferno.v1.InferenceService.Generate:input_type -> inferno.v1.GenerateRequest
-	2,  // 51: inferno.v1.InferenceService.GenerateStream:input_type -> inferno.v1.GenerateRequest
-	30, // 52: inferno.v1.InferenceService.Tokenize:input_type -> inferno.v1.TokenizeRequest
-	32, // 53: inferno.v1.InferenceService.Detokenize:input_type -> inferno.v1.DetokenizeRequest
-	34, // 54: inferno.v1.InferenceService.Abort:input_type -> inferno.v1.AbortRequest
-	16, // 55: inferno.v1.InferenceService.Generate:output_type -> inferno.v1.GenerateResponse
-	18, // 56: inferno.v1.InferenceService.GenerateStream:output_type -> inferno.v1.GenerateStreamResponse
-	31, // 57: inferno.v1.InferenceService.Tokenize:output_type -> inferno.v1.TokenizeResponse
-	33, // 58: inferno.v1.InferenceService.Detokenize:output_type -> inferno.v1.DetokenizeResponse
-	35, // 59: inferno.v1.InferenceService.Abort:output_type -> inferno.v1.AbortResponse
-	55, // [55:60] is the sub-list for method output_type
-	50, // [50:55] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	48, // 41: inferno.v1.Timings.queued:type_name -> google.protobuf.Duration
+	48, // 42: inferno.v1.Timings.prefill:type_name -> google.protobuf.Duration
+	48, // 43: inferno.v1.Timings.decode:type_name -> google.protobuf.Duration
+	48, // 44: inferno.v1.Timings.time_to_first_token:type_name -> google.protobuf.Duration
+	48, // 45: inferno.v1.Timings.total:type_name -> google.protobuf.Duration
+	28, // 46: inferno.v1.TokenLogprob.alternatives:type_name -> inferno.v1.AlternativeLogprob
+	48, // 47: inferno.v1.DryRun.estimated_queue_time:type_name -> google.protobuf.Duration
+	32, // 48: inferno.v1.ScoreRequest.inputs:type_name -> inferno.v1.ScoreInput
+	7,  // 49: inferno.v1.ScoreRequest.prompt_options:type_name -> inferno.v1.PromptOptions
+	4,  // 50: inferno.v1.ScoreInput.context_ids:type_name -> inferno.v1.TokenIds
+	4,  // 51: inferno.v1.ScoreInput.token_ids:type_name -> inferno.v1.TokenIds
+	34, // 52: inferno.v1.ScoreResponse.results:type_name -> inferno.v1.ScoreResult
+	25, // 53: inferno.v1.ScoreResponse.usage:type_name -> inferno.v1.Usage
+	35, // 54: inferno.v1.ScoreResult.error:type_name -> inferno.v1.ItemError
+	27, // 55: inferno.v1.ScoreResult.tokens:type_name -> inferno.v1.TokenLogprob
+	37, // 56: inferno.v1.EmbedRequest.inputs:type_name -> inferno.v1.EmbedInput
+	7,  // 57: inferno.v1.EmbedRequest.prompt_options:type_name -> inferno.v1.PromptOptions
+	2,  // 58: inferno.v1.EmbedRequest.pooling:type_name -> inferno.v1.Pooling
+	4,  // 59: inferno.v1.EmbedInput.token_ids:type_name -> inferno.v1.TokenIds
+	39, // 60: inferno.v1.EmbedResponse.results:type_name -> inferno.v1.EmbedResult
+	25, // 61: inferno.v1.EmbedResponse.usage:type_name -> inferno.v1.Usage
+	35, // 62: inferno.v1.EmbedResult.error:type_name -> inferno.v1.ItemError
+	5,  // 63: inferno.v1.TokenizeRequest.chat:type_name -> inferno.v1.ChatMessages
+	7,  // 64: inferno.v1.TokenizeRequest.prompt_options:type_name -> inferno.v1.PromptOptions
+	3,  // 65: inferno.v1.InferenceService.Generate:input_type -> inferno.v1.GenerateRequest
+	3,  // 66: inferno.v1.InferenceService.GenerateStream:input_type -> inferno.v1.GenerateRequest
+	31, // 67: inferno.v1.InferenceService.Score:input_type -> inferno.v1.ScoreRequest
+	36, // 68: inferno.v1.InferenceService.Embed:input_type -> inferno.v1.EmbedRequest
+	40, // 69: inferno.v1.InferenceService.Tokenize:input_type -> inferno.v1.TokenizeRequest
+	42, // 70: inferno.v1.InferenceService.Detokenize:input_type -> inferno.v1.DetokenizeRequest
+	44, // 71: inferno.v1.InferenceService.Abort:input_type -> inferno.v1.AbortRequest
+	17, // 72: inferno.v1.InferenceService.Generate:output_type -> inferno.v1.GenerateResponse
+	19, // 73: inferno.v1.InferenceService.GenerateStream:output_type -> inferno.v1.GenerateStreamResponse
+	33, // 74: inferno.v1.InferenceService.Score:output_type -> inferno.v1.ScoreResponse
+	38, // 75: inferno.v1.InferenceService.Embed:output_type -> inferno.v1.EmbedResponse
+	41, // 76: inferno.v1.InferenceService.Tokenize:output_type -> inferno.v1.TokenizeResponse
+	43, // 77: inferno.v1.InferenceService.Detokenize:output_type -> inferno.v1.DetokenizeResponse
+	45, // 78: inferno.v1.InferenceService.Abort:output_type -> inferno.v1.AbortResponse
+	72, // [72:79] is the sub-list for method output_type
+	65, // [65:72] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_inferno_v1_inference_proto_init() }
@@ -3414,18 +4394,30 @@ func file_inferno_v1_inference_proto_init() {
 		(*Finish_TokenId)(nil),
 	}
 	file_inferno_v1_inference_proto_msgTypes[24].OneofWrappers = []any{}
-	file_inferno_v1_inference_proto_msgTypes[28].OneofWrappers = []any{
+	file_inferno_v1_inference_proto_msgTypes[28].OneofWrappers = []any{}
+	file_inferno_v1_inference_proto_msgTypes[29].OneofWrappers = []any{
+		(*ScoreInput_ContextText)(nil),
+		(*ScoreInput_ContextIds)(nil),
+		(*ScoreInput_Text)(nil),
+		(*ScoreInput_TokenIds)(nil),
+	}
+	file_inferno_v1_inference_proto_msgTypes[33].OneofWrappers = []any{}
+	file_inferno_v1_inference_proto_msgTypes[34].OneofWrappers = []any{
+		(*EmbedInput_Text)(nil),
+		(*EmbedInput_TokenIds)(nil),
+	}
+	file_inferno_v1_inference_proto_msgTypes[37].OneofWrappers = []any{
 		(*TokenizeRequest_Text)(nil),
 		(*TokenizeRequest_Chat)(nil),
 	}
-	file_inferno_v1_inference_proto_msgTypes[30].OneofWrappers = []any{}
+	file_inferno_v1_inference_proto_msgTypes[39].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_inferno_v1_inference_proto_rawDesc), len(file_inferno_v1_inference_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   35,
+			NumEnums:      3,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

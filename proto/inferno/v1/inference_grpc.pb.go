@@ -28,6 +28,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	InferenceService_Generate_FullMethodName       = "/inferno.v1.InferenceService/Generate"
 	InferenceService_GenerateStream_FullMethodName = "/inferno.v1.InferenceService/GenerateStream"
+	InferenceService_Score_FullMethodName          = "/inferno.v1.InferenceService/Score"
+	InferenceService_Embed_FullMethodName          = "/inferno.v1.InferenceService/Embed"
 	InferenceService_Tokenize_FullMethodName       = "/inferno.v1.InferenceService/Tokenize"
 	InferenceService_Detokenize_FullMethodName     = "/inferno.v1.InferenceService/Detokenize"
 	InferenceService_Abort_FullMethodName          = "/inferno.v1.InferenceService/Abort"
@@ -45,6 +47,10 @@ type InferenceServiceClient interface {
 	// Generates, and sends tokens as they are made. Nothing, headers included, is sent before the first token, so that until then a client
 	// may retry.
 	GenerateStream(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GenerateStreamResponse], error)
+	// Says how likely the model holds texts or token ids to be, and generates nothing: what evaluation harnesses ask for.
+	Score(ctx context.Context, in *ScoreRequest, opts ...grpc.CallOption) (*ScoreResponse, error)
+	// Turns texts or token ids into vectors: the model's final hidden states, pooled.
+	Embed(ctx context.Context, in *EmbedRequest, opts ...grpc.CallOption) (*EmbedResponse, error)
 	// Turns text into token ids. Needs no place on the device.
 	Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error)
 	// Turns token ids into text. Needs no place on the device.
@@ -90,6 +96,26 @@ func (c *inferenceServiceClient) GenerateStream(ctx context.Context, in *Generat
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InferenceService_GenerateStreamClient = grpc.ServerStreamingClient[GenerateStreamResponse]
 
+func (c *inferenceServiceClient) Score(ctx context.Context, in *ScoreRequest, opts ...grpc.CallOption) (*ScoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScoreResponse)
+	err := c.cc.Invoke(ctx, InferenceService_Score_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inferenceServiceClient) Embed(ctx context.Context, in *EmbedRequest, opts ...grpc.CallOption) (*EmbedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EmbedResponse)
+	err := c.cc.Invoke(ctx, InferenceService_Embed_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *inferenceServiceClient) Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TokenizeResponse)
@@ -132,6 +158,10 @@ type InferenceServiceServer interface {
 	// Generates, and sends tokens as they are made. Nothing, headers included, is sent before the first token, so that until then a client
 	// may retry.
 	GenerateStream(*GenerateRequest, grpc.ServerStreamingServer[GenerateStreamResponse]) error
+	// Says how likely the model holds texts or token ids to be, and generates nothing: what evaluation harnesses ask for.
+	Score(context.Context, *ScoreRequest) (*ScoreResponse, error)
+	// Turns texts or token ids into vectors: the model's final hidden states, pooled.
+	Embed(context.Context, *EmbedRequest) (*EmbedResponse, error)
 	// Turns text into token ids. Needs no place on the device.
 	Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error)
 	// Turns token ids into text. Needs no place on the device.
@@ -153,6 +183,12 @@ func (UnimplementedInferenceServiceServer) Generate(context.Context, *GenerateRe
 }
 func (UnimplementedInferenceServiceServer) GenerateStream(*GenerateRequest, grpc.ServerStreamingServer[GenerateStreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method GenerateStream not implemented")
+}
+func (UnimplementedInferenceServiceServer) Score(context.Context, *ScoreRequest) (*ScoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Score not implemented")
+}
+func (UnimplementedInferenceServiceServer) Embed(context.Context, *EmbedRequest) (*EmbedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Embed not implemented")
 }
 func (UnimplementedInferenceServiceServer) Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Tokenize not implemented")
@@ -212,6 +248,42 @@ func _InferenceService_GenerateStream_Handler(srv interface{}, stream grpc.Serve
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InferenceService_GenerateStreamServer = grpc.ServerStreamingServer[GenerateStreamResponse]
+
+func _InferenceService_Score_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InferenceServiceServer).Score(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InferenceService_Score_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InferenceServiceServer).Score(ctx, req.(*ScoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _InferenceService_Embed_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EmbedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InferenceServiceServer).Embed(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InferenceService_Embed_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InferenceServiceServer).Embed(ctx, req.(*EmbedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _InferenceService_Tokenize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TokenizeRequest)
@@ -277,6 +349,14 @@ var InferenceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Generate",
 			Handler:    _InferenceService_Generate_Handler,
+		},
+		{
+			MethodName: "Score",
+			Handler:    _InferenceService_Score_Handler,
+		},
+		{
+			MethodName: "Embed",
+			Handler:    _InferenceService_Embed_Handler,
 		},
 		{
 			MethodName: "Tokenize",

@@ -1,0 +1,29 @@
+package engine
+
+import "time"
+
+// Outlook is what would become of a request that came now.
+type Outlook struct {
+	Fits    bool          // the context, and with it the pool, holds prompt and output
+	Queued  int           // requests that wait for their first step
+	Wait    time.Duration // about, until its own; 0: a place is free
+	Unknown bool          // it would never start, or others wait and none has started yet to estimate Wait by
+}
+
+// Outlook says what would become of a request of so many tokens that may generate maxNew, or as many as fit where that is 0. From any
+// goroutine; nothing is queued, and the loop does not hear of it.
+func (e *Engine) Outlook(prompt, maxNew int) Outlook {
+	c, blocks := &e.counters, e.scheduler.blocks
+	o := Outlook{Fits: prompt > 0 && prompt+max(maxNew, 1) <= e.context, Queued: int(c.queued.Load())}
+	if !o.Fits {
+		o.Unknown = true
+		return o
+	}
+	free := int64(blocks.total()) - c.blocksUsed.Load()
+	if o.Queued == 0 && c.running.Load() < int64(e.maxBatch) && int64(blocks.blocksFor(prompt+1)) <= free {
+		return o
+	}
+	gap := time.Duration(c.startGap.Load())
+	o.Wait, o.Unknown = gap*time.Duration(o.Queued+1), gap == 0
+	return o
+}

@@ -1,0 +1,46 @@
+package tokenizer
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The index agrees with a look at every token, for texts that start, lie in, end and span them.
+func TestTokensAreFoundByText(t *testing.T) {
+	words := []string{"", "a", "ab", "abc", "b", "bc", "ca", "abca", "ä", "\xc3", "\xa4x", "aa", "aaaa", "", "c"}
+	tok := &Tokenizer{texts: words, pieces: words, kinds: make([]kind, len(words))}
+	for i := range tok.kinds {
+		tok.kinds[i] = plain
+	}
+	tok.kinds[13] = unused
+	tok.kinds[7] = control
+	for _, want := range []string{"a", "ab", "abc", "abcd", "b", "ca", "c", "\xc3", "\xa4", "ä", "aa", "aaa", "x", "zz", "aaaaa", "bca"} {
+		var prefixed, containing []string
+		for id, text := range words {
+			if tok.kinds[id] == unused || text == "" {
+				continue
+			}
+			if strings.HasPrefix(text, want) {
+				prefixed = append(prefixed, text)
+			}
+			if strings.Contains(text, want) {
+				containing = append(containing, text)
+			}
+		}
+		slices.Sort(prefixed)
+		slices.Sort(containing)
+		texts := func(ids []int32) (out []string) {
+			for _, id := range ids {
+				out = append(out, words[id])
+			}
+			return out
+		}
+		if got := texts(tok.WithPrefix(want)); !slices.Equal(got, prefixed) {
+			t.Errorf("tokens that start with %q: %q, want %q", want, got, prefixed)
+		}
+		if got := texts(tok.Containing(want)); !slices.Equal(got, containing) {
+			t.Errorf("tokens that contain %q: %q, want %q", want, got, containing)
+		}
+	}
+}
