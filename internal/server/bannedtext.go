@@ -18,7 +18,8 @@ type bannedText struct {
 	always    []uint32            // the mask where the output ends with no start of any string; shared
 	strings   []prefixMatcher
 	mask      []uint32
-	current   bool // mask is that of the tokens so far
+	near      bool // the output ends with a start of one
+	current   bool // and mask is that of the tokens so far
 }
 
 // newBannedText returns what makes one for each continuation.
@@ -52,7 +53,10 @@ func leaveOut(mask []uint32, ids []int32, silent func(int32) bool) {
 
 // Mask implements engine.Masker.
 func (b *bannedText) Mask() []uint32 {
-	if b.current {
+	switch {
+	case !b.near:
+		return b.always
+	case b.current:
 		return b.mask
 	}
 	copy(b.mask, b.always)
@@ -73,9 +77,11 @@ func (b *bannedText) Accept(id int32) {
 	if !ok || b.silent(id) {
 		return
 	}
+	b.near = false
 	for i := range b.strings {
 		for j := range len(text) {
 			b.strings[i].step(text[j])
 		}
+		b.near = b.near || b.strings[i].matched > 0
 	}
 }
