@@ -1,6 +1,6 @@
-// Command inferno is a person's tool: it generates, chats, tokenizes, looks at models and health, and measures. But for tokenizing with a
-// file of one's own it is a client of a running server. All work happens on the goroutine of main, but for the requests of bench and the
-// input of chat.
+// Command inferno is a person's tool: it generates, chats, scores, embeds, tokenizes, looks at models and health, and measures. But for
+// tokenizing with a file of one's own it is a client of a running server. All work happens on the goroutine of main, but for the requests of
+// bench and the input of chat.
 package main
 
 import (

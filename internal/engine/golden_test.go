@@ -314,3 +314,24 @@ func TestVectorsMatchAReference(t *testing.T) {
 		}
 	}
 }
+
+// TestChunksOfAPromptTellTheSame: a prompt's log-probabilities are the same to the bit with rows of logits for all of it in one step, for a few
+// of its positions, and for one.
+func TestChunksOfAPromptTellTheSame(t *testing.T) {
+	for _, checkpoint := range []string{"llama", "llama3-rope-tied-sharded-bf16"} {
+		var whole heard
+		for _, rows := range []int{64, 13, 1} { // prompts have up to 70 tokens; an engine has no use for more than 64 rows
+			e := start(t, exactCPU(t), checkpoint, sizes{blocks: 64, maxBatchTokens: 256, rows: rows})
+			p := golden(t, checkpoint)[2].Tokens[:60]
+			q := &engine.Request{ID: "a", Prompt: p, PromptOnly: true, Logprobs: engine.Logprobs{Prompt: true, Top: 3, IDs: []int32{9}}}
+			got := hear(t, e, []*engine.Request{q})[0]
+			if rows == 64 {
+				whole = got
+			}
+			checkHeard(t, q, got, whole)
+			if steps := e.Stats().Steps; int(steps) < len(p)/rows {
+				t.Errorf("%d rows a step: a prompt of %d took %d steps", rows, len(p), steps)
+			}
+		}
+	}
+}
