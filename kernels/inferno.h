@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 3
+#define INFERNO_ABI_VERSION 4
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -103,6 +103,7 @@ typedef struct {
   int32_t runtime;     // CUDA version that the library was built with
   int64_t own_bytes;   // of that memory, what open took for the ops' own scratch
   int32_t overlap;     // 1: launch returns while the work runs
+  int32_t kv_block;    // tokens in a KV block as attention reads them best; it takes any number
 } inferno_info;
 
 // Where a pack may begin: at a multiple of so many rows.

@@ -16,7 +16,7 @@ enum {
   KEYS = 128,   // of a tile
   STAGES = 2,   // tiles of keys, and of values, in flight
   GROUP = 128,  // threads
-  MAX_BOX = 16, // tokens
+  MAX_BOX = 64, // tokens
 };
 
 template <int K> struct wgmma_shape {
@@ -71,7 +71,7 @@ template <int K> struct copy_warp {
     bool by_hand = WHOLE && cut < KEYS && end % d.box > 0, mine = offset < KEYS && !(by_hand && offset == cut);
     if (by_hand) {
       const bf16 *from = cache.row(__shfl_sync(~0u, block, cut / d.box * PANELS)) + (first + (KEYS * tile + cut) % d.a.block_size) * K;
-#pragma unroll 1
+#pragma unroll 4
       for (int i = lane; i < d.box * K / 8; i += 32) {
         int row = i / (K / 8), piece = i % (K / 8);
         uint4 v = make_uint4(0, 0, 0, 0);

@@ -124,4 +124,10 @@ void cuda_matmul_skinny(inferno_device *dev, const inferno_tensor &x, const infe
 // x BF16 and wide, weights BF16, many rows of x: matmul_large.cu.
 void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 
+// x BF16 and wide, weights BF16, more than LARGE_ROWS rows of x: matmul_prefill.cu. The second is both products and swiglu of them; false:
+// out is not for it.
+enum { LARGE_ROWS = 256 };
+void cuda_matmul_prefill(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
+bool cuda_matmul_gated(inferno_device *dev, const inferno_tensor &x, const inferno_product &gate, const inferno_product &up);
+
 #endif // INFERNO_CUDA_MATMUL_CUH
