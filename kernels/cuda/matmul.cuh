@@ -101,7 +101,8 @@ void cuda_matmul_small(inferno_device *dev, const inferno_tensor &x, const produ
 // On Hopper ---------------------------------------------------------------------------------------------------------------------------
 
 // tensor_map.cu
-CUtensorMap activation_map(inferno_device *dev, const inferno_tensor &x, int tokens);
+CUtensorMap box_map(inferno_device *dev, const inferno_tensor &x, int cols, int tokens);
+CUtensorMap activation_map(inferno_device *dev, const inferno_tensor &x, int tokens); // boxes of 64 columns
 
 // How many clusters of `size` blocks of a kernel the card holds at once.
 template <typename K> cudaError_t cuda_clusters(int *clusters, K kernel, unsigned threads, size_t shared, unsigned size) {

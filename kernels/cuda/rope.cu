@@ -4,7 +4,7 @@
 #include "device.cuh"
 #include "numeric.cuh"
 
-enum { THREADS = 128, TABLE_THREADS = 64, ROWS_AT_ONCE = 4, MANY_ROWS = 512 }; // the last two: of rope_store_kv, and from where on
+enum { THREADS = 128, TABLE_THREADS = 64 };
 
 // Blocks split rows (x) and angles (y).
 __global__ void __launch_bounds__(TABLE_THREADS)
@@ -133,38 +133,28 @@ void cuda_store_kv(inferno_device *dev, const inferno_store_kv_args *a) {
   cuda_fail(dev, INFERNO_BAD_ARGUMENT, "store_kv: activations are BF16 or F32 on CUDA");
 }
 
-// The groups of q, of key and of value, one after another; key goes rotated to the cache alone. A thread takes one group of ROWS rows, which
-// it asks for together.
-template <typename T, int ROWS>
+// The groups of q, of key and of value, one after another; key goes rotated to the cache alone.
+template <typename T>
 __global__ void __launch_bounds__(THREADS)
     rope_store_kv_kernel(matrix_view<T> q, matrix_view<const T> key, matrix_view<const T> value, matrix_view<const float> table,
-                         cache_view<T> cache, int rows, int heads, head_layout layout) {
+                         cache_view<T> cache, int heads, head_layout layout) {
   allow_dependents();
-  int64_t row = (int64_t)blockIdx.x * ROWS;
+  int64_t row = blockIdx.x;
   unsigned group = blockIdx.y * THREADS + threadIdx.x;
   int head = group / layout.groups, g = group % layout.groups, kv_head = head - heads;
   int64_t left = layout.dim - 8 * g;
   bool is_query = head < heads, is_value = kv_head >= cache.kv_heads;
   if (is_value) kv_head -= cache.kv_heads;
-  matrix_view<const T> from = is_query ? matrix_view<const T>{q.data, q.stride} : is_value ? value : key;
-  int64_t column = (is_query ? head : kv_head) * layout.dim + 8 * g, stride = is_value ? cache.v.stride : cache.k.stride;
+  T *to = is_query ? q.row(row) + head * layout.dim : is_value ? cache.v.data : cache.k.data;
+  const T *from = is_query ? to : (is_value ? value.row(row) : key.row(row)) + kv_head * layout.dim;
+  int64_t stride = is_value ? cache.v.stride : cache.k.stride;
   dependency_wait();
   if (head >= heads + 2 * cache.kv_heads) return;
-  float v[ROWS][8];
-  int64_t at[ROWS];
-#pragma unroll
-  for (int i = 0; i < ROWS; i++) {
-    at[i] = -1;
-    if (row + i >= rows) continue;
-    load8(v[i], from.row(row + i) + column, left, layout.wide);
-    at[i] = is_query ? 0 : cache.at(cache.slots[row + i], kv_head, stride);
-    if (!is_value) rotate_group(v[i], table.row(row + i), g, layout);
-  }
-#pragma unroll
-  for (int i = 0; i < ROWS; i++) {
-    T *to = is_query ? q.row(row + i) + column : (is_value ? cache.v.data : cache.k.data) + at[i] + 8 * g;
-    if (at[i] >= 0) store8(to, v[i], left, layout.wide);
-  }
+  float v[8];
+  load8(v, from + 8 * g, left, layout.wide);
+  int64_t at = is_query ? 0 : cache.at(cache.slots[row], kv_head, stride);
+  if (!is_value) rotate_group(v, table.row(row), g, layout);
+  if (at >= 0) store8(to + at + 8 * g, v, left, layout.wide);
 }
 
 void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *a) {
@@ -176,11 +166,8 @@ void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *a
   int64_t groups = (a->heads + 2 * a->kv_heads) * (int64_t)layout.groups;
   auto go = [&](auto zero) {
     using T = decltype(zero);
-    bool many = a->q.rows >= MANY_ROWS;
-    auto kernel = many ? rope_store_kv_kernel<T, ROWS_AT_ONCE> : rope_store_kv_kernel<T, 1>;
-    dim3 grid = grid_of(many ? div_up(a->q.rows, ROWS_AT_ONCE) : a->q.rows, groups);
-    cuda_launch(dev, "rope_store_kv", kernel, grid, THREADS, 0, view<T>(a->q), view<const T>(a->key), view<const T>(a->value),
-                view<const float>(a->table), caches_of<T>(a), (int)a->q.rows, a->heads, layout);
+    cuda_launch(dev, "rope_store_kv", rope_store_kv_kernel<T>, grid_of(a->q.rows, groups), THREADS, 0, view<T>(a->q), view<const T>(a->key),
+                view<const T>(a->value), view<const float>(a->table), caches_of<T>(a), a->heads, layout);
   };
   if (a->q.dtype == INFERNO_BF16) return go(bf16());
   if (a->q.dtype == INFERNO_F32) return go(0.0f);
