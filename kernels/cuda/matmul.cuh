@@ -122,7 +122,7 @@ template <typename K> cudaError_t cuda_clusters(int *clusters, K kernel, unsigne
 enum { SKINNY_STAGED_ROWS = 16, SKINNY_ROWS = 64 };
 void cuda_matmul_skinny(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 
-// x BF16 and wide, weights BF16, many rows of x: matmul_large.cu.
+// x BF16 and wide, weights BF16, up to LARGE_ROWS rows of x: matmul_large.cu.
 void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 
 // x BF16 and wide, weights BF16, more than LARGE_ROWS rows of x: matmul_prefill.cu. The second is both products and swiglu of them; false:
