@@ -161,8 +161,8 @@ template <int N>
 __device__ __forceinline__ void end_gated(const prefill_view &s, const product_list &products, const float (&acc)[N / 2], int of, int first,
                                           uint32_t boxes, int &turn) {
   constexpr int TOKENS = BOX_BYTES / 64; // of a box of 32 columns
-  int thread = threadIdx.x % GROUP_THREADS, lane = thread % 32, row = of + thread / 32 * 8 + lane / 4,
-      alone = 1 + threadIdx.x / GROUP_THREADS;
+  int thread = threadIdx.x % GROUP_THREADS, lane = thread % 32, row = of + thread / 32 * 8 + lane / 4;
+  int alone = 1 + threadIdx.x / GROUP_THREADS;
   float bias[2]; // of what lies first, and of the other
 #pragma unroll
   for (int h = 0; h < 2; h++) {
