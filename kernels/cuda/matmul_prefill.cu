@@ -1,6 +1,6 @@
 // matmul_prefill.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for more than 256 rows of x on Hopper, BF16 operands, float32 sums; and the same of gate
-// and up together with swiglu. Bound by the matrix units, that is, by the card's power: 660 to 780 TFLOP/s on an H200 at the 8B shapes and
-// 1,024 rows, 655 to 705 in long runs of 8,192.
+// and up together with swiglu. Bound by the matrix units: 656 to 780 TFLOP/s on an H200 at the 8B shapes and 1,024 rows, 615 to 707 in
+// long runs of 8,192.
 //
 // A tile is 256 rows of w by N tokens. Two blocks make a cluster and share it: each of their two warpgroups holds a group of 64 rows of w,
 // the 64-row operand of wgmma, and all N tokens. In a block one warp copies its own rows of w and half of the tokens, these into both
