@@ -103,6 +103,7 @@ typedef struct {
   int32_t runtime;     // CUDA version that the library was built with
   int64_t own_bytes;   // of that memory, what open took for the ops' own scratch
   int32_t overlap;     // 1: launch returns while the work runs
+  int32_t kv_block;    // tokens in a KV block as attention reads them best; it takes any number
 } inferno_info;
 
 // Where a pack may begin: at a multiple of so many rows.

@@ -48,7 +48,7 @@ type room struct {
 }
 
 func newPlan(ctx context.Context, loader *model.Loader, checkpoint *model.Checkpoint, o model.Options, c *config.Config, r room) (plan, error) {
-	p := plan{blockSize: engine.DefaultBlockSize, config: checkpoint.Config}
+	p := plan{blockSize: r.info.KVBlock, config: checkpoint.Config}
 	contextLimit := checkpoint.Config.Context
 	if c.Context > contextLimit {
 		return p, fmt.Errorf("context: %d tokens, want at most the %d of the model", c.Context, contextLimit)
@@ -141,7 +141,7 @@ func (p *plan) tooLarge(c *config.Config, r room) error {
 		"--gpu-memory-utilization, or take another card by --gpu", errTooLarge, needs, size(cardReserve), has)
 }
 
-// stepTokens is at least a row for each sequence of a step, and a block's worth for a prompt.
+// stepTokens is at least a row for each sequence of a step, and some for prompts.
 func stepTokens(c *config.Config, i device.Info) int {
 	tokens := maxStepTokensCUDA
 	if i.Kind == "cpu" {
@@ -150,5 +150,5 @@ func stepTokens(c *config.Config, i device.Info) int {
 	if c.MaxBatchTokens > 0 {
 		tokens = c.MaxBatchTokens // which Validate holds against the same bound
 	}
-	return max(tokens, c.MaxBatch+engine.DefaultBlockSize)
+	return max(tokens, c.MaxBatch+engine.PromptTokens)
 }

@@ -22,7 +22,7 @@ type card struct {
 func (c card) Info() device.Info {
 	i := c.Device.Info()
 	i.Kind, i.Name, i.TotalBytes, i.FreeBytes = "cuda", "card", c.total, c.free
-	i.Activations, i.Cache = device.BF16, device.BF16
+	i.Activations, i.Cache, i.KVBlock = device.BF16, device.BF16, 64
 	return i
 }
 
@@ -84,6 +84,16 @@ func TestPoolTakesWhatACardHasLeft(t *testing.T) {
 	}
 }
 
+func TestBlocksAreAsLargeAsTheDeviceReadsThemBest(t *testing.T) {
+	p, err := planOn(t, 100*gib, 99*gib, 0, 0, "--kv-memory=1GiB", "--max-batch=64", "--max-batch-tokens=80")
+	if err != nil || p.blockSize != 64 || p.blocks != 128 { // 128 KiB a token
+		t.Errorf("%d blocks of %d tokens, %v; want 128 of 64", p.blocks, p.blockSize, err)
+	}
+	if p.limits.MaxTokens != 80 {
+		t.Errorf("a step of %d tokens, want the 80 that were asked for", p.limits.MaxTokens)
+	}
+}
+
 func TestModelTooLargeForTheCardIsRefusedWithSizesAndFlags(t *testing.T) {
 	for _, c := range []struct {
 		name               string
@@ -92,7 +102,7 @@ func TestModelTooLargeForTheCardIsRefusedWithSizesAndFlags(t *testing.T) {
 		want               []string
 	}{
 		{"a small card", 16 * gib, 15 * gib, 0, nil, []string{
-			"weights 14.96GiB", "keys and values of 16 tokens 2MiB", "card (", "has 15GiB free of 16GiB", "--gpu-memory-utilization 0.9 allows 14.4GiB",
+			"weights 14.96GiB", "keys and values of 64 tokens 8MiB", "card (", "has 15GiB free of 16GiB", "--gpu-memory-utilization 0.9 allows 14.4GiB",
 			"--max-batch-tokens", "--gpu",
 		}},
 		{"another process", 140 * gib, 5 * gib, 0, nil, []string{"it needs ", "has 5GiB free of 140GiB;"}},

@@ -140,7 +140,7 @@ func (c *Config) validateDevice(fault func(string, ...any)) {
 	}
 }
 
-// PromptTokens are those that a step has room for beside a token of every running request: one KV block.
+// PromptTokens are those of prompts that a step has room for beside a token of every running request.
 const PromptTokens = 16
 
 // validateStepTokens: with less, fewer requests would run at once than max-batch says.

@@ -163,6 +163,7 @@ type Info struct {
 	Exact    bool   // quantised weights multiply activations as they are, not rounded to 8 bits
 	Capture  bool   // Capture works
 	Overlap  bool   // Flush and Launch return while the work runs
+	KVBlock  int    // tokens in a block of keys and values as attention reads them best; it takes any number
 	// Types that a model's activations and cached keys and values have, unless all of its weights are F32: then both are F32.
 	Activations, Cache DType
 	TotalBytes         int64 // of the memory that Alloc draws from

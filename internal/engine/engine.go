@@ -25,6 +25,7 @@ import (
 // Defaults of Options.
 const (
 	DefaultBlockSize  = 16
+	PromptTokens      = 16 // of prompts that a step has room for beside a token of every sequence, or a block's worth where that is less
 	DefaultMaxQueue   = 256
 	DefaultStepTarget = 250 * time.Millisecond
 )

@@ -76,12 +76,14 @@ func newScheduler(blocks *blockPool, maxBatch, maxTokens, maxRows, context int) 
 	return s
 }
 
-// setMaxTokens sets the token budget of a step. So many sequences may run that beside all of them there is a block's worth of tokens left
-// for a prompt.
+// setMaxTokens sets the token budget of a step. So many sequences may run that beside all of them there are promptTokens left.
 func (s *scheduler) setMaxTokens(n int) {
 	s.maxTokens = n
-	s.maxSeqs = max(1, min(cap(s.running), n-s.blocks.blockSize))
+	s.maxSeqs = max(1, min(cap(s.running), n-s.promptTokens()))
 }
+
+// promptTokens is the least that prompts get of a step's tokens.
+func (s *scheduler) promptTokens() int { return min(PromptTokens, s.blocks.blockSize) }
 
 // Add puts a new sequence at the end of the queue.
 func (s *scheduler) Add(seq *sequence) {

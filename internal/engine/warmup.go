@@ -50,11 +50,11 @@ func (e *Engine) Warmup(ctx context.Context) error {
 }
 
 // budget is how many tokens fit into the target, when n took that long: cautious, as the fixed part of a step counts as if each token
-// had its share of it. It never leaves a sequence that may run without its row, nor prompts without a block's worth.
+// had its share of it. It never leaves a sequence that may run without its row, nor prompts without theirs.
 func (e *Engine) budget(n int, took time.Duration) int {
 	tokens := int(min(float64(n)*float64(e.stepTarget)/float64(max(took, 1)), float64(e.maxTokens)))
 	if tokens < e.maxTokens {
-		tokens = max(tokens/firstTrial*firstTrial, minBatchTokens, e.maxBatch+e.scheduler.blocks.blockSize)
+		tokens = max(tokens/firstTrial*firstTrial, minBatchTokens, e.maxBatch+e.scheduler.promptTokens())
 	}
 	return min(tokens, e.maxTokens)
 }

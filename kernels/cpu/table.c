@@ -81,7 +81,7 @@ static void device_close(inferno_device *dev) {
 
 static void device_info(inferno_device *dev, inferno_info *info) {
   static const char *const features[] = {"portable", "avx2", "avx512", "avx512-vnni"};
-  inferno_info i = {.size = sizeof i, .threads = dev->threads, .unified = 1, .capture = 1, .exact = dev->exact};
+  inferno_info i = {.size = sizeof i, .threads = dev->threads, .unified = 1, .capture = 1, .exact = dev->exact, .kv_block = 16};
   i.activations = INFERNO_F32;
   i.cache = dev->exact ? INFERNO_F32 : INFERNO_F16;
   cpu_host_memory(&i.total_bytes, &i.free_bytes);

@@ -101,7 +101,8 @@ void cuda_matmul_small(inferno_device *dev, const inferno_tensor &x, const produ
 // On Hopper ---------------------------------------------------------------------------------------------------------------------------
 
 // tensor_map.cu
-CUtensorMap activation_map(inferno_device *dev, const inferno_tensor &x, int tokens);
+CUtensorMap box_map(inferno_device *dev, const inferno_tensor &x, int cols, int tokens);
+CUtensorMap activation_map(inferno_device *dev, const inferno_tensor &x, int tokens); // boxes of 64 columns
 
 // How many clusters of `size` blocks of a kernel the card holds at once.
 template <typename K> cudaError_t cuda_clusters(int *clusters, K kernel, unsigned threads, size_t shared, unsigned size) {
@@ -121,7 +122,13 @@ template <typename K> cudaError_t cuda_clusters(int *clusters, K kernel, unsigne
 enum { SKINNY_STAGED_ROWS = 16, SKINNY_ROWS = 64 };
 void cuda_matmul_skinny(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 
-// x BF16 and wide, weights BF16, many rows of x: matmul_large.cu.
+// x BF16 and wide, weights BF16, up to LARGE_ROWS rows of x: matmul_large.cu.
 void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
+
+// x BF16 and wide, weights BF16, more than LARGE_ROWS rows of x: matmul_prefill.cu. The second is both products and swiglu of them; false:
+// out is not for it.
+enum { LARGE_ROWS = 256 };
+void cuda_matmul_prefill(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
+bool cuda_matmul_gated(inferno_device *dev, const inferno_tensor &x, const inferno_product &gate, const inferno_product &up);
 
 #endif // INFERNO_CUDA_MATMUL_CUH

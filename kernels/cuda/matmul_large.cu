@@ -1,5 +1,5 @@
-// matmul_large.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for more than 64 rows of x on Hopper, BF16 operands, float32 sums. Bound by the matrix units:
-// 490 to 750 TFLOP/s on an H200 at the 8B shapes from 1,024 rows on, as its clocks allow; 260 to 580 at 256.
+// matmul_large.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for 65 to 256 rows of x on Hopper, BF16 operands, float32 sums. Bound by the matrix units
+// where they are most: 260 to 580 TFLOP/s on an H200 at the 8B shapes and 256 rows.
 //
 // Weights are the 64-row operand of wgmma, N tokens the other. A block has one warp that copies both into a ring of stages of 64 columns
 // and R warpgroups that multiply; it stays for as many tiles as there are, and the copies of the next tile run while one ends. Which tile
@@ -218,6 +218,6 @@ void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const infer
     return groups <= card && groups * units >= 6000 ? go<128, 1, 4, 2>(dev, x, products, count) : go<128, 1, 4, 1>(dev, x, products, count);
   }
   // Tiles of 64 rows take 0.57 of the time of tiles of 128; fewer may be left over.
-  int64_t tokens = div_up(x.rows, 256), rounds = div_up(div_up(groups, 2) * tokens, card), halves = div_up(groups * tokens, card);
+  int64_t rounds = div_up(div_up(groups, 2), card), halves = div_up(groups, card);
   return 57 * halves < 100 * rounds ? go<256, 1, 5, 1>(dev, x, products, count) : go<256, 2, 4, 1>(dev, x, products, count);
 }

@@ -138,6 +138,12 @@ static op_shape products(inferno_device *dev, const inferno_tensor &x, const inf
 
 op_shape profile_shape(inferno_device *dev, const inferno_matmul_args *a) { return products(dev, a->x, a->product, a->count); }
 
+// Of what lies between x and out nothing must be written.
+op_shape profile_shape(inferno_device *dev, const inferno_norm_gate_up_args *a) {
+  inferno_product both[] = {{a->gate, a->gate_bias, a->out, 0, 0}, {a->up, a->up_bias, {}, 0, 0}};
+  return products(dev, a->x, both, 2);
+}
+
 op_shape profile_shape(inferno_device *, const inferno_rope_table_args *a) { return shaped(a->table, tensor_bytes(a->table)); }
 op_shape profile_shape(inferno_device *, const inferno_rope_args *a) { return shaped(a->x, 2 * tensor_bytes(a->x)); }
 

@@ -22,6 +22,7 @@ template <typename Args> op_shape profile_shape(inferno_device *, const Args *) 
 op_shape profile_shape(inferno_device *dev, const inferno_embed_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_rms_norm_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_matmul_args *args);
+op_shape profile_shape(inferno_device *dev, const inferno_norm_gate_up_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_rope_table_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_rope_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_store_kv_args *args);

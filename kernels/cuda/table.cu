@@ -127,6 +127,7 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   i.size = sizeof i;
   i.capture = !dev->profiles;
   i.overlap = 1;
+  i.kv_block = 64; // what attention_wgmma.cu brings in by one copy
   i.exact = 1;
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;
@@ -294,6 +295,7 @@ ENTRY(add)
 ENTRY(gather_rows)
 ENTRY(sample)
 ENTRY(rope_store_kv)
+ENTRY(norm_gate_up)
 ENTRY(pull)
 ENTRY(scatter)
 ENTRY(feed)
@@ -357,8 +359,8 @@ static const inferno_table table = {
     op_gather_rows,
     op_sample,
     op_rope_store_kv,
-    NULL, // norm_matmul and the two after it: their composition is as fast
-    NULL,
+    NULL, // norm_matmul and norm_qkv: their composition is as fast
+    op_norm_gate_up,
     NULL,
     device_alloc_host,
     device_free_host,

@@ -36,6 +36,8 @@ var attentionCases = []attentionCase{
 	{8, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}, []span{{200, 377}, {1, 40}, {129, 129}}, 0},
 	{3, device.KVShape{Heads: 1, HeadDim: 64, BlockSize: 8}, []span{{260, 300}, {70, 333}}, 1},
 	{6, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, []span{{1, 2047}, {2, 1030}}, 0},
+	{4, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 64}, []span{{200, 377}, {1, 40}, {129, 129}, {70, 126}}, 0},
+	{3, device.KVShape{Heads: 1, HeadDim: 64, BlockSize: 64}, []span{{260, 300}, {1, 64}, {70, 333}}, 1},
 }
 
 // attentionBatch is a case's tensors on the host. Blocks are shuffled; slots that no sequence holds are NaN, block table entries

@@ -9,7 +9,7 @@ import (
 )
 
 // Shapes of the ops that work row by row: one row and many, one column, odd widths, widths of models.
-var rowShapes = []struct{ rows, cols int }{{1, 1}, {1, 64}, {2, 5}, {3, 96}, {5, 577}, {33, 576}, {4, 4096}}
+var rowShapes = []struct{ rows, cols int }{{1, 1}, {1, 64}, {2, 5}, {3, 96}, {5, 577}, {33, 576}, {4, 4096}, {515, 1000}}
 
 // weightTypes is every type that a weight can have.
 var weightTypes = []device.DType{

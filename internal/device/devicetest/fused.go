@@ -13,6 +13,9 @@ import (
 // fusedRows are decode steps, a prefill's chunk, and the ends of a tile; 65 is beyond what a device's kernels for few rows take.
 var fusedRows = []int{1, 3, 8, 17, 64, 65}
 
+// promptRows are a prompt's: what a device has kernels of their own for, and not whole tiles of any.
+const promptRows = 300
+
 // compareFused runs f with the fused op, while all scratch is still poisoned, then with its composition. f returns the outputs.
 func (r *rig) compareFused(f func(fused bool) map[string]*buffer) {
 	r.Helper()
@@ -47,7 +50,7 @@ func (r *rig) newBias(n int, some bool) (none device.Tensor) {
 // judgeNormMatMul covers the products of MatMul's cases, and the logits: F32 whatever the activations are.
 func judgeNormMatMul(r *rig) {
 	for name, products := range productCases {
-		for i, n := range fusedRows {
+		for i, n := range append(fusedRows, promptRows) {
 			l := layout(i%2 == 1)
 			r.run(fmt.Sprintf("%s, %d rows", name, n), func(r *rig) { r.judgeNormed(160, n, l, r.o.Activations, products) })
 		}
@@ -57,7 +60,7 @@ func judgeNormMatMul(r *rig) {
 			if testing.Short() && d > 64 {
 				continue
 			}
-			for _, n := range fusedRows {
+			for _, n := range append(fusedRows, promptRows) {
 				r.run(fmt.Sprintf("logits of %v weights, %d rows of %d", t, n, d), func(r *rig) {
 					r.judgeNormed(d, n, contiguous, device.F32, []productCase{{dtype: t, rows: 333}})
 				})
@@ -115,7 +118,7 @@ func judgeNormGateUp(r *rig) {
 		if testing.Short() && c.f*c.d > 100_000 {
 			continue
 		}
-		for i, n := range fusedRows {
+		for i, n := range append(fusedRows, promptRows) {
 			l := layout(i%2 == 1)
 			r.run(fmt.Sprintf("%v and %v %dx%d, %d rows", c.gate, c.up, c.f, c.d, n), func(r *rig) {
 				a := device.NormGateUpArgs{

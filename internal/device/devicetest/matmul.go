@@ -26,7 +26,11 @@ func judgeMatMul(r *rig) {
 		}
 	}
 	for name, products := range productCases {
-		r.run(name, func(r *rig) { r.judgeProducts(products) })
+		r.run(name, func(r *rig) { r.judgeProducts(products, 160, 1, 5, 40, promptRows) })
+	}
+	if !testing.Short() {
+		many := []productCase{{dtype: device.BF16, rows: 2200, bias: true, accumulate: true}, {dtype: device.BF16, rows: 104, accumulate: true}}
+		r.run("a prompt's, of many tiles", func(r *rig) { r.judgeProducts(many, 96, 1000) })
 	}
 }
 
@@ -213,10 +217,9 @@ var productCases = map[string][]productCase{
 	"floats and quants, mixed": {{dtype: device.Q8_0, rows: 20, accumulate: true}, {dtype: device.BF16, rows: 3}},
 }
 
-func (r *rig) judgeProducts(cases []productCase) {
-	const cols = 160
+func (r *rig) judgeProducts(cases []productCase, cols int, batches ...int) {
 	t := r.o.Activations
-	for i, n := range []int{1, 5, 40} {
+	for i, n := range batches {
 		r.scope(func() {
 			l := layout(i%2 == 0)
 			x := r.activations(n, cols)

@@ -125,6 +125,7 @@ var storeCases = []struct {
 	{cacheCase{device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, 5}, 40},
 	{cacheCase{device.KVShape{Heads: 2, HeadDim: 80, BlockSize: 32}, 3}, 70},
 	{cacheCase{device.KVShape{Heads: 8, HeadDim: 128, BlockSize: 16}, 2}, 9},
+	{cacheCase{device.KVShape{Heads: 2, HeadDim: 64, BlockSize: 64}, 9}, 515},
 }
 
 // randomSlots draws a different slot for each of n tokens; every third is −1.

@@ -124,6 +124,7 @@ func (d *native) Info() device.Info {
 		Exact:      info.exact != 0,
 		Capture:    info.capture != 0,
 		Overlap:    info.overlap != 0,
+		KVBlock:    int(info.kv_block),
 		TotalBytes: int64(info.total_bytes),
 		FreeBytes:  int64(info.free_bytes),
 		OwnBytes:   int64(info.own_bytes),
