@@ -13,9 +13,9 @@ static void matmul_bf16(inferno_device *dev, const inferno_tensor &x, const infe
     for (int i = 0; i < count; i++) list.add(products[i], TILE_ROWS);
     return cuda_matmul_small(dev, x, list);
   }
-  if (x.rows <= SKINNY_STAGED_ROWS || x.rows <= SKINNY_ROWS && is_wide(x)) return cuda_matmul_skinny(dev, x, products, count);
-  if (is_wide(x)) return cuda_matmul_large(dev, x, products, count);
-  for (int64_t from = 0, rows = SKINNY_STAGED_ROWS; from < x.rows; from += rows) { // what the copy engine does not take
+  if (x.rows <= SKINNY_ROWS) return cuda_matmul_skinny(dev, x, products, count);
+  if (is_wide(x)) return x.rows <= BATCH_ROWS ? cuda_matmul_batch(dev, x, products, count) : cuda_matmul_large(dev, x, products, count);
+  for (int64_t from = 0, rows = SKINNY_ROWS; from < x.rows; from += rows) { // what the copy engine does not take
     if (rows > x.rows - from) rows = x.rows - from;
     inferno_product part[INFERNO_MAX_PRODUCTS];
     for (int i = 0; i < count; i++) {
