@@ -176,47 +176,78 @@ constexpr int x_stages_of(int N, int blocks) {
   return N == 128 ? 4 : N == 64 ? 5 : 6;
 }
 
-template <int N, int R, int S>
-static void go(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
-  constexpr int W_STAGE = R * UNIT_BYTES, X_STAGE = N * 128, SUMS = S == 1 ? 0 : N * 64 * R * 4;
+template <int N, int R, int S> struct batch_launch {
+  inferno_device *dev;
+  const inferno_tensor &x;
   product_list list = {};
-  for (int i = 0; i < count; i++) list.add(products[i], 64 * R);
-  batch_shape s = {(int)x.rows, (int)weight_units(x.cols), list.blocks, 0, 0, 0};
-  auto kernel = batch_kernel<N, R, S>;
-  int clusters = 0;
-  size_t shared = 0;
-  auto cut = [&](int blocks, int sums) { // so many blocks on a multiprocessor
-    int room = MULTIPROCESSOR_BYTES / blocks - 1024 * (blocks - 1);
-    s.sums = sums, s.x_stages = x_stages_of(N, blocks);
-    int rest = s.sums * SUMS + s.x_stages * (X_STAGE + 16) + 16;
-    s.w_stages = (room - rest) / (W_STAGE + 16);
-    if (s.w_stages > MOST_W_STAGES) s.w_stages = MOST_W_STAGES;
-    shared = (size_t)(s.w_stages * (W_STAGE + 16) + rest);
-    return cuda_clusters(&clusters, kernel, batch_threads(R), shared, S);
-  };
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, MULTIPROCESSOR_BYTES);
-  if (S == 1) {
-    if (!error) error = cut(N <= 64 ? 2 : 1, 0);
-  } else {
-    // A tile a cluster, with the deepest rings that this leaves; else tile after tile.
-    constexpr int ONCE = N <= 64 ? 1 : 0;
-    if (!error) error = cut(1, ONCE);
-    if (!error && clusters < s.tiles && N < 256) error = cut(2, ONCE);
-    if (!error && clusters < s.tiles) error = cut(1, 2);
+  batch_shape s;
+  int clusters = 0; // that the card holds at once
+  cudaError_t error;
+
+  batch_launch(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) : dev(dev), x(x) {
+    for (int i = 0; i < count; i++) list.add(products[i], 64 * R);
+    s = {(int)x.rows, (int)weight_units(x.cols), list.blocks, 0, 0, 0};
+    error = cudaFuncSetAttribute(batch_kernel<N, R, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, MULTIPROCESSOR_BYTES);
   }
-  if (error) return cuda_fail(dev, error, "matmul");
-  if (clusters > s.tiles) clusters = s.tiles;
-  cuda_launch_clusters(dev, "matmul", kernel, dim3((unsigned)(clusters * S)), batch_threads(R), shared, S, activation_map(dev, x, N), list,
-                       s);
+
+  // Fills shared memory with rings where so many blocks share a multiprocessor. Whether all tiles then run at once.
+  bool cut(int blocks, int sums) {
+    s.sums = S == 1 ? 0 : sums, s.x_stages = x_stages_of(N, blocks);
+    s.w_stages = MOST_W_STAGES;
+    size_t room = MULTIPROCESSOR_BYTES / blocks - 1024 * (blocks - 1);
+    while (s.w_stages > 2 && bytes() > room) s.w_stages--;
+    if (!error) error = cuda_clusters(&clusters, batch_kernel<N, R, S>, batch_threads(R), bytes(), S);
+    return clusters >= s.tiles;
+  }
+
+  size_t bytes() const {
+    return s.w_stages * (R * UNIT_BYTES + 16) + s.x_stages * (N * 128 + 16) + s.sums * N * R * 64 * 4 + 16; // with the barriers
+  }
+
+  void start() {
+    if (error) return cuda_fail(dev, error, "matmul");
+    if (clusters > s.tiles) clusters = s.tiles;
+    // No more of shared memory than the block's work fills: what is left lets the next kernel begin.
+    int work = (int)(div_up(s.units, S) * div_up(s.tiles, clusters));
+    if (work < 2) work = 2;
+    if (s.w_stages > work) s.w_stages = work;
+    if (s.x_stages > work) s.x_stages = work;
+    cuda_launch_clusters(dev, "matmul", batch_kernel<N, R, S>, dim3((unsigned)(clusters * S)), batch_threads(R), bytes(), S,
+                         activation_map(dev, x, N), list, s);
+  }
+};
+
+// Up to 128 rows: K is cut as for a few.
+template <int N, int S> static void go(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
+  constexpr int R = N == 128 && S == 1 ? 2 : 1, ONCE = N == 128 ? 0 : 1; // buffers of sums where a cluster has one tile
+  batch_launch<N, R, S> launch(dev, x, products, count);
+  if (S == 1) launch.cut(N == 128 ? 1 : 2, 0);
+  else if (!launch.cut(1, ONCE) && !launch.cut(2, ONCE)) launch.cut(1, 2);
+  launch.start();
 }
 
 template <int N> static void run(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count, int log_split) {
-  switch (log_split) {
-  case 0: return go<N, N == 128 ? 2 : 1, 1>(dev, x, products, count);
-  case 1: return go<N, 1, 2>(dev, x, products, count);
-  case 2: return go<N, 1, 4>(dev, x, products, count);
-  default: return go<N, 1, 8>(dev, x, products, count);
-  }
+  if (log_split == 0) return go<N, 1>(dev, x, products, count);
+  if (log_split == 1) return go<N, 2>(dev, x, products, count);
+  log_split == 2 ? go<N, 4>(dev, x, products, count) : go<N, 8>(dev, x, products, count);
+}
+
+// Up to 256 rows: K is cut where the card then works on all tiles at once.
+template <int R, int S> static bool go_256(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
+  batch_launch<256, R, S> launch(dev, x, products, count);
+  bool once = launch.cut(1, 0);
+  if (once || S == 1) launch.start();
+  return once || S == 1;
+}
+
+static void run_256(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count, int groups, int log_split) {
+  if (log_split >= 3 && go_256<1, 8>(dev, x, products, count)) return;
+  if (log_split >= 2 && go_256<1, 4>(dev, x, products, count)) return;
+  if (log_split >= 1 && go_256<1, 2>(dev, x, products, count)) return;
+  // Tiles of 64 rows take 0.57 of the time of tiles of 128; fewer may be left over.
+  int card = dev->properties.multiProcessorCount;
+  int64_t rounds = div_up(div_up(groups, 2), card), halves = div_up(groups, card);
+  57 * halves < 100 * rounds ? go_256<1, 1>(dev, x, products, count) : go_256<2, 1>(dev, x, products, count);
 }
 
 void cuda_matmul_batch(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
@@ -226,5 +257,5 @@ void cuda_matmul_batch(inferno_device *dev, const inferno_tensor &x, const infer
   if (x.rows <= 32) return run<32>(dev, x, products, count, log_split);
   if (x.rows <= 64) return run<64>(dev, x, products, count, log_split);
   if (x.rows <= 128) return run<128>(dev, x, products, count, log_split);
-  go<256, 2, 1>(dev, x, products, count);
+  run_256(dev, x, products, count, groups, log_split);
 }

@@ -1,5 +1,5 @@
-// matmul_large.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for more than 64 rows of x on Hopper, BF16 operands, float32 sums. Bound by the matrix units:
-// 490 to 750 TFLOP/s on an H200 at the 8B shapes from 1,024 rows on, as its clocks allow; 260 to 580 at 256.
+// matmul_large.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for more than 256 rows of x on Hopper, BF16 operands, float32 sums. Bound by the matrix
+// units: 490 to 750 TFLOP/s on an H200 at the 8B shapes from 1,024 rows on, as its clocks allow.
 //
 // Weights are the 64-row operand of wgmma, N tokens the other. A block has one warp that copies both into a ring of stages of 64 columns
 // and R warpgroups that multiply; it stays for as many tiles as there are, and the copies of the next tile run while one ends. Which tile
@@ -67,19 +67,15 @@ template <int N> __device__ void put(const product_view &p, float (&acc)[N / 2],
   }
 }
 
-// A block owns 64·R rows of w by N tokens at a time. SPLIT > 1: a cluster owns them, for once, and each of its blocks a part of K; they add
-// their sums in the order of K through the memory that held the operands.
-template <int N, int R, int STAGES, int SPLIT>
+// A block owns 64·R rows of w by N tokens at a time.
+template <int N, int R, int STAGES>
 __global__ void __launch_bounds__(128 * R + 32)
     large_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ product_list products, const large_shape s) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  constexpr int W_BYTES = R * 8192, STAGE = W_BYTES + N * 128, ROWS = 64 * R, PITCH = ROWS + 4, TOKENS = N / SPLIT;
-  static_assert(SPLIT == 1 || N * PITCH * 4 <= STAGES * STAGE);
+  constexpr int W_BYTES = R * 8192, STAGE = W_BYTES + N * 128, ROWS = 64 * R;
   extern __shared__ __align__(1024) unsigned char shared[];
   uint32_t ring = shared_address(shared), full = ring + STAGES * STAGE, empty = full + 8 * STAGES;
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rank = SPLIT > 1 ? cluster_rank() : 0;
-  int first = blockIdx.x / SPLIT, step = gridDim.x / SPLIT, tiles = s.row_tiles * s.token_tiles;
-  int from = s.units * rank / SPLIT, to = s.units * (rank + 1) / SPLIT;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x, step = gridDim.x, tiles = s.row_tiles * s.token_tiles;
   auto place = [&](int tile, int &row, int &token) {
     int group = tile / (GROUP * s.token_tiles), in = tile % (GROUP * s.token_tiles), rows = min((int)GROUP, s.row_tiles - group * GROUP);
     row = group * GROUP + in % rows;
@@ -105,16 +101,16 @@ __global__ void __launch_bounds__(128 * R + 32)
       copy_box(ring + stage * STAGE + W_BYTES, x_map, unit * UNIT_COLS, token * N, full + 8 * stage);
     };
     if (lane == 0) {
-      int early = min(STAGES, to - from), row, token;
+      int early = min(STAGES, s.units), row, token;
       place(first, row, token);
-      for (int i = 0; i < early; i++) load_w(row, from + i, i);
+      for (int i = 0; i < early; i++) load_w(row, i, i);
       dependency_wait();
-      for (int i = 0; i < early; i++) load_x(token, from + i, i);
+      for (int i = 0; i < early; i++) load_x(token, i, i);
       int stage = early == STAGES ? 0 : early;
       uint32_t parity = early == STAGES ? 0 : 1; // of the phase that ends when the stage is free
-      for (int tile = first, unit = from + early; tile < tiles; tile += step, unit = from) {
+      for (int tile = first, unit = early; tile < tiles; tile += step, unit = 0) {
         place(tile, row, token);
-        for (; unit < to; unit++) {
+        for (; unit < s.units; unit++) {
           barrier_wait(empty + 8 * stage, parity);
           load_w(row, unit, stage);
           load_x(token, unit, stage);
@@ -123,7 +119,6 @@ __global__ void __launch_bounds__(128 * R + 32)
       }
     }
     __syncwarp();
-    if (SPLIT > 1) cluster_sync(), cluster_sync();
     return;
   }
   dependency_wait();
@@ -133,16 +128,16 @@ __global__ void __launch_bounds__(128 * R + 32)
   uint32_t parity = 0;
   for (int tile = first; tile < tiles; tile += step) {
     int before = 0;
-    for (int unit = from; unit < to; unit++) {
+    for (int unit = 0; unit < s.units; unit++) {
       barrier_wait(full + 8 * stage, parity);
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; k++) {
         uint32_t at = ring + stage * STAGE, w = at + warp / 4 * UNIT_BYTES + k / 2 * 4096 + k % 2 * 32;
-        wgmma<N>(acc, operand64(w), operand128(at + W_BYTES + k * 32), unit > from || k > 0);
+        wgmma<N>(acc, operand64(w), operand128(at + W_BYTES + k * 32), unit > 0 || k > 0);
       }
       wgmma_commit();
-      if (unit > from) {
+      if (unit > 0) {
         wgmma_wait<1>();
         if (lane == 0) barrier_arrive(empty + 8 * before);
       }
@@ -155,69 +150,29 @@ __global__ void __launch_bounds__(128 * R + 32)
     place(tile, row, token);
     const product_view &p = products.of(row);
     int first_row = (row - p.first_block) * ROWS;
-    if (SPLIT == 1) {
-#pragma unroll
-      for (int i = 0; i < SUMS; i++) acc[i] = __fadd_rn(0.0f, acc[i]); // no −0, as where parts of K are added
-      put<N>(p, acc, first_row + 16 * warp, token * N, s.n);
-      continue;
-    }
-    cluster_sync(); // every block has read its operands
-#pragma unroll
-    for (int i = 0; i < N / 2; i++) {
-      int m = i / 4 * 8 + lane % 4 * 2 + i % 2, of = 16 * warp + lane / 4 + i / 2 % 2 * 8;
-      cluster_store(cluster_address(ring + ((rank * TOKENS + m % TOKENS) * PITCH + of) * 4, m / TOKENS), acc[i]);
-    }
-    cluster_sync();
-    const float *sums = (const float *)shared; // [SPLIT][TOKENS][PITCH]
-    constexpr int AT_ONCE = 8, STEP = 128 * R;
-    for (int at = threadIdx.x; at < TOKENS * ROWS; at += AT_ONCE * STEP) {
-      float v[AT_ONCE];
-#pragma unroll
-      for (int pass = 0; pass < 2; pass++) { // reads, then writes, to wait for memory once
-#pragma unroll
-        for (int q = 0; q < AT_ONCE; q++) {
-          int i = at + q * STEP, of = i % ROWS, mine = i / ROWS, m = token * N + rank * TOKENS + mine;
-          if (i >= TOKENS * ROWS || m >= s.n || first_row + of >= p.rows) continue;
-          if (pass == 0) {
-            v[q] = 0;
-#pragma unroll
-            for (int part = 0; part < SPLIT; part++) v[q] += sums[(part * TOKENS + mine) * PITCH + of];
-            v[q] = with_bias(p, m, first_row + of, v[q]);
-          } else {
-            store(p, m, first_row + of, v[q]);
-          }
-        }
-      }
-    }
+    put<N>(p, acc, first_row + 16 * warp, token * N, s.n);
   }
 #endif
 }
 
-template <int N, int R, int STAGES, int SPLIT>
+template <int N, int R, int STAGES>
 static void go(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
   product_list list = {};
   for (int i = 0; i < count; i++) list.add(products[i], 64 * R);
   large_shape s = {(int)x.rows, (int)weight_units(x.cols), list.blocks, (int)div_up(x.rows, N)};
-  auto kernel = large_kernel<N, R, STAGES, SPLIT>;
-  constexpr int SHARED = STAGES * (R * 8192 + N * 128 + 16), BLOCKS = SHARED <= 113 << 10 ? 2 : 1; // on a multiprocessor
+  auto kernel = large_kernel<N, R, STAGES>;
+  constexpr int SHARED = STAGES * (R * 8192 + N * 128 + 16);
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
   if (error) return cuda_fail(dev, error, "matmul");
-  int most = BLOCKS * dev->properties.multiProcessorCount, clusters = s.row_tiles * s.token_tiles;
-  if (SPLIT == 1 && clusters > most) clusters = most;
-  cuda_launch_clusters(dev, "matmul", kernel, dim3((unsigned)(clusters * SPLIT)), 128 * R + 32, SHARED, SPLIT, activation_map(dev, x, N),
-                       list, s);
+  int most = dev->properties.multiProcessorCount, blocks = s.row_tiles * s.token_tiles;
+  if (blocks > most) blocks = most;
+  cuda_launch(dev, "matmul", kernel, dim3((unsigned)blocks), 128 * R + 32, SHARED, activation_map(dev, x, N), list, s);
 }
 
 void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
-  int groups = 0, units = (int)weight_units(x.cols), card = dev->properties.multiProcessorCount;
+  int groups = 0, card = dev->properties.multiProcessorCount;
   for (int i = 0; i < count; i++) groups += (int)weight_groups(products[i].w.rows);
-  if (x.rows <= 32) return go<32, 1, 9, 1>(dev, x, products, count);
-  if (x.rows <= 64) return go<64, 1, 7, 1>(dev, x, products, count);
-  if (x.rows <= 128) {
-    // K is cut where the card has room and a part of it outlasts the exchange of the sums.
-    return groups <= card && groups * units >= 6000 ? go<128, 1, 4, 2>(dev, x, products, count) : go<128, 1, 4, 1>(dev, x, products, count);
-  }
   // Tiles of 64 rows take 0.57 of the time of tiles of 128; fewer may be left over.
   int64_t tokens = div_up(x.rows, 256), rounds = div_up(div_up(groups, 2) * tokens, card), halves = div_up(groups * tokens, card);
-  return 57 * halves < 100 * rounds ? go<256, 1, 5, 1>(dev, x, products, count) : go<256, 2, 4, 1>(dev, x, products, count);
+  return 57 * halves < 100 * rounds ? go<256, 1, 5>(dev, x, products, count) : go<256, 2, 4>(dev, x, products, count);
 }

@@ -1,10 +1,9 @@
-// matmul_skinny.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for few rows of x on Hopper, BF16 operands, float32 sums.
-// Bound by the weights' bytes, 2·m·c, each read once: an H200 reads the layers of the
-// 8B shape at 3.3 (o) to 4.4 TB/s (head) for up to 16 rows, at 1.9 to 3.2 TB/s for 64, where x and the exchange of sums count.
+// matmul_skinny.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for up to 16 rows of x on Hopper, BF16 operands, float32 sums.
+// Bound by the weights' bytes, 2·m·c, each read once: an H200 reads the layers of the 8B shape at 3.3 (o) to 4.4 TB/s (head).
 //
 // Weights are the 64-row operand of wgmma, tokens its N columns. The blocks of a cluster share a tile of 64 rows and cut K into parts,
 // whose sums meet in the memory of the block that ends a token, and are added in the order of K. Where K is cut depends on the layer's
-// shape alone, so that a row of x gives the same bits alone and among 63 others. In a block one warp copies weights, one run of memory,
+// shape alone, so that a row of x gives the same bits alone and among others. In a block one warp copies weights, one run of memory,
 // into a ring of stages of 64 columns, the first of them before it waits for the kernel that makes x, and goes on into the next tile while
 // a warpgroup multiplies and ends the one before. x comes with the stages, or, STAGED, lies in shared memory as a whole: copied by threads,
 // where its rows do not begin at multiples of 16 bytes.

@@ -66,10 +66,6 @@ __device__ __forceinline__ uint32_t cluster_address(uint32_t address, uint32_t r
   return mapped;
 }
 
-__device__ __forceinline__ void cluster_store(uint32_t to, float v) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(to), "f"(v) : "memory");
-}
-
 // Stores v at an address in the cluster and counts its 4 bytes on a barrier of the same block.
 __device__ __forceinline__ void cluster_store(uint32_t to, float v, uint32_t barrier) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(__float_as_uint(v)), "r"(barrier)
