@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(batch_threads(R), 1)
     batch_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ product_list products, const batch_shape s) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int W_STAGE = R * UNIT_BYTES, X_STAGE = N * 128, CONSUMERS = 128 * R, PIECES = N / 4 / S; // that a block ends
-  constexpr int SUMS = S * PIECES * CONSUMERS * 8; // bytes of all parts' sums of them
+  constexpr int SUMS = S * PIECES * CONSUMERS * 8;                                                    // bytes of all parts' sums of them
   extern __shared__ __align__(1024) unsigned char shared[];
   uint32_t w_ring = shared_address(shared), x_ring = w_ring + s.w_stages * W_STAGE, sums = x_ring + s.x_stages * X_STAGE;
   uint32_t w_full = sums + s.sums * SUMS, w_empty = w_full + 8 * s.w_stages, x_full = w_empty + 8 * s.w_stages;

@@ -34,7 +34,9 @@ func judgeMatMul(r *rig) {
 			if shape.rows*shape.cols > 200_000 {
 				batches = []int{1, 3, 33}
 			}
-			r.run(fmt.Sprintf("%v %dx%d", t, shape.rows, shape.cols), func(r *rig) { r.judgeBatches(t, shape.rows, shape.cols, r.o.Activations, batches) })
+			r.run(fmt.Sprintf("%v %dx%d", t, shape.rows, shape.cols), func(r *rig) {
+				r.judgeBatches(t, shape.rows, shape.cols, r.o.Activations, batches)
+			})
 		}
 	}
 	for _, shape := range tallShapes {
