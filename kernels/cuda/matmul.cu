@@ -13,10 +13,9 @@ static void matmul_bf16(inferno_device *dev, const inferno_tensor &x, const infe
     for (int i = 0; i < count; i++) list.add(products[i], TILE_ROWS);
     return cuda_matmul_small(dev, x, list);
   }
-  if (x.rows <= SKINNY_STAGED_ROWS || x.rows <= SKINNY_ROWS && is_wide(x)) return cuda_matmul_skinny(dev, x, products, count);
-  if (is_wide(x) && x.rows > LARGE_ROWS) return cuda_matmul_prefill(dev, x, products, count);
-  if (is_wide(x)) return cuda_matmul_large(dev, x, products, count);
-  for (int64_t from = 0, rows = SKINNY_STAGED_ROWS; from < x.rows; from += rows) { // what the copy engine does not take
+  if (x.rows <= SKINNY_ROWS) return cuda_matmul_skinny(dev, x, products, count);
+  if (is_wide(x)) return x.rows <= BATCH_ROWS ? cuda_matmul_batch(dev, x, products, count) : cuda_matmul_prefill(dev, x, products, count);
+  for (int64_t from = 0, rows = SKINNY_ROWS; from < x.rows; from += rows) { // what the copy engine does not take
     if (rows > x.rows - from) rows = x.rows - from;
     inferno_product part[INFERNO_MAX_PRODUCTS];
     for (int i = 0; i < count; i++) {
@@ -50,7 +49,7 @@ void cuda_norm_gate_up(inferno_device *dev, const inferno_norm_gate_up_args *a) 
   cuda_rms_norm(dev, &norm);
   inferno_product gate = {a->gate, a->gate_bias, a->out, 0, 0}, up = {a->up, a->up_bias, a->scratch, 0, 0};
   bool halves = !dev->exact && a->x.dtype == INFERNO_BF16 && a->gate.dtype != INFERNO_F32 && a->up.dtype != INFERNO_F32;
-  if (halves && dev->encode_tensor_map && a->x.rows > LARGE_ROWS && cuda_matmul_gated(dev, a->normed, gate, up)) return;
+  if (halves && dev->encode_tensor_map && a->x.rows > BATCH_ROWS && cuda_matmul_gated(dev, a->normed, gate, up)) return;
   inferno_matmul_args products = {sizeof products, 2, a->normed, {gate, up}};
   cuda_matmul(dev, &products);
   inferno_swiglu_args swiglu = {sizeof swiglu, 0, a->out, a->out, a->scratch};

@@ -118,16 +118,20 @@ template <typename K> cudaError_t cuda_clusters(int *clusters, K kernel, unsigne
   return cudaOccupancyMaxActiveClusters(clusters, kernel, &config);
 }
 
-// x BF16, weights BF16, few rows of x; x is wide where it has more than the first of these: matmul_skinny.cu.
-enum { SKINNY_STAGED_ROWS = 16, SKINNY_ROWS = 64 };
+// x BF16, weights BF16, at most so many rows of x: matmul_skinny.cu.
+enum { SKINNY_ROWS = 16 };
 void cuda_matmul_skinny(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 
-// x BF16 and wide, weights BF16, up to LARGE_ROWS rows of x: matmul_large.cu.
-void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
+// Into 2 to the power of what K is cut, for products of `tiles` groups of 64 rows together: part r of P is the units from units·r/P up to
+// units·(r+1)/P, each summed in the order of K by steps of 16 columns; then the parts are added in their order.
+int split_of(int tiles, int64_t cols);
 
-// x BF16 and wide, weights BF16, more than LARGE_ROWS rows of x: matmul_prefill.cu. The second is both products and swiglu of them; false:
+// x BF16 and wide, weights BF16, at most so many rows of x: matmul_batch.cu.
+enum { BATCH_ROWS = 256 };
+void cuda_matmul_batch(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
+
+// x BF16 and wide, weights BF16, more than BATCH_ROWS rows of x: matmul_prefill.cu. The second is both products and swiglu of them; false:
 // out is not for it.
-enum { LARGE_ROWS = 256 };
 void cuda_matmul_prefill(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 bool cuda_matmul_gated(inferno_device *dev, const inferno_tensor &x, const inferno_product &gate, const inferno_product &up);
 

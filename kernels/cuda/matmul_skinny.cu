@@ -1,10 +1,9 @@
-// matmul_skinny.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for few rows of x on Hopper, BF16 operands, float32 sums.
-// Bound by the weights' bytes, 2·m·c, each read once: an H200 reads the layers of the
-// 8B shape at 3.3 (o) to 4.4 TB/s (head) for up to 16 rows, at 1.9 to 3.2 TB/s for 64, where x and the exchange of sums count.
+// matmul_skinny.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for up to 16 rows of x on Hopper, BF16 operands, float32 sums.
+// Bound by the weights' bytes, 2·m·c, each read once: an H200 reads the layers of the 8B shape at 3.3 (o) to 4.4 TB/s (head).
 //
 // Weights are the 64-row operand of wgmma, tokens its N columns. The blocks of a cluster share a tile of 64 rows and cut K into parts,
 // whose sums meet in the memory of the block that ends a token, and are added in the order of K. Where K is cut depends on the layer's
-// shape alone, so that a row of x gives the same bits alone and among 63 others. In a block one warp copies weights, one run of memory,
+// shape alone, so that a row of x gives the same bits alone and among others. In a block one warp copies weights, one run of memory,
 // into a ring of stages of 64 columns, the first of them before it waits for the kernel that makes x, and goes on into the next tile while
 // a warpgroup multiplies and ends the one before. x comes with the stages, or, STAGED, lies in shared memory as a whole: copied by threads,
 // where its rows do not begin at multiples of 16 bytes.
@@ -40,7 +39,7 @@ template <int N, bool STAGED>
 __global__ void __launch_bounds__(THREADS) skinny_kernel(const __grid_constant__ CUtensorMap x_map, const skinny_shape s,
                                                          const matrix_view<const bf16> x, const __grid_constant__ product_list products) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  constexpr int LOG_N = N == 8 ? 3 : N == 16 ? 4 : N == 32 ? 5 : 6;
+  constexpr int LOG_N = N == 8 ? 3 : 4;
   static_assert(1 << LOG_N == N);
   constexpr int W_BYTES = UNIT_BYTES, X_BYTES = STAGED ? 0 : N * 128, STAGE = W_BYTES + X_BYTES, ROWS = GROUP_ROWS, PITCH = ROWS + 4;
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -189,7 +188,7 @@ enum {
 
 // Into 2 to the power of what K is cut: so that the blocks fill the card, and where many small rounds remain, that they end together.
 // Of the layer's shape alone; `tiles` counts its groups of 64 rows.
-static int split_of(int tiles, int64_t cols) {
+int split_of(int tiles, int64_t cols) {
   int log_split = 0, units = (int)weight_units(cols);
   while (log_split < 3 && tiles << log_split < 128 && units >> (log_split + 1) >= 1) log_split++;
   return log_split == 0 && tiles < 512 && units > 1 ? 1 : log_split;
@@ -228,16 +227,12 @@ static void go(inferno_device *dev, const inferno_tensor &x, int tiles, int log_
 
 template <auto VALUE> using constant = std::integral_constant<decltype(VALUE), VALUE>;
 
-// out_i = x · w_iᵀ + bias_i (+ out_i); x is wide where it has more rows than SKINNY_STAGED_ROWS.
+// out_i = x · w_iᵀ + bias_i (+ out_i).
 void cuda_matmul_skinny(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
   product_list list = {};
   for (int i = 0; i < count; i++) list.add(products[i], GROUP_ROWS);
   int tiles = list.blocks, split = split_of(tiles, x.cols);
   auto run = [&](auto n, auto staged) { go<n, staged>(dev, x, tiles, split, list); };
   if (!is_wide(x)) return x.rows <= 8 ? run(constant<8>(), constant<true>()) : run(constant<16>(), constant<true>());
-  if (x.rows <= 8) return run(constant<8>(), constant<false>());
-  if (x.rows <= 16) return run(constant<16>(), constant<false>());
-  if (split == 0) return cuda_matmul_large(dev, x, products, count); // the same sums, without an exchange
-  if (x.rows <= 32) return run(constant<32>(), constant<false>());
-  run(constant<64>(), constant<false>());
+  x.rows <= 8 ? run(constant<8>(), constant<false>()) : run(constant<16>(), constant<false>());
 }

@@ -50,6 +50,10 @@ __device__ __forceinline__ void cluster_meet() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
+// The same in two: a thread waits for all to have arrived.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+
 // All of the cluster's threads meet, and see what the others stored before.
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -62,14 +66,25 @@ __device__ __forceinline__ uint32_t cluster_address(uint32_t address, uint32_t r
   return mapped;
 }
 
-__device__ __forceinline__ void cluster_store(uint32_t to, float v) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(to), "f"(v) : "memory");
-}
-
 // Stores v at an address in the cluster and counts its 4 bytes on a barrier of the same block.
 __device__ __forceinline__ void cluster_store(uint32_t to, float v, uint32_t barrier) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(__float_as_uint(v)), "r"(barrier)
                : "memory");
+}
+
+// The same of two or four values.
+template <int COUNT> __device__ __forceinline__ void cluster_store(uint32_t to, const float *v, uint32_t barrier) {
+  static_assert(COUNT == 2 || COUNT == 4);
+  if constexpr (COUNT == 2) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::"r"(to), "r"(__float_as_uint(v[0])),
+                 "r"(__float_as_uint(v[1])), "r"(barrier)
+                 : "memory");
+  } else {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "r"(__float_as_uint(v[0])), "r"(__float_as_uint(v[1])), "r"(__float_as_uint(v[2])), "r"(__float_as_uint(v[3])),
+                 "r"(barrier)
+                 : "memory");
+  }
 }
 
 // Copies ------------------------------------------------------------------------------------------------------------------------------

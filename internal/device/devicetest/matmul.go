@@ -11,6 +11,14 @@ import (
 // Numbers of rows of x: one to the most of a decode step, odd ones, and chunks of a prefill.
 var batchRows = []int{1, 2, 3, 7, 16, 33, 64, 128}
 
+// Weights of more rows than a device works on at once, as few columns as make the sums of a product meet, or not.
+var tallShapes = []struct {
+	rows, cols int
+	float32    bool // results, as of logits; else of the activations' type
+}{
+	{8_500, 160, false}, {8_500, 160, true}, {32_800, 40, true},
+}
+
 // judgeMatMul runs each weight type through shapes [out, in] that end within a lane, a tile or a block, then products together.
 func judgeMatMul(r *rig) {
 	shapes := []struct{ rows, cols int }{
@@ -22,8 +30,28 @@ func judgeMatMul(r *rig) {
 			if shape.cols%t.Block() != 0 || testing.Short() && shape.rows*shape.cols > 100_000 {
 				continue
 			}
-			r.run(fmt.Sprintf("%v %dx%d", t, shape.rows, shape.cols), func(r *rig) { r.judgeBatches(t, shape.rows, shape.cols) })
+			batches := batchRows
+			if shape.rows*shape.cols > 200_000 {
+				batches = []int{1, 3, 33}
+			}
+			r.run(fmt.Sprintf("%v %dx%d", t, shape.rows, shape.cols), func(r *rig) {
+				r.judgeBatches(t, shape.rows, shape.cols, r.o.Activations, batches)
+			})
 		}
+	}
+	for _, shape := range tallShapes {
+		if testing.Short() {
+			break
+		}
+		result := r.o.Activations
+		if shape.float32 {
+			result = device.F32
+		} else if result == device.F32 {
+			continue // the same again
+		}
+		r.run(fmt.Sprintf("tall %dx%d to %v", shape.rows, shape.cols, result), func(r *rig) {
+			r.judgeBatches(device.BF16, shape.rows, shape.cols, result, []int{1, 20, 50, 130})
+		})
 	}
 	for name, products := range productCases {
 		r.run(name, func(r *rig) { r.judgeProducts(products, 160, 1, 5, 40, promptRows) })
@@ -36,11 +64,7 @@ func judgeMatMul(r *rig) {
 
 // judgeBatches multiplies one weight by batches of every size, which are the first rows of the largest: each within tolerance, each
 // row with the same bits whatever the batch.
-func (r *rig) judgeBatches(t device.DType, rows, cols int) {
-	batches := batchRows
-	if rows*cols > 200_000 {
-		batches = []int{1, 3, 33}
-	}
+func (r *rig) judgeBatches(t device.DType, rows, cols int, result device.DType, batches []int) {
 	most := batches[len(batches)-1]
 	s, x := r.randomSource(t, rows, cols), r.activations(most, cols)
 	w := r.weight(s, nil)
@@ -49,7 +73,7 @@ func (r *rig) judgeBatches(t device.DType, rows, cols int) {
 	for i, n := range batches {
 		r.scope(func() {
 			l := layout(i%2 == 1)
-			in, out := r.input(r.o.Activations, x.top(n), l), r.output(r.o.Activations, n, rows, l)
+			in, out := r.input(r.o.Activations, x.top(n), l), r.output(result, n, rows, l)
 			r.dev.MatMul(in.Tensor, []device.Product{{W: w, Out: out.Tensor}})
 			r.results()
 			r.compare(fmt.Sprintf("batch of %d", n), out.matrix(), want.top(n), tolerance.top(n))
@@ -63,7 +87,7 @@ func (r *rig) judgeBatches(t device.DType, rows, cols int) {
 		})
 	}
 	r.scope(func() { // rows from the middle, alone
-		in, out := r.input(r.o.Activations, x, contiguous), r.output(r.o.Activations, most, rows, contiguous)
+		in, out := r.input(r.o.Activations, x, contiguous), r.output(result, most, rows, contiguous)
 		for _, j := range []int{most - 1, most / 2} {
 			r.dev.MatMul(in.row(j), []device.Product{{W: w, Out: out.row(j)}})
 		}
