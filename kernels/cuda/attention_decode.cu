@@ -11,8 +11,8 @@
 // warps score 16 keys of a chunk each, then hold a quarter of the values' columns each. Keys and values are the 16-row operands of
 // mma.m16n8k16, up to eight query heads the 8 columns. Two or three chunks are in flight a block.
 //
-// What to read is looked up before the wait for the kernel that makes q, as a guess: uploads may still be on their way. After it the first
-// chunks are asked for as guessed while the look-up is repeated; a wrong guess asks again.
+// Lengths and tables are read, and keys and values of earlier steps brought in, before the wait for the kernel that makes q and stores this
+// step's: those are a row's last. Where inputs were written just before (cuda_settled), all comes after the wait.
 #include <stdlib.h>
 
 #include "attention_decode.cuh"
@@ -56,12 +56,14 @@ struct decode_view {
   decode_rows which;
   int32_t parts_bits, slots; // 2^parts_bits blocks share a row and KV head, and may leave so many results each
   int32_t tiles;             // of query heads a KV head
-  int32_t num_blocks, table_cols;
+  int32_t table_cols;
+  bool settled;
 };
 
 // A block's part of a row. None: groups 0.
 struct decode_part : row_groups {
   int row, sequence, keys, chunks; // of the row
+  int fresh;                       // keys from this one on are of this step
   int first, end;                  // this part's chunks are first .. end−1
 };
 
@@ -69,7 +71,6 @@ __device__ __forceinline__ int groups_of(int chunks, int level) {
   return level == LEVELS ? 1 : (chunks + (1 << FAN_BITS * level) - 1) >> FAN_BITS * level;
 }
 
-// Reads what uploads wrote, without the first-level cache, so that it may be asked before the wait as a guess and after it for certain.
 __device__ __forceinline__ decode_part part_of(const decode_view &d) {
   decode_part p = {};
   if (d.which == EVERY_ROW) {
@@ -82,11 +83,13 @@ __device__ __forceinline__ decode_part part_of(const decode_view &d) {
       step = first == p.row && end == p.row + 1;
     }
     if (!step) p.sequence = d.a.sequence_of(p.row, p.keys);
+    p.fresh = p.keys - 1 - (step || p.sequence < 0 ? 0 : p.row - __ldcg(d.a.query_start + p.sequence));
   } else {
     p.sequence = blockIdx.z;
     p.row = __ldcg(d.a.query_start + p.sequence);
     int end = __ldcg(d.a.query_start + p.sequence + 1);
     p.keys = __ldcg(d.a.kv_len + p.sequence);
+    p.fresh = p.keys - 1;
     if (end != p.row + 1 || p.row < 0 || p.row >= d.a.rows) return p;
   }
   if (p.sequence < 0 || p.keys <= 0 || p.keys > d.table_cols * d.a.block_size) return p;
@@ -101,43 +104,16 @@ __device__ __forceinline__ decode_part part_of(const decode_view &d) {
   return p;
 }
 
-// Whether a part is what part_of() would find now.
-struct part_check {
-  int first, end, length; // of its sequence
-
-  __device__ __forceinline__ part_check(const decode_view &d, const decode_part &p) {
-    int sequence = max(p.sequence, 0);
-    first = __ldcg(d.a.query_start + sequence);
-    end = __ldcg(d.a.query_start + sequence + 1);
-    length = __ldcg(d.a.kv_len + sequence);
-  }
-
-  __device__ __forceinline__ bool holds(const decode_view &d, const decode_part &p) const {
-    return p.groups > 0 && first <= p.row && p.row < end && p.keys == length - (end - 1 - p.row) &&
-           (d.which == EVERY_ROW || end == first + 1);
-  }
-};
-
 // The block of the cache that holds the eight tokens of this lane in a chunk.
 __device__ __forceinline__ int block_of(const decode_view &d, const decode_part &p, int chunk) {
   int token = CHUNK * chunk + 8 * (threadIdx.x % (CHUNK / 8));
   return chunk < p.end && token < p.keys ? __ldcg(d.a.block_table.row(p.sequence) + token / d.a.block_size) : 0;
 }
 
-// Element offset of these tokens from the head's place in block 0. A guess must not lead out of the cache.
+// Element offset of these tokens from the head's place in block 0.
 template <int K> __device__ __forceinline__ int64_t place_of(const decode_view &d, int block, int chunk) {
   int token = CHUNK * chunk + 8 * (threadIdx.x % (CHUNK / 8));
-  return block >= 0 && block < d.num_blocks ? block * d.a.k_cache.stride + token % d.a.block_size * K : 0;
-}
-
-// Asks the L2 for a chunk of which each lane gives its place.
-template <int K> __device__ __forceinline__ void prefetch_chunk(const bf16 *keys, const bf16 *values, int64_t place) {
-  constexpr int LINES = K * (int)sizeof(bf16) / 128; // a token
-  int line = threadIdx.x % (CHUNK * LINES), token = line / LINES;
-  int64_t at = __shfl_sync(~0u, place, token / 8) + token % 8 * K + line % LINES * 64;
-  if (threadIdx.x >= CHUNK * LINES) return;
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(keys + at));
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(values + at));
+  return block * d.a.k_cache.stride + token % d.a.block_size * K;
 }
 
 // A block a part (x), KV head and tile of its query heads (y), and row (z); CLUSTERED: the parts are a cluster.
@@ -149,21 +125,13 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
   bf16 *stages = (bf16 *)shared;                                // [STAGES][keys, values][CHUNK · K]
   float *scores = (float *)(stages + STAGES * 2 * shape::TILE); // [2][TILE_HEADS][SCORE_PITCH]
   float *slots = scores + 2 * TILE_HEADS * SCORE_PITCH;         // [slots][heads][PITCH]
-  allow_dependents();
+  if (!d.settled) dependency_wait();
   int kv_head = blockIdx.y / d.tiles, tile = blockIdx.y % d.tiles, group = d.a.heads / d.a.kv_heads;
   int first_head = kv_head * group + tile * TILE_HEADS, num_heads = min((int)TILE_HEADS, group - tile * TILE_HEADS);
   int64_t head = (int64_t)kv_head * d.a.block_size * K;
   const bf16 *keys = d.a.k_cache.data + head, *values = d.a.v_cache.data + head;
   decode_part p = part_of(d);
-  int blocks[STAGES];
-  int64_t places[STAGES];
-  uint32_t q[K / 8];
-  auto look_up = [&] {
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) blocks[i] = block_of(d, p, p.first + i);
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) places[i] = place_of<K>(d, blocks[i], p.first + i);
-  };
+  int blocks[STAGES], old = min(p.end, p.fresh / CHUNK); // chunks that earlier steps have filled
   auto load = [&](int chunk, int64_t at) {
     paged_head<K> cache(d.a, p.sequence, p.keys);
     bf16 *to = stages + (chunk - p.first) % STAGES * 2 * shape::TILE;
@@ -172,35 +140,22 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     if (chunk < p.end) cache.template load<CHUNK, THREADS>(to + shape::TILE, values, chunk, at, threadIdx.x);
     copies_commit();
   };
-  auto begin = [&] {
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) load(p.first + i, places[i]);
-    if (p.groups > 0) load_query<K>(q, d.a.q.row(p.row) + (int64_t)first_head * K, num_heads, d.a.wide_rows);
-  };
 
-  look_up();
+#pragma unroll
+  for (int i = 0; i < STAGES; i++) blocks[i] = block_of(d, p, p.first + i);
 #pragma unroll
   for (int i = 0; i < STAGES; i++) {
-    if (p.first + i < p.end) prefetch_chunk<K>(keys, values, places[i]);
-    asm volatile("" : "+l"(places[i])); // kept over the wait, not computed again
+    if (p.first + i < old) load(p.first + i, place_of<K>(d, blocks[i], p.first + i));
   }
   dependency_wait();
-  begin();
-  part_check check(d, p);
-  int certain[STAGES];
-#pragma unroll
-  for (int i = 0; i < STAGES; i++) certain[i] = block_of(d, p, p.first + i);
-  bool wrong = !check.holds(d, p);
-#pragma unroll
-  for (int i = 0; i < STAGES; i++) wrong |= blocks[i] != certain[i];
-  if (__syncthreads_or(wrong)) {
-    copies_wait<0>();
-    __syncthreads();
-    p = part_of(d);
-    look_up();
-    begin();
-  }
+  allow_dependents();
   if (p.groups == 0) return;
+#pragma unroll
+  for (int i = 0; i < STAGES; i++) {
+    if (p.first + i >= old) load(p.first + i, place_of<K>(d, blocks[i], p.first + i));
+  }
+  uint32_t q[K / 8];
+  load_query<K>(q, d.a.q.row(p.row) + (int64_t)first_head * K, num_heads, d.a.wide_rows);
 
   int next_block = block_of(d, p, p.first + STAGES); // of the chunk that is asked for next
   float scale = d.a.scale * 1.44269504f;             // softmax in powers of 2
@@ -221,10 +176,10 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     }
     const bf16 *stage = stages + (c - p.first) % STAGES * 2 * shape::TILE;
     float *mine = scores + c % 2 * TILE_HEADS * SCORE_PITCH;
-    score_keys<K>(mine, stage, q);
+    score_keys<K, CHUNK>(mine, stage, q);
     copies_wait<2 * STAGES - 2>();
     __syncthreads(); // so have the values
-    sum_values<K>(x, mine, stage + shape::TILE, p.keys - CHUNK * c, scale);
+    sum_values<K, CHUNK>(x, mine, stage + shape::TILE, p.keys - CHUNK * c, scale);
     if (!tree.add(x, c, 0, p.groups == 1 ? (int)LEVELS : p.level, c == p.chunks - 1)) continue;
     if (p.groups == 1) {
       float share[2];
@@ -268,7 +223,8 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
   auto kernel = attention_decode_kernel<K, CLUSTERED>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shape::SHARED);
   if (error) return cuda_fail(dev, error, "attention");
-  decode_view d = {view_of<bf16>(a), *dev->partials, which, bits, (int)slots, (int)tiles, (int)a->k_cache.rows, (int)a->block_table.cols};
+  decode_view d = {view_of<bf16>(a), *dev->partials, which, bits, (int)slots, (int)tiles, (int)a->block_table.cols,
+                   cuda_settled(dev, a->q.rows)};
   dim3 grid(1u << bits, (unsigned)(a->kv_heads * tiles), (unsigned)rows);
   if (CLUSTERED) cuda_launch_clusters(dev, "attention", kernel, grid, THREADS, shape::SHARED, 1u << bits, d);
   else cuda_launch(dev, "attention", kernel, grid, THREADS, shape::SHARED, d);

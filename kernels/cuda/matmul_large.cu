@@ -85,7 +85,6 @@ __global__ void __launch_bounds__(128 * R + 32)
     row = group * GROUP + in % rows;
     token = in / rows;
   };
-  allow_dependents();
   if (warp == 4 * R && lane == 0) {
     for (int i = 0; i < STAGES; i++) barrier_init(full + 8 * i, 1), barrier_init(empty + 8 * i, 4 * R);
     barrier_init_done();
@@ -127,6 +126,7 @@ __global__ void __launch_bounds__(128 * R + 32)
     return;
   }
   dependency_wait();
+  allow_dependents();
   constexpr int SUMS = N / 2;
   float acc[SUMS];
   int stage = 0, row, token;

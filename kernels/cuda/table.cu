@@ -58,7 +58,8 @@ static cudaError_t open_parts(inferno_device *dev) {
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!tensor_map_open(dev) || !staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) {
+  if (!tensor_map_open(dev) || !staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev) ||
+      !attention_stream_open(dev)) {
     return cudaErrorMemoryAllocation;
   }
   cudaMemGetInfo(&after, &total);
@@ -104,6 +105,7 @@ static void device_close(inferno_device *dev) {
   while (dev->graphs) graph_destroy(dev, dev->graphs);
   sample_close(dev);
   attention_close(dev);
+  attention_stream_close(dev);
   pack_close(dev);
   staging_close(dev);
   profile_close(dev);
@@ -183,6 +185,7 @@ static bool refused_in_capture(inferno_device *dev, const char *what) {
 static void device_upload(inferno_device *dev, void *dst, const void *src, int64_t bytes) {
   if (dev->status || refused_in_capture(dev, "upload inside a capture")) return;
   cuda_use(dev);
+  cuda_unsettle(dev);
   cuda_upload(dev, dst, src, bytes);
 }
 
@@ -200,6 +203,7 @@ static int32_t capture_begin(inferno_device *dev) {
   cuda_use(dev);
   cudaError_t error = cudaStreamBeginCapture(dev->stream, cudaStreamCaptureModeThreadLocal);
   if (error) return cuda_status(error);
+  cuda_unsettle(dev);
   dev->capturing = true;
   return INFERNO_OK;
 }
@@ -236,6 +240,7 @@ static void graph_free(inferno_device *dev, inferno_graph *graph) {
 static void device_launch(inferno_device *dev, inferno_graph *graph) {
   if (dev->status || refused_in_capture(dev, "launch inside a capture") || !graph) return;
   cuda_use(dev);
+  cuda_unsettle(dev);
   cudaError_t error = cudaGraphLaunch(graph->exec, dev->stream);
   if (error) cuda_fail(dev, error, "launch a graph");
 }
@@ -302,6 +307,7 @@ ENTRY(mark)
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
   cuda_use(dev);
+  cuda_unsettle(dev);
   cuda_fill(dev, dst, byte, bytes);
 }
 
