@@ -5,8 +5,8 @@
 // lengths are. In a block a warp has the copy engine bring the run's keys and values into a ring of tiles, in whole boxes of a KV block,
 // and four warps make of them what attention_decode.cu would: chunks, merged along the same tree, so that the bits are the same.
 //
-// A row and head whose chunks lie in several runs is cut at groups of a level of that tree. Each block leaves the results of its groups in
-// device memory; the last one to come merges them.
+// Where the chunks of a row and head lie in several runs, each block leaves what it has made of its own in device memory, as few groups of
+// the tree as they are; the last one to come goes on from there.
 //
 // Who wrote the block tables and lengths is at least two kernels back, or the host has the blocks wait first (inferno_device::settled).
 // Keys and values of earlier steps come before the wait too; those of this step, a row's last, after it.
@@ -19,7 +19,9 @@
 enum {
   STREAM_THREADS = THREADS + 32, // four warps that compute, and the one that copies
   MAX_ROWS = 512,                // of a launch
-  MAX_GROUPS = 32,               // results of a row and KV head
+  MAX_CHUNKS = 2048,             // of a row
+  MAX_GROUPS = 32,               // that a part of a row and head is made of: three a level on both sides, and those of the highest
+  AT_ONCE = 4,                   // results read
   COMPUTE_BARRIER = 1,           // of the warps that compute
 };
 
@@ -33,12 +35,12 @@ template <int K> struct stream_shape {
   static constexpr int STAGES = K == 128 ? 6 : 7, BLOCKS = K == 128 ? 2 : 3, TILE = CHUNK * K; // tiles; blocks on a multiprocessor
   static constexpr size_t SHARED = (size_t)STAGES * TILE * sizeof(bf16) + 2 * SCORE_PITCH * TILE_HEADS * sizeof(float) +
                                    2 * STAGES * sizeof(uint64_t) + sizeof(stream_notes); // and the rows
-  static constexpr int RESULT = TILE_HEADS * decode_shape<K>::PITCH; // floats of a group
+  static constexpr int RESULT = TILE_HEADS * decode_shape<K>::PITCH;                     // floats of a group
 };
 
 struct attention_results {
-  float *results;     // [blocks][MAX_GROUPS][heads][k + 4]: sum of values, largest score, sum of weights
-  uint32_t *arrivals; // [blocks] groups that are there; zeros between launches
+  float *results;     // [blocks][a row's end, a row's beginning][MAX_GROUPS][heads][k + 4]: sum of values, largest score, sum of weights
+  uint32_t *arrivals; // [blocks] chunks of which results are there; zeros between launches
 };
 
 bool attention_stream_open(inferno_device *dev) {
@@ -49,7 +51,7 @@ bool attention_stream_open(inferno_device *dev) {
   auto need = [&](auto shape) {
     size_t most = (size_t)shape.BLOCKS * dev->properties.multiProcessorCount;
     if (most > blocks) blocks = most;
-    if (most * MAX_GROUPS * shape.RESULT > floats) floats = most * MAX_GROUPS * shape.RESULT;
+    if (2 * most * MAX_GROUPS * shape.RESULT > floats) floats = 2 * most * MAX_GROUPS * shape.RESULT;
   };
   need(stream_shape<64>());
   need(stream_shape<128>());
@@ -68,8 +70,8 @@ struct stream_view {
   attention_view<bf16> a;
   attention_results results;
   decode_rows which;
-  int32_t rows;  // of q, or sequences
-  int32_t tiles; // of query heads a KV head
+  int32_t rows;         // of q, or sequences
+  int32_t tiles;        // of query heads a KV head
   int32_t table_tokens; // that a sequence may have
   bool settled;
 };
@@ -123,61 +125,41 @@ __device__ __forceinline__ void find_rows(const stream_view &d, stream_row *rows
   }
 }
 
+// How the list is cut: the first runs are longer by one than the others.
+struct stream_cut {
+  int length, longer; // of a run; runs that are longer
+
+  __device__ explicit stream_cut(int total) : length(total / (int)gridDim.x), longer(total % (int)gridDim.x) {}
+  __device__ int boundary(int run) const { return run * length + min(run, longer); }
+  __device__ int run_of(int place) const {
+    int before = longer * (length + 1);
+    return place < before ? place / (length + 1) : longer + (place - before) / length;
+  }
+};
+
 // A block's run of the list, and the part of it that is at hand: chunks first .. end−1 of a row and head.
 struct stream_walk {
   const stream_view &d;
   const stream_row *rows;
-  int total, level;   // of the list; by which rows are cut at least
-  int at, to;         // the rest of the run
+  stream_cut cut;
+  int at, to;          // the rest of the run
   int row, item, head; // item: a row's head, by its place in the list; head: of KV and tile
   int chunks, first, end;
 
-  __device__ stream_walk(const stream_view &d, const stream_row *rows) : d(d), rows(rows), row(0) {
-    total = rows[d.rows - 1].end;
-    level = total >= 48 * (int)gridDim.x;
-    at = boundary(blockIdx.x);
-    to = boundary(blockIdx.x + 1);
-    row = row_at(at);
-  }
-
-  __device__ int row_at(int place) const {
-    int low = 0, high = d.rows - 1; // the first row that ends behind place
-    while (low < high) {
-      int middle = (low + high) / 2;
-      if (rows[middle].end > place) high = middle;
-      else low = middle + 1;
+  __device__ stream_walk(const stream_view &d, const stream_row *rows) : d(d), rows(rows), cut(rows[d.rows - 1].end), row(0) {
+    at = cut.boundary(blockIdx.x);
+    to = cut.boundary(blockIdx.x + 1);
+    for (int high = d.rows - 1; row < high;) { // the first row that ends behind the run's beginning
+      int middle = (row + high) / 2;
+      if (rows[middle].end > at) high = middle;
+      else row = middle + 1;
     }
-    return low;
   }
-
-  __device__ int start_of(int row) const { return row > 0 ? rows[row - 1].end : 0; }
-
-  // The level at whose groups a row of so many chunks is cut.
-  __device__ int level_of(int chunks) const {
-    int l = level;
-    while (l < LEVELS && groups(chunks, l) > MAX_GROUPS) l++;
-    return l;
-  }
-
-  static __device__ int groups(int chunks, int level) { return level == LEVELS ? 1 : (chunks + (1 << FAN_BITS * level) - 1) >> FAN_BITS * level; }
-
-  // Where run i begins.
-  __device__ int boundary(int i) const {
-    int place = (int)((int64_t)total * i / gridDim.x);
-    if (place == total) return total;
-    int r = row_at(place), chunks = chunks_of(rows[r].keys), in = (place - start_of(r)) % chunks, l = level_of(chunks);
-    if (in == 0) return place;
-    int size = l == LEVELS ? chunks : 1 << FAN_BITS * l;
-    return place - in + min(chunks, (in + size - 1) / size * size);
-  }
-
-  // The boundary that lies first within the item: a number of its own for each item that several runs share.
-  __device__ int shared_number() const { return (int)(((int64_t)(item + 1) * gridDim.x + total - 1) / total); }
 
   __device__ bool next() {
     if (at >= to) return false;
     while (rows[row].end <= at) row++;
-    int start = start_of(row);
+    int start = row > 0 ? rows[row - 1].end : 0;
     chunks = chunks_of(rows[row].keys);
     head = (at - start) / chunks;
     item = start + head * chunks;
@@ -187,6 +169,13 @@ struct stream_walk {
     return true;
   }
 };
+
+// The level of the largest group that begins with chunk c and ends before `end`, or with the row.
+__device__ __forceinline__ int group_level(int c, int end, int chunks) {
+  int level = 0;
+  for (int size = FAN; level + 1 < LEVELS && c % size == 0 && (c + size <= end || end == chunks); size *= FAN) level++;
+  return level;
+}
 
 // The ring of tiles: keys and values of a chunk in turn.
 template <int K> struct stream_ring {
@@ -236,14 +225,19 @@ __device__ __forceinline__ void copy_run(stream_walk &walk, stream_ring<K> ring,
         wait_phase(ring.free + ring.stage, ring.parity ^ 1);
         if (lane == 0) arrive_expecting(ring.full + ring.stage, boxes * BOX * K * (int)sizeof(bf16));
         __syncwarp();
-        if (lane < boxes) copy_tokens(ring.tile() + lane * BOX * K, v ? values : keys, token % block_size, kv_head, mine, ring.full + ring.stage);
+        if (lane < boxes)
+          copy_tokens(ring.tile() + lane * BOX * K, v ? values : keys, token % block_size, kv_head, mine, ring.full + ring.stage);
         ring.advance();
       }
     }
   }
 }
 
-// Leaves the result of a group where the others that share the item find it.
+// Where a block leaves the results of its part of an item.
+template <int K> __device__ __forceinline__ float *results_of(float *all, int run, bool begins) {
+  return all + (int64_t)(2 * run + begins) * MAX_GROUPS * stream_shape<K>::RESULT;
+}
+
 template <int K> __device__ __forceinline__ void leave(float *to, const partial<4 * decode_shape<K>::VALUE_TILES> &x, int num_heads) {
   constexpr int PITCH = decode_shape<K>::PITCH;
   each_value<K>(x, num_heads, [&](int j, int column, float v, int) { to[j * PITCH + column] = v; });
@@ -251,12 +245,12 @@ template <int K> __device__ __forceinline__ void leave(float *to, const partial<
   if (threadIdx.x < 32 && lane % 4 == 0 && lane / 4 < num_heads) *(float2 *)(to + lane / 4 * PITCH + K) = make_float2(x.largest, x.weights);
 }
 
-// Whether `groups` of an item are there once the caller's `mine` are; what the others left can be read then.
-__device__ __forceinline__ bool arrive_groups(uint32_t *arrivals, int mine, int groups, volatile int *last) {
+// Whether all chunks of an item are there with those of the caller; what the others left can be read then.
+__device__ __forceinline__ bool arrive_chunks(uint32_t *arrivals, int mine, int chunks, volatile int *last) {
   __threadfence();
   meet(COMPUTE_BARRIER, THREADS);
   if (threadIdx.x == 0) {
-    *last = atomicAdd(arrivals, (uint32_t)mine) + mine == (uint32_t)groups;
+    *last = atomicAdd(arrivals, (uint32_t)mine) + mine == (uint32_t)chunks;
     if (*last) *arrivals = 0;
     __threadfence();
   }
@@ -264,9 +258,51 @@ __device__ __forceinline__ bool arrive_groups(uint32_t *arrivals, int mine, int 
   return *last;
 }
 
+// Merges what the blocks left of an item into out. A thread takes four columns of a head.
+template <int K>
+__device__ __forceinline__ void merge_runs(bf16 *out, bool wide, float *all, stream_cut cut, int item, int chunks, int num_heads) {
+  constexpr int QUADS = K / 4, PITCH = decode_shape<K>::PITCH;
+  for (int i = threadIdx.x; i < num_heads * QUADS; i += THREADS) {
+    int head = i / QUADS, column = i % QUADS * 4, chunk = 0, end = 0, first = cut.run_of(item), run = first;
+    const float *from = NULL;
+    merge_tree<by_thread, 4> tree;
+    partial<4> x;
+    while (chunk < chunks) {
+      partial<4> y[AT_ONCE];
+      int begin[AT_ONCE + 1], level[AT_ONCE];
+#pragma unroll
+      for (int j = 0; j < AT_ONCE; j++) { // all on their way together
+        begin[j] = chunk;
+        if (chunk == chunks) continue;
+        for (; chunk == end; run++) {
+          end = min(chunks, cut.boundary(run + 1) - item);
+          from = results_of<K>(all, run, run == first) + head * PITCH;
+        }
+        level[j] = group_level(chunk, end, chunks);
+        float4 v = __ldcg((const float4 *)(from + column));
+        float2 sums = __ldcg((const float2 *)(from + K));
+        y[j] = {sums.x, sums.y, {v.x, v.y, v.z, v.w}};
+        from += num_heads * PITCH;
+        chunk = min(end, chunk + (1 << FAN_BITS * level[j]));
+      }
+      begin[AT_ONCE] = chunk;
+#pragma unroll
+      for (int j = 0; j < AT_ONCE; j++) {
+        if (begin[j] == chunks) continue;
+        x = y[j];
+        tree.add(x, begin[j] >> FAN_BITS * level[j], level[j], LEVELS, begin[j + 1] == chunks);
+      }
+    }
+    bf16 *to = out + head * K + column;
+    float share = 1 / x.weights;
+    store_pair(to, x.values[0] * share, x.values[1] * share, wide);
+    store_pair(to + 2, x.values[2] * share, x.values[3] * share, wide);
+  }
+}
+
 // What the other warps do.
 template <int K, int BOX> __device__ __forceinline__ void attend_run(stream_walk &walk, stream_ring<K> ring, float *scores, int *last) {
-  constexpr int N = 4 * decode_shape<K>::VALUE_TILES, PITCH = decode_shape<K>::PITCH;
+  constexpr int N = 4 * decode_shape<K>::VALUE_TILES;
   const stream_view &d = walk.d;
   int lane = threadIdx.x % 32, group = d.a.heads / d.a.kv_heads, turn = 0;
   float scale = d.a.scale * 1.44269504f; // softmax in powers of 2
@@ -278,8 +314,8 @@ template <int K, int BOX> __device__ __forceinline__ void attend_run(stream_walk
     uint32_t q[K / 8];
     load_query<K>(q, d.a.q.row(row) + (int64_t)first_head * K, num_heads, d.a.wide_rows);
     bool whole = walk.first == 0 && walk.end == walk.chunks;
-    int level = walk.level_of(walk.chunks), to_level = whole ? (int)LEVELS : level, group_floats = num_heads * PITCH, left = 0;
-    float *results = d.results.results + (int64_t)(whole ? 0 : walk.shared_number()) * MAX_GROUPS * stream_shape<K>::RESULT;
+    int level = whole ? (int)LEVELS : group_level(walk.first, walk.end, walk.chunks);
+    float *results = results_of<K>(d.results.results, blockIdx.x, walk.first == 0);
     merge_tree<by_column, N> tree;
     partial<N> x = {};
     for (int c = walk.first; c < walk.end; c++, turn ^= 1) {
@@ -302,21 +338,20 @@ template <int K, int BOX> __device__ __forceinline__ void attend_run(stream_walk
       __syncwarp();
       if (lane == 0) arrive(ring.free + ring.stage);
       ring.advance();
-      if (!tree.add(x, c, 0, to_level, c == walk.chunks - 1)) continue;
+      if (!tree.add(x, c, 0, level, c == walk.chunks - 1)) continue;
       if (whole) {
         float share[2];
         by_column::factors(share, 1 / x.weights);
         each_value<K>(x, num_heads, [&](int j, int column, float v, int odd) { out[j * K + column] = from_float<bf16>(v * share[odd]); });
       } else {
-        leave<K>(results + (c >> FAN_BITS * level) * group_floats, x, num_heads);
-        left++;
+        leave<K>(results, x, num_heads);
+        results += num_heads * decode_shape<K>::PITCH;
+        level = group_level(c + 1, walk.end, walk.chunks);
       }
     }
     if (whole) continue;
-    row_groups groups = {level, stream_walk::groups(walk.chunks, level), 0};
-    if (!arrive_groups(d.results.arrivals + walk.shared_number(), left, groups.groups, last)) continue;
-    group_results<K, false> all = {results, 0, group_floats, group_floats};
-    merge_all<K>(out, d.a.wide_rows, all, groups, num_heads, 0, 1);
+    if (!arrive_chunks(d.results.arrivals + walk.cut.run_of(walk.item), walk.end - walk.first, walk.chunks, last)) continue;
+    merge_runs<K>(out, d.a.wide_rows, d.results.results, walk.cut, walk.item, walk.chunks, num_heads);
   }
 }
 
@@ -370,8 +405,13 @@ template <int K, int BOX> static void go(inferno_device *dev, const inferno_atte
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most);
   if (error) return cuda_fail(dev, error, "attention");
   int64_t tiles = div_up(a->heads / a->kv_heads, TILE_HEADS);
-  stream_view d = {view_of<bf16>(a), *dev->results, which, (int32_t)rows, (int32_t)tiles,
-                   (int32_t)(a->block_table.cols * a->block_size), cuda_settled(dev, a->q.rows)};
+  stream_view d = {view_of<bf16>(a),
+                   *dev->results,
+                   which,
+                   (int32_t)rows,
+                   (int32_t)tiles,
+                   (int32_t)(a->block_table.cols * a->block_size),
+                   cuda_settled(dev, a->q.rows)};
   dim3 grid((unsigned)(shape::BLOCKS * dev->properties.multiProcessorCount));
   cuda_launch(dev, "attention", kernel, grid, STREAM_THREADS, shared, d, keys, values);
 }
@@ -379,7 +419,8 @@ template <int K, int BOX> static void go(inferno_device *dev, const inferno_atte
 bool cuda_attention_streams(const inferno_device *dev, const inferno_attention_args *a, decode_rows which) {
   int64_t rows = which == EVERY_ROW ? a->q.rows : a->block_table.rows, items = rows * a->kv_heads;
   bool boxes = a->block_size == 16 || a->block_size == 32 || a->block_size % CHUNK == 0;
-  return dev->encode_tensor_map && boxes && rows <= MAX_ROWS && items >= 32;
+  bool fits = rows <= MAX_ROWS && a->block_table.cols * a->block_size <= MAX_CHUNKS * CHUNK;
+  return dev->encode_tensor_map && boxes && fits && items >= 32;
 }
 
 void cuda_attention_stream(inferno_device *dev, const inferno_attention_args *a, decode_rows which) {
