@@ -16,18 +16,13 @@ static void attend_sequences(inferno_device *dev, const inferno_attention_args *
   else cuda_attention_prefill(dev, a, which);
 }
 
-static void attend_rows(inferno_device *dev, const inferno_attention_args *a, decode_rows which) {
-  if (cuda_attention_streams(dev, a, which)) cuda_attention_stream(dev, a, which);
-  else cuda_attention_decode(dev, a, which);
-}
-
 void cuda_attention(inferno_device *dev, const inferno_attention_args *a) {
   if (!is_activation(a->q.dtype)) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "attention: activations are BF16 or F32 on CUDA");
   if (a->k_cache.dtype != a->q.dtype) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "attention: on CUDA caches have the activations' type");
   if (a->head_dim > MAX_HEAD_DIM) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "attention: heads are at most 256 wide on CUDA");
   if (!is_tiled(a)) return cuda_attention_plain(dev, a);
-  if (a->q.rows <= INVARIANT_ROWS || a->q.rows == a->block_table.rows) return attend_rows(dev, a, EVERY_ROW);
+  if (a->q.rows <= INVARIANT_ROWS || a->q.rows == a->block_table.rows) return cuda_attention_decode(dev, a, EVERY_ROW);
   if (a->block_table.rows == 1) return attend_sequences(dev, a, EVERY_SEQUENCE);
   attend_sequences(dev, a, LONGER_SEQUENCES);
-  attend_rows(dev, a, SINGLE_ROWS);
+  cuda_attention_decode(dev, a, SINGLE_ROWS);
 }

@@ -68,10 +68,6 @@ void cuda_attention_plain(inferno_device *dev, const inferno_attention_args *a);
 enum decode_rows { EVERY_ROW, SINGLE_ROWS };
 void cuda_attention_decode(inferno_device *dev, const inferno_attention_args *a, decode_rows which);
 
-// The same bits on Hopper where there are many rows: attention_stream.cu, and whether it takes a batch.
-bool cuda_attention_streams(const inferno_device *dev, const inferno_attention_args *a, decode_rows which);
-void cuda_attention_stream(inferno_device *dev, const inferno_attention_args *a, decode_rows which);
-
 // The same shapes, many rows of a sequence together: attention_prefill.cu. Either every sequence, or those that ask for more than one row.
 enum prefill_sequences { EVERY_SEQUENCE, LONGER_SEQUENCES };
 void cuda_attention_prefill(inferno_device *dev, const inferno_attention_args *a, prefill_sequences which);

@@ -19,7 +19,7 @@
 
 enum {
   MAX_CLUSTER = 16,         // blocks of a row and KV head that merge through shared memory
-  MAX_PARTS = 32,           // that merge through device memory; also the results of a row and KV head
+  MAX_GROUPS = 32,          // results of a row and KV head
   MAX_ARRIVALS = 1 << 16,   // rows × KV heads that can be split
   PARTIAL_FLOATS = 8 << 20, // of all results
 };
@@ -55,6 +55,7 @@ struct decode_view {
   attention_partials partials;
   decode_rows which;
   int32_t parts_bits, slots; // 2^parts_bits blocks share a row and KV head, and may leave so many results each
+  int32_t most_groups;       // of a row
   int32_t tiles;             // of query heads a KV head
   int32_t table_cols;
   bool settled;
@@ -94,13 +95,13 @@ __device__ __forceinline__ decode_part part_of(const decode_view &d) {
   }
   if (p.sequence < 0 || p.keys <= 0 || p.keys > d.table_cols * d.a.block_size) return p;
   p.chunks = (p.keys + CHUNK - 1) / CHUNK;
+  p.parts_bits = d.parts_bits;
   p.level = d.parts_bits ? 0 : (int)LEVELS;
-  while (groups_of(p.chunks, p.level) > d.slots << d.parts_bits) p.level++;
+  while (groups_of(p.chunks, p.level) > d.most_groups) p.level++;
   p.groups = groups_of(p.chunks, p.level);
-  p.share_bits = p.groups > 1 << d.parts_bits;
-  int size = (p.level == LEVELS ? p.chunks : 1 << FAN_BITS * p.level) << p.share_bits, first = blockIdx.x * size;
-  p.first = min(p.chunks, first);
-  p.end = min(p.chunks, first + size);
+  int size = p.level == LEVELS ? p.chunks : 1 << FAN_BITS * p.level;
+  p.first = min(p.chunks, p.first_of(blockIdx.x) * size);
+  p.end = min(p.chunks, p.first_of(blockIdx.x + 1) * size);
   return p;
 }
 
@@ -176,10 +177,10 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     }
     const bf16 *stage = stages + (c - p.first) % STAGES * 2 * shape::TILE;
     float *mine = scores + c % 2 * TILE_HEADS * SCORE_PITCH;
-    score_keys<K, CHUNK>(mine, stage, q);
+    score_keys<K>(mine, stage, q);
     copies_wait<2 * STAGES - 2>();
     __syncthreads(); // so have the values
-    sum_values<K, CHUNK>(x, mine, stage + shape::TILE, p.keys - CHUNK * c, scale);
+    sum_values<K>(x, mine, stage + shape::TILE, p.keys - CHUNK * c, scale);
     if (!tree.add(x, c, 0, p.groups == 1 ? (int)LEVELS : p.level, c == p.chunks - 1)) continue;
     if (p.groups == 1) {
       float share[2];
@@ -194,9 +195,9 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     }
     result += group_floats;
   }
-  if (p.groups == 1) return; // the row's part 0 does it all
+  if (p.groups == 1) return; // one part does it all
 
-  group_results<K, CLUSTERED> results = {all, p.share_bits, part_floats, group_floats};
+  group_results<K, CLUSTERED> results = {all, p, part_floats, group_floats};
   if constexpr (CLUSTERED) {
     cluster_arrive();
     cluster_wait();
@@ -204,7 +205,7 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     cluster_arrive(); // a block's shared memory stays until all have read it
     cluster_wait();
   } else {
-    if (p.first == p.end || !arrive_last(d.partials.arrivals + item, (p.groups + p.share_bits) >> p.share_bits)) return;
+    if (p.first == p.end || !arrive_last(d.partials.arrivals + item, min(p.groups, 1 << d.parts_bits))) return;
     merge_all<K>(out, d.a.wide_rows, results, p, num_heads, 0, 1);
   }
 }
@@ -213,9 +214,9 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
   using shape = decode_shape<K>;
   int64_t group = a->heads / a->kv_heads, tiles = div_up(group, TILE_HEADS), rows = which == EVERY_ROW ? a->q.rows : a->block_table.rows;
   int64_t items = rows * a->kv_heads * tiles, heads = group < TILE_HEADS ? group : (int64_t)TILE_HEADS;
-  int64_t chunks = div_up(a->block_table.cols * a->block_size, CHUNK), slots = heads > TILE_HEADS / 2 ? 1 : 2;
+  int64_t chunks = div_up(a->block_table.cols * a->block_size, CHUNK), slots = shape::RESULT_HEADS / heads;
   // As many parts as the card holds at once; where rows alone are more, but not twice as many, halves leave less of it idle at the end.
-  int64_t most = CLUSTERED ? (int64_t)MAX_CLUSTER : MAX_PARTS / slots, room = (int64_t)shape::BLOCKS * dev->properties.multiProcessorCount;
+  int64_t most = CLUSTERED ? (int64_t)MAX_CLUSTER : MAX_GROUPS / slots, room = (int64_t)shape::BLOCKS * dev->properties.multiProcessorCount;
   int bits = items > room && items < 2 * room && chunks > 1;
   while (2 << bits <= most && 1 << bits < chunks && (2 << bits) * items <= room) bits++;
   if (!CLUSTERED && (items > MAX_ARRIVALS || (items * slots * heads * shape::PITCH << bits) > PARTIAL_FLOATS)) bits = 0;
@@ -223,7 +224,15 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
   auto kernel = attention_decode_kernel<K, CLUSTERED>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shape::SHARED);
   if (error) return cuda_fail(dev, error, "attention");
-  decode_view d = {view_of<bf16>(a), *dev->partials, which, bits, (int)slots, (int)tiles, (int)a->block_table.cols,
+  int64_t groups = slots << bits < MAX_GROUPS ? slots << bits : (int64_t)MAX_GROUPS;
+  decode_view d = {view_of<bf16>(a),
+                   *dev->partials,
+                   which,
+                   bits,
+                   (int)slots,
+                   (int)groups,
+                   (int)tiles,
+                   (int)a->block_table.cols,
                    cuda_settled(dev, a->q.rows)};
   dim3 grid(1u << bits, (unsigned)(a->kv_heads * tiles), (unsigned)rows);
   if (CLUSTERED) cuda_launch_clusters(dev, "attention", kernel, grid, THREADS, shape::SHARED, 1u << bits, d);

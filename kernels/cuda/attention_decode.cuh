@@ -17,16 +17,16 @@ template <int K> __device__ __forceinline__ void load_query(uint32_t (&q)[K / 8]
   }
 }
 
-// The raw scores of 16 keys of a warp, into scores[head][key]. Keys, and values below, lie in tiles of BOX tokens.
-template <int K, int BOX> __device__ __forceinline__ void score_keys(float *scores, const bf16 *keys, const uint32_t (&q)[K / 8]) {
+// The raw scores of 16 keys of a warp, into scores[head][key].
+template <int K> __device__ __forceinline__ void score_keys(float *scores, const bf16 *keys, const uint32_t (&q)[K / 8]) {
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   float even[4] = {}, odd[4] = {}; // two chains: half the latency
 #pragma unroll
   for (int s = 0; s < K / 16; s += 2) {
     uint32_t a[4];
-    load_matrices(a, keys + box_at<K, BOX>(16 * warp + lane % 16, 2 * s + lane / 16));
+    load_matrices(a, keys + tile_at<CHUNK>(16 * warp + lane % 16, 2 * s + lane / 16));
     mma_bf16(even, a, q[2 * s], q[2 * s + 1]);
-    load_matrices(a, keys + box_at<K, BOX>(16 * warp + lane % 16, 2 * s + 2 + lane / 16));
+    load_matrices(a, keys + tile_at<CHUNK>(16 * warp + lane % 16, 2 * s + 2 + lane / 16));
     mma_bf16(odd, a, q[2 * s + 2], q[2 * s + 3]);
   }
 #pragma unroll
@@ -34,7 +34,7 @@ template <int K, int BOX> __device__ __forceinline__ void score_keys(float *scor
 }
 
 // The softmax of a chunk and its sum of values, of which `left` keys are seen. Every warp weighs all keys, a head in four lanes.
-template <int K, int BOX>
+template <int K>
 __device__ __forceinline__ void sum_values(partial<4 * decode_shape<K>::VALUE_TILES> &x, const float *scores, const bf16 *values, int left,
                                            float scale) {
   constexpr int STEPS = CHUNK / 16;
@@ -73,7 +73,7 @@ __device__ __forceinline__ void sum_values(partial<4 * decode_shape<K>::VALUE_TI
     for (int s = 0; s < STEPS; s++) {
       uint32_t a[4]; // 16 columns of the values by 16 keys
       int piece = (warp * decode_shape<K>::VALUE_TILES + m) * 2 + lane / 8 % 2;
-      load_matrices_transposed(a, values + box_at<K, BOX>(16 * s + lane % 8 + lane / 16 * 8, piece));
+      load_matrices_transposed(a, values + tile_at<CHUNK>(16 * s + lane % 8 + lane / 16 * 8, piece));
       mma_bf16(sum, a, packed[s][0], packed[s][1]);
     }
 #pragma unroll

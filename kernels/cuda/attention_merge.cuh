@@ -75,7 +75,9 @@ template <int K> struct decode_shape {
   static constexpr int BLOCKS = K == 128 ? 3 : 4;                   // on a multiprocessor
   static constexpr int VALUE_TILES = K / 16 / WARPS;                // of 16 columns, a warp
   static constexpr int PITCH = K + 4;                               // floats of a head of a result
-  static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) + (2 * SCORE_PITCH + PITCH) * TILE_HEADS * sizeof(float);
+  static constexpr int RESULT_HEADS = 12;                           // of all results that a block leaves to others
+  static constexpr size_t SHARED =
+      (size_t)STAGES * 2 * TILE * sizeof(bf16) + (2 * SCORE_PITCH * TILE_HEADS + PITCH * RESULT_HEADS) * sizeof(float);
 };
 
 // Meeting the other blocks of the cluster: what they wrote to shared memory before they came can be read then.
@@ -105,19 +107,23 @@ __device__ __forceinline__ bool arrive_last(uint32_t *arrivals, int parts) {
   return last;
 }
 
-// The groups of a row whose results are merged: so many of that level, 2^share_bits a part.
+// The groups of a row whose results are merged: so many of that level, in parts of equal numbers but for one.
 struct row_groups {
-  int level, groups, share_bits;
+  int level, groups, parts_bits; // 2^parts_bits parts
+
+  __device__ __forceinline__ int first_of(int part) const { return groups * part >> parts_bits; }
+  __device__ __forceinline__ int part_of(int group) const { return (((group + 1) << parts_bits) - 1) / groups; }
 };
 
 // The results of a row and KV head's groups; `results` are those of part 0 (device memory) or of the own part (CLUSTERED).
 template <int K, bool CLUSTERED> struct group_results {
   const float *results;
-  int share_bits, part_floats, group_floats;
+  row_groups groups;
+  int part_floats, group_floats;
 
   // Four columns of a group's head.
   __device__ __forceinline__ partial<4> load(int group, int head, int column) const {
-    int part = group >> share_bits;
+    int part = groups.part_of(group);
     const float *from = results;
     if constexpr (CLUSTERED) {
 #if __CUDA_ARCH__ >= 900
@@ -126,7 +132,7 @@ template <int K, bool CLUSTERED> struct group_results {
     } else {
       from += (int64_t)part * part_floats;
     }
-    from += (group & ((1 << share_bits) - 1)) * group_floats + head * decode_shape<K>::PITCH;
+    from += (group - groups.first_of(part)) * group_floats + head * decode_shape<K>::PITCH;
     float4 v;
     float2 sums;
     if constexpr (CLUSTERED) v = *(const float4 *)(from + column), sums = *(const float2 *)(from + K);

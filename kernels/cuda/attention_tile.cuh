@@ -15,11 +15,6 @@ template <int TOKENS> __device__ __forceinline__ int tile_at(int token, int piec
   return (piece / 8 * TOKENS + token) * PANEL + ((piece % 8) ^ (token % 8)) * 8;
 }
 
-// The same in a tile of heads of K that consists of tiles of BOX tokens, one after another.
-template <int K, int BOX> __device__ __forceinline__ int box_at(int token, int piece) {
-  return token / BOX * BOX * K + tile_at<BOX>(token % BOX, piece);
-}
-
 __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 // 16 bytes into shared memory, or zeros unless `valid`.

@@ -19,7 +19,6 @@ struct staging;            // pinned memory of upload and download: staging.cu
 struct pack_lanes;         // streams and buffers of the loads: pack.cu
 struct cuda_blocks;        // all that alloc gave: table.cu
 struct attention_partials; // results of rows that several blocks share: attention_decode.cu
-struct attention_results;  // the same of attention_stream.cu
 struct step_marks;         // how far the steps are, and host memory: step.cu
 struct sample_space;       // what the blocks of a row of logits share: sample.cu
 struct op_profile;         // times of ops: profile.cu
@@ -46,7 +45,6 @@ struct inferno_device {
   pack_lanes *lanes;
   cuda_blocks *blocks;
   attention_partials *partials;
-  attention_results *results;
   sample_space *sampling;
   op_profile *profile; // NULL unless `profiles`
   step_marks *steps;
@@ -135,10 +133,6 @@ bool tensor_map_open(inferno_device *dev);
 // attention_decode.cu
 bool attention_open(inferno_device *dev);
 void attention_close(inferno_device *dev);
-
-// attention_stream.cu
-bool attention_stream_open(inferno_device *dev);
-void attention_stream_close(inferno_device *dev);
 
 // The ops, a file a subject. Shapes were checked by the caller; types are this device's own affair: activations are BF16 with caches of
 // BF16, or F32 with caches of F32.

@@ -58,8 +58,7 @@ static cudaError_t open_parts(inferno_device *dev) {
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!tensor_map_open(dev) || !staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev) ||
-      !attention_stream_open(dev)) {
+  if (!tensor_map_open(dev) || !staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) {
     return cudaErrorMemoryAllocation;
   }
   cudaMemGetInfo(&after, &total);
@@ -105,7 +104,6 @@ static void device_close(inferno_device *dev) {
   while (dev->graphs) graph_destroy(dev, dev->graphs);
   sample_close(dev);
   attention_close(dev);
-  attention_stream_close(dev);
   pack_close(dev);
   staging_close(dev);
   profile_close(dev);
