@@ -19,6 +19,7 @@
 
 enum {
   MAX_CLUSTER = 16,         // blocks of a row and KV head that merge through shared memory
+  SLOTS = 2,                // results that a block leaves in device memory
   MAX_GROUPS = 32,          // results of a row and KV head
   MAX_ARRIVALS = 1 << 16,   // rows × KV heads that can be split
   PARTIAL_FLOATS = 8 << 20, // of all results
@@ -54,9 +55,11 @@ struct decode_view {
   attention_view<bf16> a;
   attention_partials partials;
   decode_rows which;
-  int32_t parts_bits, slots; // 2^parts_bits blocks share a row and KV head, and may leave so many results each
-  int32_t most_groups;       // of a row
-  int32_t tiles;             // of query heads a KV head
+  int32_t parts_bits;  // 2^parts_bits blocks share a row and KV head
+  int32_t most_groups; // of a row
+  int32_t slots;       // results that a part may leave in device memory
+  int32_t slice_bits;  // 2^slice_bits columns are merged by each block of a cluster
+  int32_t tiles;       // of query heads a KV head
   int32_t table_cols;
   bool settled;
 };
@@ -125,13 +128,19 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
   extern __shared__ __align__(128) unsigned char shared[];
   bf16 *stages = (bf16 *)shared;                                // [STAGES][keys, values][CHUNK · K]
   float *scores = (float *)(stages + STAGES * 2 * shape::TILE); // [2][TILE_HEADS][SCORE_PITCH]
-  float *slots = scores + 2 * TILE_HEADS * SCORE_PITCH;         // [slots][heads][PITCH]
+  float *sent = scores + 2 * TILE_HEADS * SCORE_PITCH;          // [RESULT_FLOATS]
   if (!d.settled) dependency_wait();
   int kv_head = blockIdx.y / d.tiles, tile = blockIdx.y % d.tiles, group = d.a.heads / d.a.kv_heads;
   int first_head = kv_head * group + tile * TILE_HEADS, num_heads = min((int)TILE_HEADS, group - tile * TILE_HEADS);
   int64_t head = (int64_t)kv_head * d.a.block_size * K;
   const bf16 *keys = d.a.k_cache.data + head, *values = d.a.v_cache.data + head;
   decode_part p = part_of(d);
+  slice_results<K> slices(sent, (uint64_t *)(sent + shape::RESULT_FLOATS), d.slice_bits, num_heads, p.groups);
+  bool meets = CLUSTERED && p.groups > 1; // the row's parts, all or none of them
+  if (meets) {
+    if (threadIdx.x == 0) slices.expect(blockIdx.x, p.groups);
+    cluster_arrive();
+  }
   int blocks[STAGES], old = min(p.end, p.fresh / CHUNK); // chunks that earlier steps have filled
   auto load = [&](int chunk, int64_t at) {
     paged_head<K> cache(d.a, p.sequence, p.keys);
@@ -161,10 +170,11 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
   int next_block = block_of(d, p, p.first + STAGES); // of the chunk that is asked for next
   float scale = d.a.scale * 1.44269504f;             // softmax in powers of 2
   bf16 *out = d.a.out.row(p.row) + (int64_t)first_head * K;
+  if (meets) cluster_wait(); // all have begun, and can be sent results
   int64_t item = (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
   int group_floats = num_heads * shape::PITCH, part_floats = d.slots * group_floats;
-  float *all = CLUSTERED ? slots : d.partials.results + (item << d.parts_bits) * d.slots * min(group, (int)TILE_HEADS) * shape::PITCH;
-  float *result = CLUSTERED ? slots : all + blockIdx.x * part_floats;
+  float *all = d.partials.results + (item << d.parts_bits) * d.slots * min(group, (int)TILE_HEADS) * shape::PITCH;
+  float *result = all + blockIdx.x * part_floats;
   merge_tree<by_column, N> tree;
   partial<N> x = {};
   for (int c = p.first; c < p.end; c++) {
@@ -188,25 +198,28 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
       each_value<K>(x, num_heads, [&](int j, int column, float v, int odd) { out[j * K + column] = from_float<bf16>(v * share[odd]); });
       return;
     }
-    each_value<K>(x, num_heads, [&](int j, int column, float v, int) { result[j * shape::PITCH + column] = v; });
-    int lane = threadIdx.x % 32;
-    if (threadIdx.x < 32 && lane % 4 == 0 && lane / 4 < num_heads) {
-      *(float2 *)(result + lane / 4 * shape::PITCH + K) = make_float2(x.largest, x.weights);
+    int lane = threadIdx.x % 32, its_head = threadIdx.x < 32 && lane % 4 == 0 ? lane / 4 : num_heads;
+    if constexpr (CLUSTERED) {
+      int index = c >> FAN_BITS * p.level;
+      each_value<K>(x, num_heads, [&](int j, int column, float v, int) { slices.send_value(index, j, column, v); });
+      if (its_head < num_heads) slices.send_sums(index, its_head, x.largest, x.weights);
+    } else {
+      each_value<K>(x, num_heads, [&](int j, int column, float v, int) { result[j * shape::PITCH + column] = v; });
+      if (its_head < num_heads) *(float2 *)(result + its_head * shape::PITCH + K) = make_float2(x.largest, x.weights);
+      result += group_floats;
     }
-    result += group_floats;
   }
   if (p.groups == 1) return; // one part does it all
 
-  group_results<K, CLUSTERED> results = {all, p, part_floats, group_floats};
   if constexpr (CLUSTERED) {
-    cluster_arrive();
-    cluster_wait();
-    merge_all<K>(out, d.a.wide_rows, results, p, num_heads, blockIdx.x, gridDim.x);
-    cluster_arrive(); // a block's shared memory stays until all have read it
-    cluster_wait();
+    int from = slices.first_of(blockIdx.x), to = slices.first_of(blockIdx.x + 1);
+    if (from == to) return;
+    slices.wait();
+    merge_all<K>(out, d.a.wide_rows, slices, p, from, to);
   } else {
     if (p.first == p.end || !arrive_last(d.partials.arrivals + item, min(p.groups, 1 << d.parts_bits))) return;
-    merge_all<K>(out, d.a.wide_rows, results, p, num_heads, 0, 1);
+    group_results<K> results = {all, p, part_floats, group_floats};
+    merge_all<K>(out, d.a.wide_rows, results, p, 0, num_heads * K);
   }
 }
 
@@ -214,23 +227,27 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
   using shape = decode_shape<K>;
   int64_t group = a->heads / a->kv_heads, tiles = div_up(group, TILE_HEADS), rows = which == EVERY_ROW ? a->q.rows : a->block_table.rows;
   int64_t items = rows * a->kv_heads * tiles, heads = group < TILE_HEADS ? group : (int64_t)TILE_HEADS;
-  int64_t chunks = div_up(a->block_table.cols * a->block_size, CHUNK), slots = shape::RESULT_HEADS / heads;
+  int64_t chunks = div_up(a->block_table.cols * a->block_size, CHUNK);
   // As many parts as the card holds at once; where rows alone are more, but not twice as many, halves leave less of it idle at the end.
-  int64_t most = CLUSTERED ? (int64_t)MAX_CLUSTER : MAX_GROUPS / slots, room = (int64_t)shape::BLOCKS * dev->properties.multiProcessorCount;
+  int64_t most = CLUSTERED ? (int64_t)MAX_CLUSTER : MAX_GROUPS / SLOTS, room = (int64_t)shape::BLOCKS * dev->properties.multiProcessorCount;
   int bits = items > room && items < 2 * room && chunks > 1;
   while (2 << bits <= most && 1 << bits < chunks && (2 << bits) * items <= room) bits++;
-  if (!CLUSTERED && (items > MAX_ARRIVALS || (items * slots * heads * shape::PITCH << bits) > PARTIAL_FLOATS)) bits = 0;
+  if (!CLUSTERED && (items > MAX_ARRIVALS || (items * SLOTS * heads * shape::PITCH << bits) > PARTIAL_FLOATS)) bits = 0;
 
   auto kernel = attention_decode_kernel<K, CLUSTERED>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shape::SHARED);
   if (error) return cuda_fail(dev, error, "attention");
-  int64_t groups = slots << bits < MAX_GROUPS ? slots << bits : (int64_t)MAX_GROUPS;
+  int slice_bits = 2;
+  while ((1 << bits + slice_bits) < heads * K) slice_bits++;
+  int64_t groups = CLUSTERED ? shape::RESULT_FLOATS / ((1 << slice_bits) + 2 * heads) : SLOTS << bits;
+  if (groups > MAX_GROUPS) groups = MAX_GROUPS;
   decode_view d = {view_of<bf16>(a),
                    *dev->partials,
                    which,
                    bits,
-                   (int)slots,
                    (int)groups,
+                   SLOTS,
+                   slice_bits,
                    (int)tiles,
                    (int)a->block_table.cols,
                    cuda_settled(dev, a->q.rows)};

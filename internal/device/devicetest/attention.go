@@ -40,10 +40,10 @@ var attentionCases = []attentionCase{
 	{8, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}, []span{{200, 377}, {1, 40}, {129, 129}}, 0},
 	{3, device.KVShape{Heads: 1, HeadDim: 64, BlockSize: 8}, []span{{260, 300}, {70, 333}}, 1},
 	{6, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, []span{{1, 2047}, {2, 1030}}, 0},
-	{8, device.KVShape{Heads: 4, HeadDim: 128, BlockSize: 16}, decodeSpans(48, 640), 0},
-	{12, device.KVShape{Heads: 4, HeadDim: 64, BlockSize: 32}, decodeSpans(61, 320), 3},
-	{32, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 64}, decodeSpans(40, 200), 0},
-	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, append(decodeSpans(40, 1100), span{30, 90}), 0},
+	{8, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}, decodeSpans(12, 340), 0},
+	{6, device.KVShape{Heads: 2, HeadDim: 64, BlockSize: 32}, decodeSpans(40, 130), 3},
+	{32, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 64}, decodeSpans(9, 200), 0},
+	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, append(decodeSpans(20, 160), span{30, 90}), 0},
 }
 
 // decodeSpans is a decode step of n sequences of up to `most` tokens, of all lengths.

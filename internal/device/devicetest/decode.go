@@ -13,10 +13,10 @@ var decodeCases = []struct {
 	shape              device.KVShape
 	sequences, context int
 }{
-	{8, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}, 2, 1500},
-	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 32}, 5, 700},
-	{8, device.KVShape{Heads: 4, HeadDim: 128, BlockSize: 16}, 48, 400},
-	{8, device.KVShape{Heads: 4, HeadDim: 64, BlockSize: 64}, 64, 300},
+	{8, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}, 2, 700},
+	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 32}, 5, 300},
+	{8, device.KVShape{Heads: 4, HeadDim: 128, BlockSize: 16}, 16, 100},
+	{8, device.KVShape{Heads: 4, HeadDim: 64, BlockSize: 32}, 40, 70},
 }
 
 // judgeDecode enqueues the ops around the caches of three layers as a decode step does, each behind the other, and records and replays them:
