@@ -6,8 +6,8 @@
 // Chunks are merged in their order, four to a group; groups likewise, four to one of the next level; the groups of the highest level one
 // after another. This tree depends on the row's position alone. Who computes which part of it does not show in the result.
 //
-// Several blocks share a row and KV head: each takes some groups of a level chosen by the length, and leaves their results where the
-// others can read them; then all of them, or on cards without clusters the last to come, merge these along the same tree. A block's four
+// Several blocks share a row and KV head: each takes as many groups of a level chosen by the length. In a cluster it sends their results, as
+// they come, to those who merge them along the same tree, each a slice of the columns; without clusters the last to come merges all. A block's four
 // warps score 16 keys of a chunk each, then hold a quarter of the values' columns each. Keys and values are the 16-row operands of
 // mma.m16n8k16, up to eight query heads the 8 columns. Two or three chunks are in flight a block.
 //
@@ -139,6 +139,7 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
   bool meets = CLUSTERED && p.groups > 1; // the row's parts, all or none of them
   if (meets) {
     if (threadIdx.x == 0) slices.expect(blockIdx.x, p.groups);
+    __syncwarp();
     cluster_arrive();
   }
   int blocks[STAGES], old = min(p.end, p.fresh / CHUNK); // chunks that earlier steps have filled
