@@ -35,6 +35,7 @@ type runner struct {
 	ids         []int32                 // [r] of the step collected last
 	ran, waited time.Duration           // in calls that compute, and in waits, since the last look
 	lastEnd     time.Time               // of the last step collected
+	warmed      byte                    // what warm read, so that it does
 }
 
 // buffers is the engine's memory on the device.
@@ -201,7 +202,7 @@ func (r *runner) Launch(b *batch) {
 	}
 	flight := &r.timings[r.launched%maxUnderWay]
 	if g := r.graphFor(b); g != nil {
-		*flight = stepTiming{graph: g}
+		*flight = stepTiming{graph: g, batch: b}
 		r.replay(g, b)
 	} else {
 		*flight = stepTiming{}

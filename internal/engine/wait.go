@@ -11,8 +11,8 @@ import (
 // How the loop waits for a device that works beside it. A step whose length is known is slept through and polled at its end; any other is
 // polled at a small share of what it has taken, so that neither holds a core.
 const (
-	wakeBefore  = 60 * time.Microsecond  // the expected end: what waking up takes
-	pollFor     = 200 * time.Microsecond // at the shortest pauses, from wakeBefore on
+	wakeBefore  = 120 * time.Microsecond // the expected end: what waking up and warm take
+	pollFor     = 260 * time.Microsecond // at the shortest pauses, from wakeBefore on
 	pollPause   = 5 * time.Microsecond
 	pollShare   = 16 // of the time that a step has taken, between two looks at it
 	minPause    = 20 * time.Microsecond
@@ -25,6 +25,7 @@ const (
 type stepTiming struct {
 	began time.Time
 	graph *stepGraph // nil: no graph
+	batch *batch     // of a graph
 }
 
 // wait returns when step k has ended.
@@ -67,11 +68,15 @@ func (r *runner) await(k int64) error {
 		return nil
 	}
 	began, pollUntil := r.beginning(k), time.Time{}
-	if g := r.timings[k%maxUnderWay].graph; g != nil && g.expected > 0 {
+	flight := &r.timings[k%maxUnderWay]
+	if g := flight.graph; g != nil && g.expected > 0 {
 		end := began.Add(g.expected)
 		pollUntil = end.Add(pollFor - wakeBefore)
 		if r.device.Passed() <= k {
 			pause(time.Until(end.Add(-wakeBefore)))
+			if flight.batch != nil && r.device.Passed() <= k {
+				r.warm(flight.batch)
+			}
 		}
 	}
 	asked := time.Now()

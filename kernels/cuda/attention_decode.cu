@@ -6,20 +6,21 @@
 // Chunks are merged in their order, four to a group; groups likewise, four to one of the next level; the groups of the highest level one
 // after another. This tree depends on the row's position alone. Who computes which part of it does not show in the result.
 //
-// Several blocks share a row and KV head: each takes some groups of a level chosen by the length, and leaves their results where the
-// others can read them; then all of them, or on cards without clusters the last to come, merge these along the same tree. A block's four
+// Several blocks share a row and KV head: each takes as many groups of a level chosen by the length. In a cluster it sends their results, as
+// they come, to those who merge them along the same tree, each a slice of the columns; without clusters the last to come merges all. A block's four
 // warps score 16 keys of a chunk each, then hold a quarter of the values' columns each. Keys and values are the 16-row operands of
 // mma.m16n8k16, up to eight query heads the 8 columns. Two or three chunks are in flight a block.
 //
-// What to read is looked up before the wait for the kernel that makes q, as a guess: uploads may still be on their way. After it the first
-// chunks are asked for as guessed while the look-up is repeated; a wrong guess asks again.
+// Lengths and tables are read, and keys and values of earlier steps brought in, before the wait for the kernel that makes q and stores this
+// step's: those are a row's last. Where inputs were written just before (cuda_settled), all comes after the wait.
 #include <stdlib.h>
 
 #include "attention_decode.cuh"
 
 enum {
   MAX_CLUSTER = 16,         // blocks of a row and KV head that merge through shared memory
-  MAX_PARTS = 32,           // that merge through device memory; also the results of a row and KV head
+  SLOTS = 2,                // results that a block leaves in device memory
+  MAX_GROUPS = 32,          // results of a row and KV head
   MAX_ARRIVALS = 1 << 16,   // rows × KV heads that can be split
   PARTIAL_FLOATS = 8 << 20, // of all results
 };
@@ -54,14 +55,19 @@ struct decode_view {
   attention_view<bf16> a;
   attention_partials partials;
   decode_rows which;
-  int32_t parts_bits, slots; // 2^parts_bits blocks share a row and KV head, and may leave so many results each
-  int32_t tiles;             // of query heads a KV head
-  int32_t num_blocks, table_cols;
+  int32_t parts_bits;  // 2^parts_bits blocks share a row and KV head
+  int32_t most_groups; // of a row
+  int32_t slots;       // results that a part may leave in device memory
+  int32_t slice_bits;  // 2^slice_bits columns are merged by each block of a cluster
+  int32_t tiles;       // of query heads a KV head
+  int32_t table_cols;
+  bool settled;
 };
 
 // A block's part of a row. None: groups 0.
 struct decode_part : row_groups {
   int row, sequence, keys, chunks; // of the row
+  int fresh;                       // keys from this one on are of this step
   int first, end;                  // this part's chunks are first .. end−1
 };
 
@@ -69,7 +75,6 @@ __device__ __forceinline__ int groups_of(int chunks, int level) {
   return level == LEVELS ? 1 : (chunks + (1 << FAN_BITS * level) - 1) >> FAN_BITS * level;
 }
 
-// Reads what uploads wrote, without the first-level cache, so that it may be asked before the wait as a guess and after it for certain.
 __device__ __forceinline__ decode_part part_of(const decode_view &d) {
   decode_part p = {};
   if (d.which == EVERY_ROW) {
@@ -82,41 +87,26 @@ __device__ __forceinline__ decode_part part_of(const decode_view &d) {
       step = first == p.row && end == p.row + 1;
     }
     if (!step) p.sequence = d.a.sequence_of(p.row, p.keys);
+    p.fresh = p.keys - 1 - (step || p.sequence < 0 ? 0 : p.row - __ldcg(d.a.query_start + p.sequence));
   } else {
     p.sequence = blockIdx.z;
     p.row = __ldcg(d.a.query_start + p.sequence);
     int end = __ldcg(d.a.query_start + p.sequence + 1);
     p.keys = __ldcg(d.a.kv_len + p.sequence);
+    p.fresh = p.keys - 1;
     if (end != p.row + 1 || p.row < 0 || p.row >= d.a.rows) return p;
   }
   if (p.sequence < 0 || p.keys <= 0 || p.keys > d.table_cols * d.a.block_size) return p;
   p.chunks = (p.keys + CHUNK - 1) / CHUNK;
+  p.parts_bits = d.parts_bits;
   p.level = d.parts_bits ? 0 : (int)LEVELS;
-  while (groups_of(p.chunks, p.level) > d.slots << d.parts_bits) p.level++;
+  while (groups_of(p.chunks, p.level) > d.most_groups) p.level++;
   p.groups = groups_of(p.chunks, p.level);
-  p.share_bits = p.groups > 1 << d.parts_bits;
-  int size = (p.level == LEVELS ? p.chunks : 1 << FAN_BITS * p.level) << p.share_bits, first = blockIdx.x * size;
-  p.first = min(p.chunks, first);
-  p.end = min(p.chunks, first + size);
+  int size = p.level == LEVELS ? p.chunks : 1 << FAN_BITS * p.level;
+  p.first = min(p.chunks, p.first_of(blockIdx.x) * size);
+  p.end = min(p.chunks, p.first_of(blockIdx.x + 1) * size);
   return p;
 }
-
-// Whether a part is what part_of() would find now.
-struct part_check {
-  int first, end, length; // of its sequence
-
-  __device__ __forceinline__ part_check(const decode_view &d, const decode_part &p) {
-    int sequence = max(p.sequence, 0);
-    first = __ldcg(d.a.query_start + sequence);
-    end = __ldcg(d.a.query_start + sequence + 1);
-    length = __ldcg(d.a.kv_len + sequence);
-  }
-
-  __device__ __forceinline__ bool holds(const decode_view &d, const decode_part &p) const {
-    return p.groups > 0 && first <= p.row && p.row < end && p.keys == length - (end - 1 - p.row) &&
-           (d.which == EVERY_ROW || end == first + 1);
-  }
-};
 
 // The block of the cache that holds the eight tokens of this lane in a chunk.
 __device__ __forceinline__ int block_of(const decode_view &d, const decode_part &p, int chunk) {
@@ -124,20 +114,10 @@ __device__ __forceinline__ int block_of(const decode_view &d, const decode_part 
   return chunk < p.end && token < p.keys ? __ldcg(d.a.block_table.row(p.sequence) + token / d.a.block_size) : 0;
 }
 
-// Element offset of these tokens from the head's place in block 0. A guess must not lead out of the cache.
+// Element offset of these tokens from the head's place in block 0.
 template <int K> __device__ __forceinline__ int64_t place_of(const decode_view &d, int block, int chunk) {
   int token = CHUNK * chunk + 8 * (threadIdx.x % (CHUNK / 8));
-  return block >= 0 && block < d.num_blocks ? block * d.a.k_cache.stride + token % d.a.block_size * K : 0;
-}
-
-// Asks the L2 for a chunk of which each lane gives its place.
-template <int K> __device__ __forceinline__ void prefetch_chunk(const bf16 *keys, const bf16 *values, int64_t place) {
-  constexpr int LINES = K * (int)sizeof(bf16) / 128; // a token
-  int line = threadIdx.x % (CHUNK * LINES), token = line / LINES;
-  int64_t at = __shfl_sync(~0u, place, token / 8) + token % 8 * K + line % LINES * 64;
-  if (threadIdx.x >= CHUNK * LINES) return;
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(keys + at));
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(values + at));
+  return block * d.a.k_cache.stride + token % d.a.block_size * K;
 }
 
 // A block a part (x), KV head and tile of its query heads (y), and row (z); CLUSTERED: the parts are a cluster.
@@ -148,22 +128,21 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
   extern __shared__ __align__(128) unsigned char shared[];
   bf16 *stages = (bf16 *)shared;                                // [STAGES][keys, values][CHUNK · K]
   float *scores = (float *)(stages + STAGES * 2 * shape::TILE); // [2][TILE_HEADS][SCORE_PITCH]
-  float *slots = scores + 2 * TILE_HEADS * SCORE_PITCH;         // [slots][heads][PITCH]
-  allow_dependents();
+  float *sent = scores + 2 * TILE_HEADS * SCORE_PITCH;          // [RESULT_FLOATS]
+  if (!d.settled) dependency_wait();
   int kv_head = blockIdx.y / d.tiles, tile = blockIdx.y % d.tiles, group = d.a.heads / d.a.kv_heads;
   int first_head = kv_head * group + tile * TILE_HEADS, num_heads = min((int)TILE_HEADS, group - tile * TILE_HEADS);
   int64_t head = (int64_t)kv_head * d.a.block_size * K;
   const bf16 *keys = d.a.k_cache.data + head, *values = d.a.v_cache.data + head;
   decode_part p = part_of(d);
-  int blocks[STAGES];
-  int64_t places[STAGES];
-  uint32_t q[K / 8];
-  auto look_up = [&] {
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) blocks[i] = block_of(d, p, p.first + i);
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) places[i] = place_of<K>(d, blocks[i], p.first + i);
-  };
+  slice_results<K> slices(sent, (uint64_t *)(sent + shape::RESULT_FLOATS), d.slice_bits, num_heads, p.groups);
+  bool meets = CLUSTERED && p.groups > 1; // the row's parts, all or none of them
+  if (meets) {
+    if (threadIdx.x == 0) slices.expect(blockIdx.x, p.groups);
+    __syncwarp();
+    cluster_arrive();
+  }
+  int blocks[STAGES], old = min(p.end, p.fresh / CHUNK); // chunks that earlier steps have filled
   auto load = [&](int chunk, int64_t at) {
     paged_head<K> cache(d.a, p.sequence, p.keys);
     bf16 *to = stages + (chunk - p.first) % STAGES * 2 * shape::TILE;
@@ -172,43 +151,31 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     if (chunk < p.end) cache.template load<CHUNK, THREADS>(to + shape::TILE, values, chunk, at, threadIdx.x);
     copies_commit();
   };
-  auto begin = [&] {
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) load(p.first + i, places[i]);
-    if (p.groups > 0) load_query<K>(q, d.a.q.row(p.row) + (int64_t)first_head * K, num_heads, d.a.wide_rows);
-  };
 
-  look_up();
+#pragma unroll
+  for (int i = 0; i < STAGES; i++) blocks[i] = block_of(d, p, p.first + i);
 #pragma unroll
   for (int i = 0; i < STAGES; i++) {
-    if (p.first + i < p.end) prefetch_chunk<K>(keys, values, places[i]);
-    asm volatile("" : "+l"(places[i])); // kept over the wait, not computed again
+    if (p.first + i < old) load(p.first + i, place_of<K>(d, blocks[i], p.first + i));
   }
   dependency_wait();
-  begin();
-  part_check check(d, p);
-  int certain[STAGES];
-#pragma unroll
-  for (int i = 0; i < STAGES; i++) certain[i] = block_of(d, p, p.first + i);
-  bool wrong = !check.holds(d, p);
-#pragma unroll
-  for (int i = 0; i < STAGES; i++) wrong |= blocks[i] != certain[i];
-  if (__syncthreads_or(wrong)) {
-    copies_wait<0>();
-    __syncthreads();
-    p = part_of(d);
-    look_up();
-    begin();
-  }
+  allow_dependents();
   if (p.groups == 0) return;
+#pragma unroll
+  for (int i = 0; i < STAGES; i++) {
+    if (p.first + i >= old) load(p.first + i, place_of<K>(d, blocks[i], p.first + i));
+  }
+  uint32_t q[K / 8];
+  load_query<K>(q, d.a.q.row(p.row) + (int64_t)first_head * K, num_heads, d.a.wide_rows);
 
   int next_block = block_of(d, p, p.first + STAGES); // of the chunk that is asked for next
   float scale = d.a.scale * 1.44269504f;             // softmax in powers of 2
   bf16 *out = d.a.out.row(p.row) + (int64_t)first_head * K;
+  if (meets) cluster_wait(); // all have begun, and can be sent results
   int64_t item = (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
   int group_floats = num_heads * shape::PITCH, part_floats = d.slots * group_floats;
-  float *all = CLUSTERED ? slots : d.partials.results + (item << d.parts_bits) * d.slots * min(group, (int)TILE_HEADS) * shape::PITCH;
-  float *result = CLUSTERED ? slots : all + blockIdx.x * part_floats;
+  float *all = d.partials.results + (item << d.parts_bits) * d.slots * min(group, (int)TILE_HEADS) * shape::PITCH;
+  float *result = all + blockIdx.x * part_floats;
   merge_tree<by_column, N> tree;
   partial<N> x = {};
   for (int c = p.first; c < p.end; c++) {
@@ -232,25 +199,28 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
       each_value<K>(x, num_heads, [&](int j, int column, float v, int odd) { out[j * K + column] = from_float<bf16>(v * share[odd]); });
       return;
     }
-    each_value<K>(x, num_heads, [&](int j, int column, float v, int) { result[j * shape::PITCH + column] = v; });
-    int lane = threadIdx.x % 32;
-    if (threadIdx.x < 32 && lane % 4 == 0 && lane / 4 < num_heads) {
-      *(float2 *)(result + lane / 4 * shape::PITCH + K) = make_float2(x.largest, x.weights);
+    int lane = threadIdx.x % 32, its_head = threadIdx.x < 32 && lane % 4 == 0 ? lane / 4 : num_heads;
+    if constexpr (CLUSTERED) {
+      int index = c >> FAN_BITS * p.level;
+      each_value<K>(x, num_heads, [&](int j, int column, float v, int) { slices.send_value(index, j, column, v); });
+      if (its_head < num_heads) slices.send_sums(index, its_head, x.largest, x.weights);
+    } else {
+      each_value<K>(x, num_heads, [&](int j, int column, float v, int) { result[j * shape::PITCH + column] = v; });
+      if (its_head < num_heads) *(float2 *)(result + its_head * shape::PITCH + K) = make_float2(x.largest, x.weights);
+      result += group_floats;
     }
-    result += group_floats;
   }
-  if (p.groups == 1) return; // the row's part 0 does it all
+  if (p.groups == 1) return; // one part does it all
 
-  group_results<K, CLUSTERED> results = {all, p.share_bits, part_floats, group_floats};
   if constexpr (CLUSTERED) {
-    cluster_arrive();
-    cluster_wait();
-    merge_all<K>(out, d.a.wide_rows, results, p, num_heads, blockIdx.x, gridDim.x);
-    cluster_arrive(); // a block's shared memory stays until all have read it
-    cluster_wait();
+    int from = slices.first_of(blockIdx.x), to = slices.first_of(blockIdx.x + 1);
+    if (from == to) return;
+    slices.wait();
+    merge_all<K>(out, d.a.wide_rows, slices, p, from, to);
   } else {
-    if (p.first == p.end || !arrive_last(d.partials.arrivals + item, (p.groups + p.share_bits) >> p.share_bits)) return;
-    merge_all<K>(out, d.a.wide_rows, results, p, num_heads, 0, 1);
+    if (p.first == p.end || !arrive_last(d.partials.arrivals + item, min(p.groups, 1 << d.parts_bits))) return;
+    group_results<K> results = {all, p, part_floats, group_floats};
+    merge_all<K>(out, d.a.wide_rows, results, p, 0, num_heads * K);
   }
 }
 
@@ -258,17 +228,30 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
   using shape = decode_shape<K>;
   int64_t group = a->heads / a->kv_heads, tiles = div_up(group, TILE_HEADS), rows = which == EVERY_ROW ? a->q.rows : a->block_table.rows;
   int64_t items = rows * a->kv_heads * tiles, heads = group < TILE_HEADS ? group : (int64_t)TILE_HEADS;
-  int64_t chunks = div_up(a->block_table.cols * a->block_size, CHUNK), slots = heads > TILE_HEADS / 2 ? 1 : 2;
+  int64_t chunks = div_up(a->block_table.cols * a->block_size, CHUNK);
   // As many parts as the card holds at once; where rows alone are more, but not twice as many, halves leave less of it idle at the end.
-  int64_t most = CLUSTERED ? (int64_t)MAX_CLUSTER : MAX_PARTS / slots, room = (int64_t)shape::BLOCKS * dev->properties.multiProcessorCount;
+  int64_t most = CLUSTERED ? (int64_t)MAX_CLUSTER : MAX_GROUPS / SLOTS, room = (int64_t)shape::BLOCKS * dev->properties.multiProcessorCount;
   int bits = items > room && items < 2 * room && chunks > 1;
   while (2 << bits <= most && 1 << bits < chunks && (2 << bits) * items <= room) bits++;
-  if (!CLUSTERED && (items > MAX_ARRIVALS || (items * slots * heads * shape::PITCH << bits) > PARTIAL_FLOATS)) bits = 0;
+  if (!CLUSTERED && (items > MAX_ARRIVALS || (items * SLOTS * heads * shape::PITCH << bits) > PARTIAL_FLOATS)) bits = 0;
 
   auto kernel = attention_decode_kernel<K, CLUSTERED>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shape::SHARED);
   if (error) return cuda_fail(dev, error, "attention");
-  decode_view d = {view_of<bf16>(a), *dev->partials, which, bits, (int)slots, (int)tiles, (int)a->k_cache.rows, (int)a->block_table.cols};
+  int slice_bits = 2;
+  while ((1 << bits + slice_bits) < heads * K) slice_bits++;
+  int64_t groups = CLUSTERED ? shape::RESULT_FLOATS / ((1 << slice_bits) + 2 * heads) : SLOTS << bits;
+  if (groups > MAX_GROUPS) groups = MAX_GROUPS;
+  decode_view d = {view_of<bf16>(a),
+                   *dev->partials,
+                   which,
+                   bits,
+                   (int)groups,
+                   SLOTS,
+                   slice_bits,
+                   (int)tiles,
+                   (int)a->block_table.cols,
+                   cuda_settled(dev, a->q.rows)};
   dim3 grid(1u << bits, (unsigned)(a->kv_heads * tiles), (unsigned)rows);
   if (CLUSTERED) cuda_launch_clusters(dev, "attention", kernel, grid, THREADS, shape::SHARED, 1u << bits, d);
   else cuda_launch(dev, "attention", kernel, grid, THREADS, shape::SHARED, d);

@@ -75,7 +75,9 @@ template <int K> struct decode_shape {
   static constexpr int BLOCKS = K == 128 ? 3 : 4;                   // on a multiprocessor
   static constexpr int VALUE_TILES = K / 16 / WARPS;                // of 16 columns, a warp
   static constexpr int PITCH = K + 4;                               // floats of a head of a result
-  static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) + (2 * SCORE_PITCH + PITCH) * TILE_HEADS * sizeof(float);
+  static constexpr int RESULT_FLOATS = 12 * PITCH;                  // of the results that a block is sent
+  static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) +
+                                   (2 * SCORE_PITCH * TILE_HEADS + RESULT_FLOATS) * sizeof(float) + sizeof(uint64_t); // a barrier
 };
 
 // Meeting the other blocks of the cluster: what they wrote to shared memory before they came can be read then.
@@ -91,6 +93,31 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
+// The groups of a row whose results are merged: so many of that level, in parts of equal numbers but for one.
+struct row_groups {
+  int level, groups, parts_bits; // 2^parts_bits parts
+
+  __device__ __forceinline__ int first_of(int part) const { return groups * part >> parts_bits; }
+  __device__ __forceinline__ int part_of(int group) const { return (((group + 1) << parts_bits) - 1) / groups; }
+};
+
+// The results of a row and KV head's groups in device memory, where no clusters are.
+template <int K> struct group_results {
+  const float *results; // of part 0
+  row_groups groups;
+  int part_floats, group_floats;
+
+  // Four columns of a group's head.
+  __device__ __forceinline__ partial<4> load(int group, int head, int column) const {
+    int part = groups.part_of(group);
+    const float *from = results + (int64_t)part * part_floats + (group - groups.first_of(part)) * group_floats;
+    from += head * decode_shape<K>::PITCH;
+    float4 v = __ldcg((const float4 *)(from + column));
+    float2 sums = __ldcg((const float2 *)(from + K));
+    return {sums.x, sums.y, {v.x, v.y, v.z, v.w}};
+  }
+};
+
 // Whether the caller's block is the last of its row's parts to come here; what the others wrote before can be read then.
 __device__ __forceinline__ bool arrive_last(uint32_t *arrivals, int parts) {
   __shared__ bool last;
@@ -105,33 +132,68 @@ __device__ __forceinline__ bool arrive_last(uint32_t *arrivals, int parts) {
   return last;
 }
 
-// The groups of a row whose results are merged: so many of that level, 2^share_bits a part.
-struct row_groups {
-  int level, groups, share_bits;
-};
+// The same within a cluster: each block merges a slice of the columns of all heads, for which the others send it their results. They
+// may end before it does.
+template <int K> struct slice_results {
+  float *values;     // [groups][2^slice_bits], at the same place in every block
+  float *sums;       // [groups][heads][largest score, sum of weights]
+  uint64_t *arrived; // counts the bytes that the block is sent
+  int slice_bits, heads;
 
-// The results of a row and KV head's groups; `results` are those of part 0 (device memory) or of the own part (CLUSTERED).
-template <int K, bool CLUSTERED> struct group_results {
-  const float *results;
-  int share_bits, part_floats, group_floats;
+  __device__ __forceinline__ slice_results(float *shared, uint64_t *arrived, int slice_bits, int heads, int groups)
+      : values(shared), sums(shared + (groups << slice_bits)), arrived(arrived), slice_bits(slice_bits), heads(heads) {}
 
-  // Four columns of a group's head.
-  __device__ __forceinline__ partial<4> load(int group, int head, int column) const {
-    int part = group >> share_bits;
-    const float *from = results;
-    if constexpr (CLUSTERED) {
+  __device__ __forceinline__ int columns() const { return heads * K; }
+  __device__ __forceinline__ int first_of(int block) const { return min(columns(), block << slice_bits); }
+
+  // One thread of a block calls it before the cluster's blocks first meet.
+  __device__ __forceinline__ void expect(int block, int groups) {
+    int from = first_of(block), to = first_of(block + 1), bytes = 0;
+    if (to > from) bytes = groups * 4 * (to - from + 2 * ((to - 1) / K - from / K + 1));
 #if __CUDA_ARCH__ >= 900
-      asm("mapa.u64 %0, %1, %2;" : "=l"(from) : "l"(results), "r"(part));
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;\n"
+                 "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrived)),
+                 "r"(bytes)
+                 : "memory");
 #endif
-    } else {
-      from += (int64_t)part * part_floats;
+  }
+
+  __device__ __forceinline__ void send(int block, float *to, float v) const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{\n.reg .b32 to, barrier;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 barrier, %1, %2;\n"
+                 "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [to], %3, [barrier];\n}" ::"r"(shared_address(to)),
+                 "r"(shared_address(arrived)), "r"(block), "r"(__float_as_uint(v))
+                 : "memory");
+#endif
+  }
+
+  // A thread's part of a group's result.
+  __device__ __forceinline__ void send_value(int group, int head, int column, float v) const {
+    int i = head * K + column;
+    send(i >> slice_bits, values + (group << slice_bits) + (i & (1 << slice_bits) - 1), v);
+  }
+  __device__ __forceinline__ void send_sums(int group, int head, float largest, float weights) const {
+    float *to = sums + 2 * (group * heads + head);
+    for (int block = head * K >> slice_bits; block <= (head + 1) * K - 1 >> slice_bits; block++) {
+      send(block, to, largest);
+      send(block, to + 1, weights);
     }
-    from += (group & ((1 << share_bits) - 1)) * group_floats + head * decode_shape<K>::PITCH;
-    float4 v;
-    float2 sums;
-    if constexpr (CLUSTERED) v = *(const float4 *)(from + column), sums = *(const float2 *)(from + K);
-    else v = __ldcg((const float4 *)(from + column)), sums = __ldcg((const float2 *)(from + K));
-    return {sums.x, sums.y, {v.x, v.y, v.z, v.w}};
+  }
+
+  // Waits for all that the block is sent.
+  __device__ __forceinline__ void wait() const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], 0;\n@!done bra again;\n}" ::"r"(
+            shared_address(arrived))
+        : "memory");
+#endif
+  }
+
+  __device__ __forceinline__ partial<4> load(int group, int head, int column) const {
+    float4 v = *(const float4 *)(values + (group << slice_bits) + (head * K + column & (1 << slice_bits) - 1));
+    float2 s = *(const float2 *)(sums + 2 * (group * heads + head));
+    return {s.x, s.y, {v.x, v.y, v.z, v.w}};
   }
 };
 
@@ -151,16 +213,13 @@ template <int LANES, int COUNT> __device__ __forceinline__ partial<4> merge_lane
   return sum;
 }
 
-// Merges the groups of a row, at most FAN · LANES, into out: so many lanes take four columns of a head at a time. The caller is block
-// `block` of `blocks` that share the columns.
+// Merges the groups of a row, at most FAN · LANES, into columns from .. to−1 of the heads' out: so many lanes take four at a time.
 template <int K, int LANES, typename RESULTS>
-__device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int num_heads, int block,
-                                             int blocks) {
-  constexpr int QUADS = K / 4, STEP = THREADS / LANES;
+__device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int from, int to) {
   int lane = threadIdx.x % LANES;
-  for (int first = block * STEP; first < num_heads * QUADS; first += blocks * STEP) {
-    int i = first + threadIdx.x / LANES, n = p.groups;
-    int head = min(i / QUADS, num_heads - 1), column = i % QUADS * 4; // whole warps stay for the exchange
+  for (int first = from; first < to; first += 4 * THREADS / LANES) {
+    int at = first + threadIdx.x / LANES * 4, n = p.groups;
+    int head = min(at, to - 4) / K, column = min(at, to - 4) % K; // whole warps stay for the exchange
     partial<4> x = {};
     if (p.level + 1 == LEVELS) {
       x = results.load(0, head, column);
@@ -185,21 +244,19 @@ __device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS
         x = merge_lanes<LANES, LANES>(x, 0, n);
       }
     }
-    if (lane > 0 || i >= num_heads * QUADS) continue;
-    bf16 *to = out + head * K + column;
+    if (lane > 0 || at >= to) continue;
     float share = 1 / x.weights;
-    store_pair(to, x.values[0] * share, x.values[1] * share, wide);
-    store_pair(to + 2, x.values[2] * share, x.values[3] * share, wide);
+    store_pair(out + at, x.values[0] * share, x.values[1] * share, wide);
+    store_pair(out + at + 2, x.values[2] * share, x.values[3] * share, wide);
   }
 }
 
 // The same for any number of groups.
 template <int K, typename RESULTS>
-__device__ __forceinline__ void merge_all(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int num_heads, int block,
-                                          int blocks) {
-  if (p.groups <= FAN) merge_groups<K, 1>(out, wide, results, p, num_heads, block, blocks);
-  else if (p.groups <= FAN * FAN) merge_groups<K, FAN>(out, wide, results, p, num_heads, block, blocks);
-  else merge_groups<K, 2 * FAN>(out, wide, results, p, num_heads, block, blocks);
+__device__ __forceinline__ void merge_all(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int from, int to) {
+  if (p.groups <= FAN) merge_groups<K, 1>(out, wide, results, p, from, to);
+  else if (p.groups <= FAN * FAN) merge_groups<K, FAN>(out, wide, results, p, from, to);
+  else merge_groups<K, 2 * FAN>(out, wide, results, p, from, to);
 }
 
 #endif // INFERNO_CUDA_ATTENTION_MERGE_CUH

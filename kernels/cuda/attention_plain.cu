@@ -25,8 +25,8 @@ template <typename T> __device__ __forceinline__ float score(const attention_vie
 
 template <typename T> __global__ void __launch_bounds__(32 * WARPS) attention_plain_kernel(attention_view<T> a) {
   __shared__ float q[MAX_HEAD_DIM], values[WARPS][MAX_HEAD_DIM], largest[WARPS], weights[WARPS];
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int row = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, keys = 0;
   int sequence = a.sequence_of(row, keys);
   if (sequence < 0) return;

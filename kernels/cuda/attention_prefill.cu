@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(THREADS, K == 128 ? 2 : 3) attention_prefill_k
   constexpr int TILE = prefill_shape<K>::TILE;
   extern __shared__ __align__(128) unsigned char shared[];
   bf16 *queries = (bf16 *)shared, *stages = queries + ROWS * K; // [ROWS · K], [STAGES][keys, values][TILE]
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   query_tile t = tile_of<ROWS>(a, which, gridDim.y - 1 - blockIdx.y);
   if (t.rows == 0) return;
 

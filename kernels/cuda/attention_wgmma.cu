@@ -204,7 +204,6 @@ __global__ void __launch_bounds__(wgmma_shape<K>::THREADS, 1)
   using shape = wgmma_shape<K>;
   extern __shared__ __align__(1024) unsigned char memory[];
   shared_view<K> shared(memory);
-  allow_dependents();
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) {
       barrier_open(shared.keys_full + i, 1);
@@ -216,6 +215,7 @@ __global__ void __launch_bounds__(wgmma_shape<K>::THREADS, 1)
   }
   __syncthreads();
   dependency_wait();
+  allow_dependents();
   query_tile t = tile_of<shape::ROWS>(d.a, d.which, gridDim.y - 1 - blockIdx.y);
   if (t.rows == 0) return;
   int head = blockIdx.x;

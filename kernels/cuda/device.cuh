@@ -2,8 +2,10 @@
 //
 // All work runs on one stream in the order of its calls. Every kernel is launched with programmatic dependent launch (PDL): it may start
 // while the one before still runs, so that each kernel, in every block, calls dependency_wait() before it touches anything that another
-// kernel writes or reads, and allow_dependents() as early as it can. Before the wait it may read what never changes while steps run:
-// packed weights, norms, biases and frequencies. A step's own inputs (ids, positions, slots, tables) may come from kernels.
+// kernel writes or reads, and only then, at once, allow_dependents(). So when a kernel starts, the one before has passed its wait, and the
+// one before that has ended: no more than two run at a time, and none holds shared memory while it waits for a chain of others.
+// Before the wait a kernel may read what never changes while steps run (packed weights, norms, biases, frequencies), and what was written
+// two kernels before it or earlier: cuda_settled() says whether that is so of a step's inputs and caches.
 #ifndef INFERNO_CUDA_DEVICE_CUH
 #define INFERNO_CUDA_DEVICE_CUH
 
@@ -31,6 +33,8 @@ struct inferno_device {
   void *encode_tensor_map; // the driver's cuTensorMapEncodeTiled, where this code and the card are Hopper's; else NULL
   cudaDeviceProp properties;
   cudaStream_t stream;
+  int64_t kernels;     // since a step's inputs were last written, or a graph began; that which wrote them counts
+  int64_t stored_rows; // of keys and values, by the last kernel that stored any
 
   int64_t own_bytes; // of the card's memory, taken by open for the parts below
 
@@ -81,6 +85,7 @@ void cuda_launch_clusters(inferno_device *dev, const char *what, void (*kernel)(
   cudaError_t error = cluster > 8 ? cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) : cudaSuccess;
   if (!error) error = cudaLaunchKernelEx(&config, kernel, P(args)...);
   if (error) cuda_fail(dev, error, what);
+  dev->kernels++;
 }
 
 // Enqueues a kernel; `what` names it in a failure.
@@ -88,6 +93,12 @@ template <typename... P, typename... A>
 void cuda_launch(inferno_device *dev, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args) {
   cuda_launch_clusters(dev, what, kernel, grid, threads, shared, 1, args...);
 }
+
+// What comes next writes a step's inputs: ids, positions, slots, lengths, tables.
+static inline void cuda_unsettle(inferno_device *dev) { dev->kernels = 0; }
+
+// Whether the next kernel finds a step's inputs before its wait, and in the caches the keys and values of all rows but the last `rows`.
+static inline bool cuda_settled(const inferno_device *dev, int64_t rows) { return dev->kernels >= 2 && dev->stored_rows <= rows; }
 
 // staging.cu: copies between the host and the device in order with the ops. A download's destination is written by staging_flush, which
 // waits for the stream.

@@ -10,15 +10,15 @@
 enum { THREADS = 256 };
 
 __global__ void __launch_bounds__(THREADS) fill_kernel(uint8_t *dst, uint8_t byte, int64_t bytes) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t step = (int64_t)gridDim.x * THREADS;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < bytes; i += step) dst[i] = byte;
 }
 
 __global__ void __launch_bounds__(THREADS) fill_words_kernel(uint4 *dst, uint32_t word, int64_t n) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t step = (int64_t)gridDim.x * THREADS;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) dst[i] = make_uint4(word, word, word, word);
 }
@@ -41,7 +41,6 @@ template <typename T>
 __global__ void __launch_bounds__(32 * NORM_WARPS)
     rms_norm_kernel(matrix_view<T> out, matrix_view<const T> x, const float *w, int64_t d, float eps, bool wide, bool wide_w) {
   __shared__ __align__(16) float sums[NORM_WARPS];
-  allow_dependents();
   const T *in = x.row(blockIdx.x);
   T *to = out.row(blockIdx.x);
   int64_t first = 8 * threadIdx.x, step = 8 * blockDim.x;
@@ -50,6 +49,7 @@ __global__ void __launch_bounds__(32 * NORM_WARPS)
   unsigned warps = blockDim.x / 32;
   if (threadIdx.x >= warps && threadIdx.x < NORM_WARPS) sums[threadIdx.x] = 0;
   dependency_wait();
+  allow_dependents();
   load8(v, in + first, d - first, wide);
 #pragma unroll
   for (int j = 0; j < 8; j++) sum = fmaf(v[j], v[j], sum);
@@ -144,9 +144,9 @@ struct add_op {
 template <typename T, typename Op>
 __global__ void __launch_bounds__(THREADS)
     binary_kernel(matrix_view<T> out, matrix_view<const T> a, matrix_view<const T> b, int64_t rows, int64_t cols, bool wide) {
-  allow_dependents();
   int64_t i = 8 * ((int64_t)blockIdx.x * THREADS + threadIdx.x);
   dependency_wait();
+  allow_dependents();
   if (i >= cols) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
     float u[8], v[8];
@@ -185,8 +185,8 @@ void cuda_add(inferno_device *dev, const inferno_add_args *a) { launch_binary<ad
 template <typename T>
 __global__ void __launch_bounds__(THREADS) gather_rows_kernel(matrix_view<T> out, matrix_view<const T> x, const int32_t *rows, int64_t n,
                                                               int64_t x_rows, int64_t cols, bool wide) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t i = 8 * ((int64_t)blockIdx.x * THREADS + threadIdx.x);
   if (i >= cols) return;
   for (int64_t row = blockIdx.y; row < n; row += gridDim.y) {

@@ -9,8 +9,8 @@ enum { THREADS = 128 };
 template <typename T, typename W>
 __global__ void __launch_bounds__(THREADS)
     embed_kernel(matrix_view<T> out, const W *table, const int32_t *ids, int64_t n, int64_t vocab, int64_t d, bool wide) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t piece = (int64_t)blockIdx.x * THREADS + threadIdx.x, i = 8 * piece;
   if (i >= d) return;
   for (int64_t row = blockIdx.y; row < n; row += gridDim.y) {

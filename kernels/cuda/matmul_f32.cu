@@ -9,8 +9,8 @@ enum { BATCH = 8, THREADS = 32 * F32_BLOCK_ROWS };
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS) matmul_f32_kernel(product_list products, matrix_view<const T> x, int64_t n, int64_t cols) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   const product_view &p = products.of(blockIdx.x);
   int row = (blockIdx.x - p.first_block) * F32_BLOCK_ROWS + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= p.rows) return;

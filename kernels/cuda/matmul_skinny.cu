@@ -49,7 +49,6 @@ __global__ void __launch_bounds__(THREADS) skinny_kernel(const __grid_constant__
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rank = cluster_rank(), split = 1 << s.log_split;
   int from = s.units * rank / split, to = s.units * (rank + 1) / split, first = blockIdx.x >> s.log_split, step = gridDim.x >> s.log_split;
   int length = to - from;
-  allow_dependents();
   if (warp == 4) {
     uint64_t policy = evict_first();
     int early = min(s.stages, length);
@@ -97,6 +96,7 @@ __global__ void __launch_bounds__(THREADS) skinny_kernel(const __grid_constant__
     };
     for (int i = threadIdx.x; i < (N - s.n) * pieces; i += CONSUMERS) *place(s.n + i / pieces, i % pieces) = make_uint4(0, 0, 0, 0);
     dependency_wait();
+    allow_dependents();
     for (int i = threadIdx.x; i < s.n * pieces; i += CONSUMERS) {
       int m = i / pieces, piece = i % pieces, col = from * UNIT_COLS + 8 * piece;
       *place(m, piece) = load_x(x.row(m) + col, s.cols - col, s.wide);
@@ -105,6 +105,7 @@ __global__ void __launch_bounds__(THREADS) skinny_kernel(const __grid_constant__
     asm volatile("bar.sync 1, %0;" ::"n"((int)CONSUMERS) : "memory");
   } else {
     dependency_wait();
+    allow_dependents();
   }
   constexpr int MOST = N / 2;
   float acc[MOST];

@@ -32,7 +32,6 @@ __global__ void __launch_bounds__(THREADS, TILES <= 2 ? 2 : 1)
   extern __shared__ __align__(16) unsigned char shared[];
   float *sums = (float *)shared;                             // [WARPS][TILES · 128]: row of w · 8 + token
   bf16 *staged = (bf16 *)(shared + WARPS * TILES * 128 * 4); // [tokens][32 · chunks + PADDING]
-  allow_dependents();
   const product_view &p = products.of(blockIdx.x);
   int tile = blockIdx.x - p.first_block, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   int run = (chunks + WARPS - 1) / WARPS, from = min(chunks, warp * run), to = min(chunks, from + run);
@@ -43,6 +42,7 @@ __global__ void __launch_bounds__(THREADS, TILES <= 2 ? 2 : 1)
     if (from + i < to) upper[i] = load_weights(w + (int64_t)(from + i) * 256), lower[i] = load_weights(w + (int64_t)(from + i) * 256 + 32);
   }
   dependency_wait();
+  allow_dependents();
   int first = blockIdx.y * TILES * 8, tokens = min(n - first, TILES * 8), pitch = CHUNK_COLS * chunks + PADDING;
   if (STAGED) {
     for (int m = 0; m < tokens; m++) {

@@ -9,10 +9,10 @@ enum { THREADS = 128, TABLE_THREADS = 64 };
 // Blocks split rows (x) and angles (y).
 __global__ void __launch_bounds__(TABLE_THREADS)
     rope_table_kernel(matrix_view<float> table, const int32_t *pos, const float *freq, int64_t half, float scale) {
-  allow_dependents();
   int64_t row = blockIdx.x, i = (int64_t)blockIdx.y * TABLE_THREADS + threadIdx.x;
   double f = i < half ? freq[i] : 0.0f, sine, cosine;
   dependency_wait();
+  allow_dependents();
   if (i >= half) return;
   sincos((double)pos[row] * f, &sine, &cosine);
   table.row(row)[i] = (float)((double)scale * cosine);
@@ -59,11 +59,11 @@ __device__ __forceinline__ void rotate_group(float (&v)[8], const float *table, 
 // Blocks split rows (x) and groups (y).
 template <typename T>
 __global__ void __launch_bounds__(THREADS) rope_kernel(matrix_view<T> x, matrix_view<const float> table, int heads, head_layout layout) {
-  allow_dependents();
   unsigned group = blockIdx.y * THREADS + threadIdx.x;
   int head = group / layout.groups, g = group % layout.groups;
   T *at = x.row(blockIdx.x) + head * layout.dim + 8 * g;
   dependency_wait();
+  allow_dependents();
   if (head >= heads) return;
   float v[8];
   load8(v, at, layout.dim - 8 * g, layout.wide);
@@ -109,10 +109,10 @@ template <typename T, typename Args> static cache_view<T> caches_of(const Args *
 // Blocks split rows (x) and columns (y).
 template <typename T>
 __global__ void __launch_bounds__(THREADS) store_kv_kernel(matrix_view<const T> key, matrix_view<const T> value, cache_view<T> cache) {
-  allow_dependents();
   int64_t row = blockIdx.x;
   int col = blockIdx.y * THREADS + threadIdx.x, head = col / cache.head_dim, i = col % cache.head_dim;
   dependency_wait();
+  allow_dependents();
   int slot = cache.slots[row];
   int64_t to = cache.at(slot, head, cache.k.stride), value_to = cache.at(slot, head, cache.v.stride);
   if (head >= cache.kv_heads || to < 0) return;
@@ -123,6 +123,7 @@ __global__ void __launch_bounds__(THREADS) store_kv_kernel(matrix_view<const T> 
 // k_cache[slot/p, j, slot%p, :] = key[n, j, :] for KV head j, and the same for values; slot −1 is skipped.
 void cuda_store_kv(inferno_device *dev, const inferno_store_kv_args *a) {
   if (a->k_cache.dtype != a->key.dtype) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "store_kv: on CUDA caches have the activations' type");
+  dev->stored_rows = a->key.rows;
   auto go = [&](auto zero) {
     using T = decltype(zero);
     cuda_launch(dev, "store_kv", store_kv_kernel<T>, grid_of(a->key.rows, a->key.cols), THREADS, 0, view<const T>(a->key),
@@ -138,7 +139,6 @@ template <typename T>
 __global__ void __launch_bounds__(THREADS)
     rope_store_kv_kernel(matrix_view<T> q, matrix_view<const T> key, matrix_view<const T> value, matrix_view<const float> table,
                          cache_view<T> cache, int heads, head_layout layout) {
-  allow_dependents();
   int64_t row = blockIdx.x;
   unsigned group = blockIdx.y * THREADS + threadIdx.x;
   int head = group / layout.groups, g = group % layout.groups, kv_head = head - heads;
@@ -149,6 +149,7 @@ __global__ void __launch_bounds__(THREADS)
   const T *from = is_query ? to : (is_value ? value.row(row) : key.row(row)) + kv_head * layout.dim;
   int64_t stride = is_value ? cache.v.stride : cache.k.stride;
   dependency_wait();
+  allow_dependents();
   if (head >= heads + 2 * cache.kv_heads) return;
   float v[8];
   load8(v, from + 8 * g, left, layout.wide);
@@ -164,6 +165,7 @@ void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *a
   bool wide = is_wide(a->q) && is_wide(a->key) && is_wide(a->value) && is_wide(a->k_cache) && is_wide(a->v_cache);
   head_layout layout = layout_of(a->head_dim, a->table, wide);
   int64_t groups = (a->heads + 2 * a->kv_heads) * (int64_t)layout.groups;
+  dev->stored_rows = a->key.rows;
   auto go = [&](auto zero) {
     using T = decltype(zero);
     cuda_launch(dev, "rope_store_kv", rope_store_kv_kernel<T>, grid_of(a->q.rows, groups), THREADS, 0, view<T>(a->q), view<const T>(a->key),

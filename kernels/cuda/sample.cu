@@ -227,8 +227,8 @@ __global__ void __launch_bounds__(SAMPLE_THREADS)
     sample_kernel(matrix_view<float> logits, const inferno_sample_params *params, matrix_view<const int32_t> banned, int max_banned,
                   int32_t *ids, int v, int part_size, bool wide, sample_space space, adjust_view adjustments) {
   extern __shared__ uint32_t bans[];
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int row = blockIdx.y, from = blockIdx.x * part_size;
   sample_row r = {logits.row(row), NULL, params[row], v, from, min(v, from + part_size), wide, 0, 0};
   r.coldness = 1 / (double)r.params.temperature;

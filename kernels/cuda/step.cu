@@ -67,8 +67,8 @@ static int64_t length(const inferno_tensor &t) { return t.rows * t.cols; }
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
     pull_kernel(T *dst, const T *src, int64_t slots, int64_t stride, int64_t n, const int64_t *count) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   src += __ldcg((const long long *)count) % slots * stride;
   int64_t step = (int64_t)gridDim.x * THREADS;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step)
@@ -76,6 +76,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 void cuda_pull(inferno_device *dev, const inferno_pull_args *a) {
+  cuda_unsettle(dev);
   int64_t n = a->src.cols, slots = a->src.rows, stride = a->src.stride;
   const int64_t *count = dev->steps->count;
   bool wide = (uintptr_t)a->dst.data % 16 == 0 && (uintptr_t)a->src.data % 16 == 0 && n % 4 == 0 && stride % 4 == 0;
@@ -90,8 +91,8 @@ void cuda_pull(inferno_device *dev, const inferno_pull_args *a) {
 
 __global__ void __launch_bounds__(THREADS)
     scatter_kernel(int32_t *dst, int64_t size, const int32_t *index, const int32_t *values, int64_t n) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t step = (int64_t)gridDim.x * THREADS;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
     int32_t at = index[i];
@@ -100,6 +101,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 void cuda_scatter(inferno_device *dev, const inferno_scatter_args *a) {
+  cuda_unsettle(dev);
   int64_t n = length(a->index);
   cuda_launch(dev, "scatter", scatter_kernel, blocks_for(n), THREADS, 0, (int32_t *)a->dst.data, length(a->dst),
               (const int32_t *)a->index.data, (const int32_t *)a->values.data, n);
@@ -107,8 +109,8 @@ void cuda_scatter(inferno_device *dev, const inferno_scatter_args *a) {
 
 __global__ void __launch_bounds__(THREADS)
     feed_kernel(int32_t *tokens, const int32_t *from, int64_t n, const int32_t *ids, int64_t num_ids) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t step = (int64_t)gridDim.x * THREADS;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
     int32_t at = from[i];
@@ -117,6 +119,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 void cuda_feed(inferno_device *dev, const inferno_feed_args *a) {
+  cuda_unsettle(dev);
   int64_t n = length(a->tokens);
   cuda_launch(dev, "feed", feed_kernel, blocks_for(n), THREADS, 0, (int32_t *)a->tokens.data, (const int32_t *)a->from.data, n,
               (const int32_t *)a->ids.data, length(a->ids));
@@ -125,8 +128,8 @@ void cuda_feed(inferno_device *dev, const inferno_feed_args *a) {
 // One block: all values are out, in the whole system, before the count says so.
 __global__ void __launch_bounds__(THREADS)
     mark_kernel(const int32_t *values, int64_t n, int32_t *out, int64_t slots, int64_t stride, int64_t *count, int64_t *passed) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t k = __ldcg((const long long *)count);
   out += k % slots * stride;
   for (int64_t i = threadIdx.x; i < n; i += THREADS) out[i] = values[i];

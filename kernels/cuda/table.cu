@@ -184,6 +184,7 @@ static bool refused_in_capture(inferno_device *dev, const char *what) {
 static void device_upload(inferno_device *dev, void *dst, const void *src, int64_t bytes) {
   if (dev->status || refused_in_capture(dev, "upload inside a capture")) return;
   cuda_use(dev);
+  cuda_unsettle(dev);
   cuda_upload(dev, dst, src, bytes);
 }
 
@@ -201,6 +202,7 @@ static int32_t capture_begin(inferno_device *dev) {
   cuda_use(dev);
   cudaError_t error = cudaStreamBeginCapture(dev->stream, cudaStreamCaptureModeThreadLocal);
   if (error) return cuda_status(error);
+  cuda_unsettle(dev);
   dev->capturing = true;
   return INFERNO_OK;
 }
@@ -237,6 +239,7 @@ static void graph_free(inferno_device *dev, inferno_graph *graph) {
 static void device_launch(inferno_device *dev, inferno_graph *graph) {
   if (dev->status || refused_in_capture(dev, "launch inside a capture") || !graph) return;
   cuda_use(dev);
+  cuda_unsettle(dev);
   cudaError_t error = cudaGraphLaunch(graph->exec, dev->stream);
   if (error) cuda_fail(dev, error, "launch a graph");
 }
@@ -306,6 +309,7 @@ ENTRY(pool)
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
   cuda_use(dev);
+  cuda_unsettle(dev);
   cuda_fill(dev, dst, byte, bytes);
 }
 

@@ -21,7 +21,11 @@ type attentionCase struct {
 }
 
 func (c attentionCase) String() string {
-	return fmt.Sprintf("h%d g%d k%d p%d %v", c.heads, c.shape.Heads, c.shape.HeadDim, c.shape.BlockSize, c.spans)
+	spans := fmt.Sprint(c.spans)
+	if len(c.spans) > 8 {
+		spans = fmt.Sprintf("%d sequences", len(c.spans))
+	}
+	return fmt.Sprintf("h%d g%d k%d p%d %s", c.heads, c.shape.Heads, c.shape.HeadDim, c.shape.BlockSize, spans)
 }
 
 var attentionCases = []attentionCase{
@@ -38,6 +42,19 @@ var attentionCases = []attentionCase{
 	{6, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, []span{{1, 2047}, {2, 1030}}, 0},
 	{4, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 64}, []span{{200, 377}, {1, 40}, {129, 129}, {70, 126}}, 0},
 	{3, device.KVShape{Heads: 1, HeadDim: 64, BlockSize: 64}, []span{{260, 300}, {1, 64}, {70, 333}}, 1},
+	{8, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}, decodeSpans(12, 340), 0},
+	{6, device.KVShape{Heads: 2, HeadDim: 64, BlockSize: 32}, decodeSpans(40, 130), 3},
+	{32, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 64}, decodeSpans(9, 200), 0},
+	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, append(decodeSpans(20, 160), span{30, 90}), 0},
+}
+
+// decodeSpans is a decode step of n sequences of up to `most` tokens, of all lengths.
+func decodeSpans(n, most int) []span {
+	spans := make([]span, n)
+	for i := range spans {
+		spans[i] = span{1, 1 + i*i*37%most}
+	}
+	return spans
 }
 
 // attentionBatch is a case's tensors on the host. Blocks are shuffled; slots that no sequence holds are NaN, block table entries

@@ -68,6 +68,7 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	r.run("store_kv", judgeStoreKV)
 	r.run("rope_store_kv", judgeRopeStoreKV)
 	r.run("attention", judgeAttention)
+	r.run("decode", judgeDecode)
 	r.run("swiglu", judgeSwiGLU)
 	r.run("add", judgeAdd)
 	r.run("gather_rows", judgeGatherRows)
