@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 3
+#define INFERNO_ABI_VERSION 4
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -290,6 +290,19 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_norm_qkv_args;
 
+// Optional: what lies between the attentions of two layers. x is the tensor that all of it is done to: out of o and down, x of mlp and next.
+// x += attended · oᵀ; x += (norm_gate_up of x) · downᵀ; then norm_qkv of x, of the next layer, where there is one. Bit-equal to matmul,
+// norm_gate_up, matmul, norm_qkv.
+typedef struct {
+  uint32_t size;
+  int32_t has_next;              // 0: this was the last layer; next holds nothing
+  inferno_tensor attended;       // [n, h·k]
+  inferno_product o;             // [d, h·k]; accumulate 1
+  inferno_norm_gate_up_args mlp; // its out is scratch, too
+  inferno_product down;          // [d, f]; accumulate 1
+  inferno_norm_qkv_args next;
+} inferno_dense_args;
+
 // The calls of an op with one shape.
 typedef struct {
   char op[24];    // as the table calls it
@@ -392,6 +405,8 @@ typedef struct {
   void (*mark)(inferno_device *dev, const inferno_mark_args *args);
   int64_t (*passed)(inferno_device *dev); // steps that have ended; −1 after a failure that is known. Asks no driver
   int32_t (*poll)(inferno_device *dev);   // like sync, but waits for nothing
+
+  void (*dense)(inferno_device *dev, const inferno_dense_args *args); // optional fused op
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -121,6 +121,10 @@ template <typename K> cudaError_t cuda_clusters(int *clusters, K kernel, unsigne
 enum { SKINNY_STAGED_ROWS = 16, SKINNY_ROWS = 64 };
 void cuda_matmul_skinny(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 
+// Into 2 to the power of what K is cut, for products of `tiles` groups of 64 rows together: part r of P is the units from units·r/P up to
+// units·(r+1)/P, each summed in the order of K by steps of 16 columns; then the parts are added in their order.
+int split_of(int tiles, int64_t cols);
+
 // x BF16 and wide, weights BF16, many rows of x: matmul_large.cu.
 void cuda_matmul_large(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count);
 

@@ -189,7 +189,7 @@ enum {
 
 // Into 2 to the power of what K is cut: so that the blocks fill the card, and where many small rounds remain, that they end together.
 // Of the layer's shape alone; `tiles` counts its groups of 64 rows.
-static int split_of(int tiles, int64_t cols) {
+int split_of(int tiles, int64_t cols) {
   int log_split = 0, units = (int)weight_units(cols);
   while (log_split < 3 && tiles << log_split < 128 && units >> (log_split + 1) >= 1) log_split++;
   return log_split == 0 && tiles < 512 && units > 1 ? 1 : log_split;
