@@ -312,7 +312,8 @@ void dense_close(inferno_device *dev) {
   free(dev->dense);
 }
 
-static bool is_bf16(const inferno_weight &w) { return w.dtype == INFERNO_BF16; }
+// Weights of every other type are BF16 once packed.
+static bool is_bf16(const inferno_weight &w) { return w.dtype != INFERNO_F32; }
 
 // Whether rows of t may be written two columns at a time.
 static bool pairs(const inferno_tensor &t) { return t.dtype == INFERNO_BF16 && (uintptr_t)t.data % 4 == 0 && t.stride % 2 == 0; }
