@@ -13,7 +13,8 @@ import (
 )
 
 // Config is the configuration of inferno-server. The tags are the flags; the environment variable of --max-batch is INFERNO_MAX_BATCH,
-// its key in a configuration file max-batch. An INFERNO_ variable or a key that is no setting is a fault.
+// its key in a configuration file max-batch. An INFERNO_ variable or a key that is no setting is a fault. What is tagged serve concerns the
+// services alone: other commands take it from the environment and the file, which they share with a server, but not as a flag.
 type Config struct {
 	File string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these settings, keys as the flags are named."`
 
@@ -34,14 +35,14 @@ type Config struct {
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
 	GPUUtilization float64   `name:"gpu-memory-utilization" default:"0.9" help:"Most of a CUDA card's memory that this server takes, as a fraction of all of it."`
 
-	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH."`
-	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none."`
-	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection."`
-	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice."`
-	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop."`
+	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH." serve:""`
+	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none." serve:""`
+	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection." serve:""`
+	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice." serve:""`
+	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
 
-	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given."`
-	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given."`
+	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given." serve:""`
+	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given." serve:""`
 
 	LogFormat string `default:"text" help:"Log lines as text or json."`
 	LogLevel  string `default:"info" help:"Least level logged: debug, info, warn or error."`

@@ -84,6 +84,30 @@ func TestDoctorNeedsNoModel(t *testing.T) {
 	}
 }
 
+func TestFlagsOfTheServicesAreRefusedWhereNothingIsServed(t *testing.T) {
+	shared := write(t, "listen: unix:///tmp/s\ndrain-timeout: 1s\n")
+	t.Setenv("INFERNO_ADMIN_LISTEN", "127.0.0.1:9")
+	c, err := LoadDoctor([]string{"--config", shared, "--device=cpu"}, "v", new(bytes.Buffer))
+	if err != nil || c.DrainTimeout != time.Second {
+		t.Errorf("%+v %v, want a server's file and environment taken", c, err)
+	}
+	_, err = LoadDoctor([]string{"--listen=:1", "--config", shared, "--no-reflection"}, "v", new(bytes.Buffer))
+	want := "listen: has no effect in inferno-server doctor, which serves nothing\nreflection: has no effect in inferno-server doctor, which serves nothing"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	for name, load := range map[string]func([]string, string, *bytes.Buffer) error{
+		"serve":  func(a []string, v string, b *bytes.Buffer) error { _, err := Load(a, v, b); return err },
+		"doctor": func(a []string, v string, b *bytes.Buffer) error { _, err := LoadDoctor(a, v, b); return err },
+	} {
+		var help bytes.Buffer
+		_ = load([]string{"--help"}, "v", &help)
+		if got := strings.Contains(help.String(), "--drain-delay"); got != (name == "serve") || !strings.Contains(help.String(), "--max-batch") {
+			t.Errorf("%s --help: names --drain-delay: %v\n%s", name, got, &help)
+		}
+	}
+}
+
 func TestBadConfigurationNamesItsFaults(t *testing.T) {
 	tests := []struct {
 		name string

@@ -15,24 +15,28 @@ var ErrExit = errors.New("done")
 // The error lists every fault, but of several values that cannot be read it names the first; it is ErrExit after --help or --version,
 // whose text goes to stdout.
 func Load(args []string, version string, stdout io.Writer) (*Config, error) {
-	return load(program{"inferno-server", "Serves Llama-family models over gRPC. `inferno-server doctor` says what this machine can serve, `inferno-server bench` how fast."},
+	return load(program{"inferno-server", true, "Serves Llama-family models over gRPC. `inferno-server doctor` says what this machine can serve, `inferno-server bench` how fast."},
 		args, version, stdout, (*Config).Validate)
 }
 
 // LoadBench is Load for `inferno-server bench`, whose own flags go to the struct that own points to.
 func LoadBench(own any, args []string, version string, stdout io.Writer) (*Config, error) {
-	p := program{"inferno-server bench", "Measures a model on its device, without the services in front: decode, prefill, or a mixed load."}
+	p := program{"inferno-server bench", false, "Measures a model on its device, without the services in front: decode, prefill, or a mixed load."}
 	return load(p, args, version, stdout, (*Config).Validate, kong.Embed(own))
 }
 
 // LoadDoctor is Load for `inferno-server doctor`, which needs no model.
 func LoadDoctor(args []string, version string, stdout io.Writer) (*Config, error) {
-	return load(program{"inferno-server doctor", "Says what the card, or the CPU, is and can do, and whether models fit."},
+	return load(program{"inferno-server doctor", false, "Says what the card, or the CPU, is and can do, and whether models fit."},
 		args, version, stdout, (*Config).validateSettings)
 }
 
-// program is what --help says of itself.
-type program struct{ name, description string }
+// program is a command: its name, whether it serves, and what --help says of it.
+type program struct {
+	name        string
+	serves      bool
+	description string
+}
 
 func load(
 	p program, args []string, version string, stdout io.Writer, validate func(*Config) error, own ...kong.Option,
@@ -78,12 +82,36 @@ func parse(p program, args []string, version string, stdout io.Writer, f *file, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}
-	_, err = parser.Parse(args)
+	if !p.serves {
+		hideServing(parser.Model)
+	}
+	given, err := parser.Parse(args)
 	if exited {
 		return nil, nil, ErrExit
 	}
+	if err == nil && !p.serves {
+		err = refuseServing(p.name, given)
+	}
 	loaded := Config(cli.settings)
 	return &loaded, unknownVariables(parser.Model), err
+}
+
+// hideServing leaves the flags of the services out of --help.
+func hideServing(app *kong.Application) {
+	for _, flag := range app.Flags {
+		flag.Hidden = flag.Hidden || flag.Tag.Has("serve")
+	}
+}
+
+// refuseServing refuses flags of the services on the command line of a command that has none.
+func refuseServing(command string, given *kong.Context) error {
+	var faults []error
+	for _, step := range given.Path {
+		if step.Flag != nil && !step.Resolved && step.Flag.Tag.Has("serve") {
+			faults = append(faults, fmt.Errorf("%s: has no effect in %s, which serves nothing", step.Flag.Name, command))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // resolver gives flags the values that the command line leaves open. Kong alone would let a file override the environment, ignore keys
