@@ -444,34 +444,10 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   return plan.slots >= 4;
 }
 
-static void composed(inferno_device *dev, const inferno_dense_args *a) {
-  auto product = [&](const inferno_tensor &x, const inferno_product &p) {
-    inferno_matmul_args args = {sizeof args, 1, x, {p}};
-    cuda_matmul(dev, &args);
-  };
-  auto normed = [&](const inferno_tensor &x, const inferno_tensor &w, const inferno_tensor &out, float eps) {
-    inferno_rms_norm_args args = {sizeof args, eps, out, x, w};
-    cuda_rms_norm(dev, &args);
-  };
-  const inferno_norm_gate_up_args &mlp = a->mlp;
-  product(a->attended, a->o);
-  normed(mlp.x, mlp.norm, mlp.normed, mlp.eps);
-  inferno_matmul_args both = {sizeof both, 2, mlp.normed, {{mlp.gate, mlp.gate_bias, mlp.out, 0, 0}, {mlp.up, mlp.up_bias, mlp.scratch, 0, 0}}};
-  cuda_matmul(dev, &both);
-  inferno_swiglu_args gated = {sizeof gated, 0, mlp.out, mlp.out, mlp.scratch};
-  cuda_swiglu(dev, &gated);
-  product(mlp.out, a->down);
-  if (!a->has_next) return;
-  const inferno_norm_qkv_args &next = a->next;
-  normed(next.x, next.norm, next.normed, next.eps);
-  inferno_matmul_args qkv = {sizeof qkv, 3, next.normed, {next.q, next.k, next.v}};
-  cuda_matmul(dev, &qkv);
-  inferno_rope_store_kv_args store = {};
-  store.size = sizeof store;
-  store.heads = next.heads, store.kv_heads = next.kv_heads, store.head_dim = next.head_dim, store.block_size = next.block_size;
-  store.q = next.q.out, store.key = next.k.out, store.value = next.v.out, store.table = next.table, store.slots = next.slots;
-  store.k_cache = next.k_cache, store.v_cache = next.v_cache;
-  cuda_rope_store_kv(dev, &store);
+bool cuda_dense_fits(inferno_device *dev, const inferno_dense_args *a) {
+  dense_view d = {};
+  dense_plan plan = {};
+  return plan_of(dev, a, d, plan);
 }
 
 template <int SLOTS> static void go(inferno_device *dev, const dense_view &d, const dense_plan &plan) {
@@ -485,7 +461,7 @@ template <int SLOTS> static void go(inferno_device *dev, const dense_view &d, co
 void cuda_dense(inferno_device *dev, const inferno_dense_args *a) {
   dense_view d = {};
   dense_plan plan = {};
-  if (!plan_of(dev, a, d, plan)) return composed(dev, a);
+  if (!plan_of(dev, a, d, plan)) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "dense: no fused form");
   if (plan.slots >= 9) return go<9>(dev, d, plan);
   if (plan.slots >= 7) return go<7>(dev, d, plan);
   if (plan.slots >= 5) return go<5>(dev, d, plan);

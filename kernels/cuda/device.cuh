@@ -142,7 +142,9 @@ void cuda_attention(inferno_device *dev, const inferno_attention_args *args); //
 void cuda_sample(inferno_device *dev, const inferno_sample_args *args);       // sample.cu
 bool sample_open(inferno_device *dev);
 void sample_close(inferno_device *dev);
-void cuda_dense(inferno_device *dev, const inferno_dense_args *args); // dense.cu
+bool cuda_dense_fits(inferno_device *dev, const inferno_dense_args *args); // dense.cu: whether cuda_dense takes it
+void cuda_dense(inferno_device *dev, const inferno_dense_args *args);
+void cuda_dense_composed(inferno_device *dev, const inferno_dense_args *args); // dense_compose.cu
 bool dense_open(inferno_device *dev);
 void dense_close(inferno_device *dev);
 

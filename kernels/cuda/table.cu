@@ -300,7 +300,12 @@ ENTRY(pull)
 ENTRY(scatter)
 ENTRY(feed)
 ENTRY(mark)
-ENTRY(dense)
+
+static void op_dense(inferno_device *dev, const inferno_dense_args *args) {
+  if (dev->status) return;
+  if (cuda_dense_fits(dev, args)) run(dev, "dense", cuda_dense, args);
+  else cuda_dense_composed(dev, args);
+}
 
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
