@@ -38,7 +38,6 @@ struct dense_view {
   int32_t n, d, f, queries; // h·k
   int32_t pitch;            // bytes between rows of x in shared memory
   int32_t norm_warps;       // of rms_norm's block
-  int32_t ahead;            // slots by which the L2 is asked before a ring is
   float mlp_eps, next_eps;
   const float *mlp_norm, *next_norm;
   matrix_view<const bf16> attended;
@@ -60,15 +59,14 @@ struct dense_share {
 struct dense_chain {
   const char *w;
   int16_t from, length; // units
-  int16_t half;         // 1: 8 rows, not 16
-  int16_t place;        // in the unit: of the tile, and of its half
+  int32_t half;         // 1: 8 rows, not 16
 };
 
 // Where a warp is in its chains, every eighth of the block's.
 struct dense_cursor {
   const char *w;
   int left, chain; // units of the chain that are left
-  int half, place;
+  int half;
 
   // Goes on to the next slot's weights, unless there are none.
   __device__ __forceinline__ bool next(const dense_chain *chains, int total) {
@@ -78,7 +76,6 @@ struct dense_cursor {
       w = chains[chain].w;
       left = chains[chain].length;
       half = chains[chain].half;
-      place = chains[chain].place;
     } else {
       w += UNIT_BYTES << half;
     }

@@ -1,0 +1,352 @@
+// dense_kernel.cuh: the kernel of dense.cu, which says what it is.
+#ifndef INFERNO_CUDA_DENSE_KERNEL_CUH
+#define INFERNO_CUDA_DENSE_KERNEL_CUH
+
+#include "dense.cuh"
+
+// Lists the block's chains of all steps, and returns how many there are.
+__device__ __forceinline__ int deal(dense_share (&shares)[MAX_STEPS], dense_chain *chains, const dense_view &d) {
+  int total = 0;
+#pragma unroll
+  for (int s = 0; s < MAX_STEPS; s++) {
+    if (s == d.steps) break;
+    const dense_product &p = d.product[s];
+    int first = (int)blockIdx.x - p.offset;
+    if (first < 0) first += gridDim.x;
+    int count = p.even + (first < p.odd) << (p.log_split + p.log_half + (s == GATE_UP)), at = (int)threadIdx.x - total;
+    if (threadIdx.x == 0) shares[s] = {first, total, count};
+    total += count;
+    if (at < 0 || at >= count) continue;
+    int lower = at & p.log_half, part = at >> p.log_half & (1 << p.log_split) - 1, rest = at >> (p.log_half + p.log_split);
+    const char *w = p.w[0];
+    if (s == GATE_UP) {
+      if (rest & 1) w = p.w[1];
+      rest >>= 1;
+    }
+    int tile = first + rest * gridDim.x;
+    if (s == QKV) {
+      if (tile >= p.third) w = p.w[2], tile -= p.third;
+      else if (tile >= p.second) w = p.w[1], tile -= p.second;
+    }
+    int from = p.units * part >> p.log_split, to = p.units * (part + 1) >> p.log_split;
+    w += ((int64_t)(tile / 4) * p.units + from) * UNIT_BYTES + tile % 4 * 1024 + lower * 512;
+    chains[threadIdx.x] = {w, (int16_t)from, (int16_t)(to - from), p.log_half};
+  }
+  return total;
+}
+
+// Rows of x in shared memory, `pitch` bytes apart, in groups of 8 columns.
+struct staged_rows {
+  unsigned char *data;
+  int n, pitch;
+
+  __device__ __forceinline__ uint4 &at(int row, int group) const { return *(uint4 *)(data + row * pitch + 16 * group); }
+
+  __device__ __forceinline__ void clear(int from, int to) const {
+    for (int i = from + threadIdx.x; i < to; i += DENSE_THREADS) {
+      for (int r = 0; r < n; r++) at(r, i) = make_uint4(0, 0, 0, 0);
+    }
+  }
+
+  __device__ __forceinline__ void copy(const matrix_view<const bf16> &x, int groups) const {
+    for (int r = 0; r < n; r++) {
+      for (int i = threadIdx.x; i < groups; i += DENSE_THREADS) at(r, i) = __ldcg((const uint4 *)x.row(r) + i);
+    }
+  }
+
+  __device__ __forceinline__ void take(const uint64_t *words, int groups, uint32_t launch) const {
+    constexpr int AT_ONCE = 4;
+    if (groups > DENSE_THREADS) await(words, groups * n, launch);
+#pragma unroll 1
+    for (int r = 0; r < n; r++, words += 4 * groups) {
+#pragma unroll 1
+      for (int i = threadIdx.x; i < groups; i += AT_ONCE * DENSE_THREADS) {
+        uint4 v[AT_ONCE];
+        bool ready;
+        do {
+          ready = true;
+#pragma unroll
+          for (int q = 0; q < AT_ONCE; q++) ready &= receive(v[q], words + 4 * min(i + q * DENSE_THREADS, groups - 1), launch);
+        } while (!ready);
+#pragma unroll
+        for (int q = 0; q < AT_ONCE; q++) {
+          if (i + q * DENSE_THREADS < groups) at(r, i + q * DENSE_THREADS) = v[q];
+        }
+      }
+    }
+  }
+
+  // rms_norm's threads and their groups, the order of its sums, and its roundings.
+  __device__ __forceinline__ void take_normed(const uint64_t *words, int groups, uint32_t launch, const float *w, float eps, int norm_warps,
+                                              float *squares) const {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row[NORM_GROUPS], group[NORM_GROUPS];
+    uint4 v[NORM_GROUPS];
+    float4 gain[NORM_GROUPS][2];
+#pragma unroll
+    for (int q = 0; q < NORM_GROUPS; q++) {
+      int at = warp + q * DENSE_WARPS;
+      row[q] = at / norm_warps;
+      group[q] = row[q] < n ? (at - row[q] * norm_warps) * 32 + lane : groups;
+      v[q] = make_uint4(0, 0, 0, 0);
+      if (group[q] < groups) gain[q][0] = __ldg((const float4 *)w + 2 * group[q]), gain[q][1] = __ldg((const float4 *)w + 2 * group[q] + 1);
+    }
+#pragma unroll
+    for (int q = 0; q < NORM_GROUPS; q++) {
+      if (group[q] < groups) {
+        while (!receive(v[q], words + 4 * (row[q] * groups + group[q]), launch)) {}
+      }
+    }
+#pragma unroll
+    for (int q = 0; q < NORM_GROUPS; q++) {
+      if (row[q] >= n) continue;
+      const uint32_t *word = (const uint32_t *)&v[q];
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        sum = fmaf(low_half(word[j]), low_half(word[j]), sum);
+        sum = fmaf(high_half(word[j]), high_half(word[j]), sum);
+      }
+      sum = warp_sum(sum);
+      if (lane == 0) squares[warp + q * DENSE_WARPS] = sum;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int q = 0; q < NORM_GROUPS; q++) {
+      if (group[q] >= groups) continue;
+      float sum = 0;
+#pragma unroll 4
+      for (int i = 0; i < norm_warps; i++) sum += squares[row[q] * norm_warps + i];
+      float scale = 1.0f / sqrtf(sum / (float)(8 * groups) + eps);
+      const float *g = (const float *)gain[q];
+      uint32_t *word = (uint32_t *)&v[q];
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        word[j] = pack_halves(low_half(word[j]) * scale * g[2 * j], high_half(word[j]) * scale * g[2 * j + 1]);
+      }
+      at(row[q], group[q]) = v[q];
+    }
+  }
+};
+
+// A warp's ring of weights in shared memory. It runs ahead of the sums, through all of the steps.
+template <int SLOTS> struct dense_ring {
+  dense_cursor cursor; // of what is copied next
+  const dense_chain *chains;
+  int total, slot;
+  uint32_t base;
+  uint64_t policy;
+
+  __device__ __forceinline__ void fill(int into) {
+    if (cursor.next(chains, total)) {
+      int lane = threadIdx.x % 32;
+      uint32_t to = base + into * SLOT_BYTES + 16 * lane;
+      copy_async(to, cursor.piece(0) + 16 * lane, policy);
+      copy_async(to + 512, cursor.piece(1) + 16 * lane, policy);
+      if (cursor.whole()) {
+        copy_async(to + 1024, cursor.piece(2) + 16 * lane, policy);
+        copy_async(to + 1536, cursor.piece(3) + 16 * lane, policy);
+      }
+    }
+    copies_commit();
+  }
+
+  // acc += w · xᵀ of a chain: 16 rows of w, or HALF: 8, by `length` units of K; x_at is the lane's row of x as load_matrices wants it, and
+  // x_step what lies between 32 columns.
+  template <bool HALF> __device__ __forceinline__ void sum(float (&acc)[4], int length, uint32_t x_at, uint32_t x_step) {
+    constexpr int PIECES = HALF ? 4 : 2; // of 32 columns in a slot
+    struct fragments {
+      uint32_t w[4][4], x[PIECES][4];
+    } even, odd;
+    int lane = threadIdx.x % 32, row = HALF ? lane % 8 : lane % 16, piece = lane / (HALF ? 8 : 16);
+    uint32_t w_at = base + row * 64 + (piece ^ row / 2 % 4) * 16;
+    auto load = [&](fragments &f) {
+      copies_wait<SLOTS - 1>();
+      __syncwarp();
+      uint32_t at = w_at + slot * SLOT_BYTES;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        load_matrices(f.w[i], HALF ? at + i * 512 : at + i / 2 * 1024 ^ i % 2 * 32);
+        if (i < PIECES) load_matrices(f.x[i], x_at + i * x_step);
+      }
+      x_at += PIECES * x_step;
+      __syncwarp();
+      fill(slot);
+      if (++slot == SLOTS) slot = 0;
+    };
+    // Multiplies what is loaded, after it asked for what follows it.
+    auto advance = [&](fragments &f, fragments &following, int left) {
+      if (left > PIECES / 2) load(following);
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (HALF) {
+          if (i >= 2 && left == 1) break;
+          const uint32_t first[4] = {f.w[i][0], 0, f.w[i][1], 0}, second[4] = {f.w[i][2], 0, f.w[i][3], 0};
+          mma(acc, first, f.x[i % PIECES][0], f.x[i % PIECES][1]);
+          mma(acc, second, f.x[i % PIECES][2], f.x[i % PIECES][3]);
+        } else {
+          mma(acc, f.w[i], f.x[i / 2][i % 2 * 2], f.x[i / 2][i % 2 * 2 + 1]);
+        }
+      }
+    };
+    load(even);
+#pragma unroll 1
+    for (int left = length; left > 0; left -= PIECES) {
+      advance(even, odd, left);
+      if (left > PIECES / 2) advance(odd, even, left - PIECES / 2);
+    }
+  }
+};
+
+// What a thread makes of the sums of a step: rows `row` and row + 1 of a weight, for row m of x.
+struct dense_result {
+  bool live;
+  int m, row, which;     // of the step's weights
+  float2 bias, up_bias;
+  float cosine, sine;
+  bf16 *to;              // or NULL
+  uint32_t residual;     // x before it is added to; kept from OUT to DOWN
+
+  __device__ __forceinline__ void begin(const dense_view &d, int step, int tile, bool has_tile, int pair) {
+    const dense_product &p = d.product[step];
+    int rows = step == GATE_UP ? d.f : step == QKV ? d.queries : d.d;
+    which = 0;
+    if (step == QKV && tile >= p.second) {
+      which = tile >= p.third ? 2 : 1;
+      tile -= which == 2 ? p.third : p.second;
+      rows = d.cache.kv_heads * d.cache.head_dim;
+    }
+    row = tile * TILE_ROWS + 2 * pair;
+    live = has_tile && row < rows;
+    to = NULL;
+    if (!live) return;
+    if (p.bias[which]) bias = make_float2(p.bias[which][row], p.bias[which][row + 1]);
+    if (step == GATE_UP && p.bias[1]) up_bias = make_float2(p.bias[1][row], p.bias[1][row + 1]);
+    if (step == OUT) residual = *(const uint32_t *)(d.x.row(m) + row);
+    if (step == DOWN) to = d.x.row(m) + row;
+    if (step != QKV) return;
+    int head = row / d.cache.head_dim, i = row - head * d.cache.head_dim;
+    if (which < 2) cosine = d.angles.row(m)[i / 2], sine = d.angles.row(m)[i / 2 + d.cache.head_dim / 2];
+    if (which == 0) {
+      to = d.q.row(m) + row;
+    } else {
+      const matrix_view<bf16> &cache = which == 1 ? d.cache.k : d.cache.v;
+      int64_t at = d.cache.at(d.cache.slots[m], head, cache.stride);
+      if (at >= 0) to = cache.data + at + i;
+    }
+  }
+
+  // v: the sums; up: those of up.
+  __device__ __forceinline__ void end(const dense_view &d, int step, float2 v, float2 up, uint32_t launch) {
+    const dense_product &p = d.product[step];
+    if (p.bias[which]) v.x += bias.x, v.y += bias.y;
+    uint32_t word;
+    if (step == GATE_UP) {
+      if (p.bias[1]) up.x += up_bias.x, up.y += up_bias.y;
+      uint32_t g = pack_halves(v.x, v.y), u = pack_halves(up.x, up.y);
+      word = pack_halves(swiglu(low_half(g), low_half(u)), swiglu(high_half(g), high_half(u)));
+      send(d.exchange[1] + ((int64_t)m * d.f + row) / 2, word, launch);
+    } else if (step == QKV) {
+      word = pack_halves(v.x, v.y);
+      if (which < 2) {
+        v.x = low_half(word), v.y = high_half(word);
+        rotate(v.x, v.y, cosine, sine);
+        word = pack_halves(v.x, v.y);
+      }
+    } else {
+      word = residual = pack_halves(v.x + low_half(residual), v.y + high_half(residual));
+      if (step + 1 < d.steps) send(d.exchange[step == OUT ? 0 : 2] + ((int64_t)m * d.d + row) / 2, word, launch);
+    }
+    if (to) *(uint32_t *)to = word;
+  }
+};
+
+// The launch bound leaves registers for a block of attention.
+template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) dense_kernel(const __grid_constant__ dense_view d) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ __align__(1024) unsigned char shared[];
+  __shared__ dense_share shares[MAX_STEPS];
+  __shared__ __align__(16) dense_chain chains[MAX_CHAINS];
+  __shared__ float squares[NORM_GROUPS * DENSE_WARPS];
+  __shared__ uint32_t launch_number;
+  __shared__ __align__(16) uint4 nothing; // a row of x that is not there
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = d.n;
+  staged_rows x = {shared + DENSE_WARPS * SLOTS * SLOT_BYTES, n, d.pitch};
+  float *sums = (float *)(x.data + n * d.pitch); // [chain of the step, halves as one][n][16]
+
+  unsigned long long ticket = 0;
+  if (threadIdx.x == 0) ticket = atomicAdd(d.tickets, 1), nothing = make_uint4(0, 0, 0, 0);
+  int total = deal(shares, chains, d);
+  __syncthreads();
+  dense_ring<SLOTS> ring = {{NULL, 0, warp - DENSE_WARPS, 0}, chains, total, 0, shared_address(shared) + warp * SLOTS * SLOT_BYTES,
+                            evict_first()};
+#pragma unroll 1
+  for (int i = 0; i < SLOTS; i++) ring.fill(i);
+  for (int at = (blockIdx.x * DENSE_THREADS + threadIdx.x) * 32; at < d.d; at += gridDim.x * DENSE_THREADS * 32) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(d.mlp_norm + at));
+    if (d.steps > QKV) asm volatile("prefetch.global.L2 [%0];" ::"l"(d.next_norm + at));
+  }
+  if (threadIdx.x == 0) launch_number = (uint32_t)(ticket / gridDim.x) + 1;
+  __syncthreads();
+  dependency_wait();
+  allow_dependents();
+  uint32_t launch = launch_number;
+
+  int pair = threadIdx.x % 8, mine = threadIdx.x / 8 / n; // the thread's rows of each tile, and which of the block's tiles
+  dense_result result = {};
+  result.m = threadIdx.x / 8 % n;
+  uint32_t x_step = lane % 8 < n ? 64 : 0;
+  uint32_t x_row = x_step ? shared_address(x.data) + lane % 8 * d.pitch + lane / 8 * 16 : shared_address(&nothing);
+#pragma unroll 1
+  for (int step = 0; step < d.steps; step++) {
+    const dense_product &p = d.product[step];
+    dense_share share = shares[step];
+    if (share.chains == 0) continue;
+    int log_half = p.log_half, parts = 1 << p.log_split, halves = step == GATE_UP ? 2 : 1;
+    result.begin(d, step, share.first + mine * gridDim.x, mine * parts * halves << log_half < share.chains, pair);
+
+    int groups = (step == OUT ? d.queries : step == DOWN ? d.f : d.d) / 8;
+    x.clear(groups, p.units * (UNIT_COLS / 8));
+    if (step == OUT) x.copy(d.attended, groups);
+    else if (step == GATE_UP) x.take_normed(d.exchange[0], groups, launch, d.mlp_norm, d.mlp_eps, d.norm_warps, squares);
+    else if (step == DOWN) x.take(d.exchange[1], groups, launch);
+    else x.take_normed(d.exchange[2], groups, launch, d.next_norm, d.next_eps, d.norm_warps, squares);
+    __syncthreads();
+
+    int last = share.begin + share.chains;
+#pragma unroll 1
+    for (int chain = share.begin + ((warp - share.begin) & DENSE_WARPS - 1); chain < last; chain += DENSE_WARPS) {
+      float acc[4] = {};
+      uint32_t x_at = x_row + 2 * x_step * chains[chain].from;
+      if (log_half) ring.template sum<true>(acc, chains[chain].length, x_at, x_step);
+      else ring.template sum<false>(acc, chains[chain].length, x_at, x_step);
+      int at = chain - share.begin, token = lane % 4 * 2;
+      float *out = sums + (at >> log_half) * n * TILE_ROWS + (at & log_half) * 8 + lane / 4;
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        if (token + i >= n) continue;
+        out[(token + i) * TILE_ROWS] = acc[i];
+        if (!log_half) out[(token + i) * TILE_ROWS + 8] = acc[2 + i];
+      }
+    }
+    __syncthreads();
+
+    if (!result.live) continue;
+    // Parts are added in the order of K.
+    auto sum_of = [&](int half) {
+      const float *at = sums + ((mine * halves + half) * parts * n + result.m) * TILE_ROWS + 2 * pair;
+      float2 v = {0, 0};
+#pragma unroll 4
+      for (int part = 0; part < parts; part++) {
+        float2 s = *(const float2 *)(at + part * n * TILE_ROWS);
+        v.x += s.x, v.y += s.y;
+      }
+      return v;
+    };
+    float2 v = sum_of(0), up = {};
+    if (step == GATE_UP) up = sum_of(1);
+    result.end(d, step, v, up, launch);
+  }
+#endif
+}
+
+#endif // INFERNO_CUDA_DENSE_KERNEL_CUH
