@@ -59,6 +59,9 @@ static bool pairs(const inferno_tensor &t) { return t.dtype == INFERNO_BF16 && (
 #ifndef DENSE_HALF
 #define DENSE_HALF (of_them % DENSE_WARPS != 0)
 #endif
+#ifndef DENSE_AHEAD
+#define DENSE_AHEAD 8
+#endif
 #ifndef DENSE_BESIDE
 #define DENSE_BESIDE(k) ((k) > 64 ? 75 << 10 : 56 << 10)
 #endif
@@ -90,7 +93,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   d.mlp_eps = mlp.eps, d.mlp_norm = (const float *)mlp.norm.data;
   d.attended = view<const bf16>(a->attended), d.x = view<bf16>(a->o.out);
   for (int i = 0; i < 3; i++) d.exchange[i] = dev->dense->words + i * EXCHANGED / 2;
-  d.tickets = dev->dense->tickets;
+  d.tickets = dev->dense->tickets, d.ahead = DENSE_AHEAD;
 
   dense_product *p = d.product;
   int offset = 0;

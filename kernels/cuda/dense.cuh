@@ -38,6 +38,7 @@ struct dense_view {
   int32_t n, d, f, queries; // h·k
   int32_t pitch;            // bytes between rows of x in shared memory
   int32_t norm_warps;       // of rms_norm's block
+  int32_t ahead;            // slots behind a full ring that the L2 is asked for before the wait
   float mlp_eps, next_eps;
   const float *mlp_norm, *next_norm;
   matrix_view<const bf16> attended;
@@ -59,14 +60,15 @@ struct dense_share {
 struct dense_chain {
   const char *w;
   int16_t from, length; // units
-  int32_t half;         // 1: 8 rows, not 16
+  int16_t half;         // 1: 8 rows, not 16
+  int16_t place;        // in its units: the tile's of 4, or half a tile's of 8
 };
 
 // Where a warp is in its chains, every eighth of the block's.
 struct dense_cursor {
   const char *w;
   int left, chain; // units of the chain that are left
-  int half;
+  int half, place;
 
   // Goes on to the next slot's weights, unless there are none.
   __device__ __forceinline__ bool next(const dense_chain *chains, int total) {
@@ -76,6 +78,7 @@ struct dense_cursor {
       w = chains[chain].w;
       left = chains[chain].length;
       half = chains[chain].half;
+      place = chains[chain].place;
     } else {
       w += UNIT_BYTES << half;
     }
@@ -88,6 +91,15 @@ struct dense_cursor {
     return w + (half ? i * (UNIT_BYTES / 2) : i / 2 * (UNIT_BYTES / 2) + i % 2 * 512);
   }
   __device__ __forceinline__ bool whole() const { return left >= 0; }
+
+  // Asks the L2 for the slot's units, whole as they lie in memory: of the chains that share them each does it for some.
+  __device__ __forceinline__ void ask() const {
+    int sharers = 4 << half, slot = left + half >> half;
+    if (slot % sharers != place) return;
+    const char *units = w - place * (1024 >> half);
+    uint32_t bytes = whole() ? UNIT_BYTES << half : UNIT_BYTES;
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(units), "r"(bytes) : "memory");
+  }
 };
 
 // An exchange. A word is two neighbouring columns of a row of x and the number of the launch that made them, written and read as one: who

@@ -30,7 +30,7 @@ __device__ __forceinline__ int deal(dense_share (&shares)[MAX_STEPS], dense_chai
     }
     int from = p.units * part >> p.log_split, to = p.units * (part + 1) >> p.log_split;
     w += ((int64_t)(tile / 4) * p.units + from) * UNIT_BYTES + tile % 4 * 1024 + lower * 512;
-    chains[threadIdx.x] = {w, (int16_t)from, (int16_t)(to - from), p.log_half};
+    chains[threadIdx.x] = {w, (int16_t)from, (int16_t)(to - from), (int16_t)p.log_half, (int16_t)(tile % 4 << p.log_half | lower)};
   }
   return total;
 }
@@ -277,10 +277,15 @@ template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) d
   if (threadIdx.x == 0) ticket = atomicAdd(d.tickets, 1), nothing = make_uint4(0, 0, 0, 0);
   int total = deal(shares, chains, d);
   __syncthreads();
-  dense_ring<SLOTS> ring = {{NULL, 0, warp - DENSE_WARPS, 0}, chains, total, 0, shared_address(shared) + warp * SLOTS * SLOT_BYTES,
+  dense_ring<SLOTS> ring = {{NULL, 0, warp - DENSE_WARPS, 0, 0}, chains, total, 0, shared_address(shared) + warp * SLOTS * SLOT_BYTES,
                             evict_first()};
 #pragma unroll 1
   for (int i = 0; i < SLOTS; i++) ring.fill(i);
+  dense_cursor ahead = ring.cursor;
+#pragma unroll 1
+  for (int i = 0; i < d.ahead && ahead.next(chains, total); i++) {
+    if (lane == 0) ahead.ask();
+  }
   for (int at = (blockIdx.x * DENSE_THREADS + threadIdx.x) * 32; at < d.d; at += gridDim.x * DENSE_THREADS * 32) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(d.mlp_norm + at));
     if (d.steps > QKV) asm volatile("prefetch.global.L2 [%0];" ::"l"(d.next_norm + at));
