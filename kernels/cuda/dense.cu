@@ -56,15 +56,9 @@ static bool is_bf16(const inferno_weight &w) { return w.dtype != INFERNO_F32; }
 // Whether rows of t may be written two columns at a time.
 static bool pairs(const inferno_tensor &t) { return t.dtype == INFERNO_BF16 && (uintptr_t)t.data % 4 == 0 && t.stride % 2 == 0; }
 
-#ifndef DENSE_HALF
-#define DENSE_HALF (of_them % DENSE_WARPS != 0)
-#endif
-#ifndef DENSE_AHEAD
-#define DENSE_AHEAD 8
-#endif
-#ifndef DENSE_BESIDE
-#define DENSE_BESIDE(k) ((k) > 64 ? 75 << 10 : 56 << 10)
-#endif
+// What a block of attention_decode.cu takes of a multiprocessor's shared memory. One has room beside a block of this kernel: the layer's own
+// attention is at work while this kernel fills its rings, and the next layer's waits for its end.
+static int64_t attention_bytes(int64_t head_dim) { return head_dim > 64 ? 75 << 10 : 56 << 10; }
 
 struct dense_plan {
   size_t rest;   // shared memory besides the rings
@@ -93,7 +87,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   d.mlp_eps = mlp.eps, d.mlp_norm = (const float *)mlp.norm.data;
   d.attended = view<const bf16>(a->attended), d.x = view<bf16>(a->o.out);
   for (int i = 0; i < 3; i++) d.exchange[i] = dev->dense->words + i * EXCHANGED / 2;
-  d.tickets = dev->dense->tickets, d.ahead = DENSE_AHEAD;
+  d.tickets = dev->dense->tickets, d.ahead = AHEAD;
 
   dense_product *p = d.product;
   int offset = 0;
@@ -108,7 +102,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
     fits = fits && most * 8 * n <= DENSE_THREADS; // a pair of rows a thread
     if (p[step].units > units) units = p[step].units;
     if (of_them > chains) chains = of_them;
-    p[step].log_half = DENSE_HALF;
+    p[step].log_half = of_them % DENSE_WARPS != 0;
     total += of_them << p[step].log_half;
   };
   p[OUT].w[0] = (const char *)a->o.w.data, p[OUT].bias[0] = bias(a->o.bias);
@@ -136,7 +130,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   d.pitch = (int)units * UNIT_COLS * 2 + 16;
   plan.rest = (size_t)(n * d.pitch + chains * n * TILE_ROWS * 4);
   const int64_t own = 6 << 10; // what the kernel declares, and the card's share
-  int64_t room = (int64_t)dev->properties.sharedMemPerMultiprocessor - DENSE_BESIDE(head_dim);
+  int64_t room = (int64_t)dev->properties.sharedMemPerMultiprocessor - attention_bytes(head_dim);
   int64_t most = (int64_t)dev->properties.sharedMemPerBlockOptin;
   plan.slots = ((room < most ? room : most) - own - (int64_t)plan.rest) / (DENSE_WARPS * SLOT_BYTES);
   return plan.slots >= 4;

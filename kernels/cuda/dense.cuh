@@ -11,13 +11,14 @@ enum dense_step { OUT, GATE_UP, DOWN, QKV, MAX_STEPS };
 enum {
   DENSE_WARPS = 8,
   DENSE_THREADS = 32 * DENSE_WARPS,
-  DENSE_ROWS = 8,       // of x at most: the columns of an MMA
-  MAX_CHAINS = 256,     // of a block, in all steps
-  NORM_GROUPS = 2,      // groups of 8 columns of x that a thread normalises, all rows together
-  NORM_WARPS = 16,      // of rms_norm's block at most: as many sums make up a row's
-  MAX_NORMED = 4096,    // columns of x: one group a thread of rms_norm's block
-  SLOT_BYTES = 2048,    // of the ring: 16 rows of weights by 64 columns, or 8 by 128
-  EXCHANGED = 1 << 15,  // elements of an exchange: rows of x times columns
+  DENSE_ROWS = 8,      // of x at most: the columns of an MMA
+  MAX_CHAINS = 256,    // of a block, in all steps
+  NORM_GROUPS = 2,     // groups of 8 columns of x that a thread normalises, all rows together
+  NORM_WARPS = 16,     // of rms_norm's block at most: as many sums make up a row's
+  MAX_NORMED = 4096,   // columns of x: one group a thread of rms_norm's block
+  SLOT_BYTES = 2048,   // of the ring: 16 rows of weights by 64 columns, or 8 by 128
+  AHEAD = 0,           // slots behind a full ring that the L2 is asked for before the wait
+  EXCHANGED = 1 << 15, // elements of an exchange: rows of x times columns
 };
 
 // One of the products: tiles of 16 rows of w, dealt to the blocks in turn, the first one to block `offset`.
@@ -25,7 +26,7 @@ struct dense_product {
   const char *w[3];      // o; gate and up; down; q, k and v
   const float *bias[3];  // or NULL
   int32_t second, third; // the first tile of k and of v
-  int32_t even, odd;     // each block has `even` tiles (of gate: those of up belong to the same), the first `odd` from the offset on one more
+  int32_t even, odd; // each block has `even` tiles (of gate: those of up belong to the same), the first `odd` from the offset on one more
   int32_t offset;
   int32_t units;     // of K
   int32_t log_split; // K is cut into so many parts
@@ -122,7 +123,8 @@ __device__ __forceinline__ void await(const uint64_t *words, int groups, uint32_
   uint4 columns;
   const uint64_t *sample = words + 4 * ((int64_t)groups * (threadIdx.x / 32) / DENSE_WARPS);
   if (threadIdx.x % 32 == 0) {
-    while (!receive(columns, sample, launch)) {}
+    while (!receive(columns, sample, launch)) {
+    }
   }
   __syncwarp();
 }

@@ -2,7 +2,8 @@
 #ifndef INFERNO_CUDA_DENSE_KERNEL_CUH
 #define INFERNO_CUDA_DENSE_KERNEL_CUH
 
-#include "dense.cuh"
+#include "dense_ring.cuh"
+#include "dense_rows.cuh"
 
 // Lists the block's chains of all steps, and returns how many there are.
 __device__ __forceinline__ int deal(dense_share (&shares)[MAX_STEPS], dense_chain *chains, const dense_view &d) {
@@ -35,176 +36,14 @@ __device__ __forceinline__ int deal(dense_share (&shares)[MAX_STEPS], dense_chai
   return total;
 }
 
-// Rows of x in shared memory, `pitch` bytes apart, in groups of 8 columns.
-struct staged_rows {
-  unsigned char *data;
-  int n, pitch;
-
-  __device__ __forceinline__ uint4 &at(int row, int group) const { return *(uint4 *)(data + row * pitch + 16 * group); }
-
-  __device__ __forceinline__ void clear(int from, int to) const {
-    for (int i = from + threadIdx.x; i < to; i += DENSE_THREADS) {
-      for (int r = 0; r < n; r++) at(r, i) = make_uint4(0, 0, 0, 0);
-    }
-  }
-
-  __device__ __forceinline__ void copy(const matrix_view<const bf16> &x, int groups) const {
-    for (int r = 0; r < n; r++) {
-      for (int i = threadIdx.x; i < groups; i += DENSE_THREADS) at(r, i) = __ldcg((const uint4 *)x.row(r) + i);
-    }
-  }
-
-  __device__ __forceinline__ void take(const uint64_t *words, int groups, uint32_t launch) const {
-    constexpr int AT_ONCE = 4;
-    if (groups > DENSE_THREADS) await(words, groups * n, launch);
-#pragma unroll 1
-    for (int r = 0; r < n; r++, words += 4 * groups) {
-#pragma unroll 1
-      for (int i = threadIdx.x; i < groups; i += AT_ONCE * DENSE_THREADS) {
-        uint4 v[AT_ONCE];
-        bool ready;
-        do {
-          ready = true;
-#pragma unroll
-          for (int q = 0; q < AT_ONCE; q++) ready &= receive(v[q], words + 4 * min(i + q * DENSE_THREADS, groups - 1), launch);
-        } while (!ready);
-#pragma unroll
-        for (int q = 0; q < AT_ONCE; q++) {
-          if (i + q * DENSE_THREADS < groups) at(r, i + q * DENSE_THREADS) = v[q];
-        }
-      }
-    }
-  }
-
-  // rms_norm's threads and their groups, the order of its sums, and its roundings.
-  __device__ __forceinline__ void take_normed(const uint64_t *words, int groups, uint32_t launch, const float *w, float eps, int norm_warps,
-                                              float *squares) const {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row[NORM_GROUPS], group[NORM_GROUPS];
-    uint4 v[NORM_GROUPS];
-    float4 gain[NORM_GROUPS][2];
-#pragma unroll
-    for (int q = 0; q < NORM_GROUPS; q++) {
-      int at = warp + q * DENSE_WARPS;
-      row[q] = at / norm_warps;
-      group[q] = row[q] < n ? (at - row[q] * norm_warps) * 32 + lane : groups;
-      v[q] = make_uint4(0, 0, 0, 0);
-      if (group[q] < groups) gain[q][0] = __ldg((const float4 *)w + 2 * group[q]), gain[q][1] = __ldg((const float4 *)w + 2 * group[q] + 1);
-    }
-#pragma unroll
-    for (int q = 0; q < NORM_GROUPS; q++) {
-      if (group[q] < groups) {
-        while (!receive(v[q], words + 4 * (row[q] * groups + group[q]), launch)) {}
-      }
-    }
-#pragma unroll
-    for (int q = 0; q < NORM_GROUPS; q++) {
-      if (row[q] >= n) continue;
-      const uint32_t *word = (const uint32_t *)&v[q];
-      float sum = 0;
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        sum = fmaf(low_half(word[j]), low_half(word[j]), sum);
-        sum = fmaf(high_half(word[j]), high_half(word[j]), sum);
-      }
-      sum = warp_sum(sum);
-      if (lane == 0) squares[warp + q * DENSE_WARPS] = sum;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int q = 0; q < NORM_GROUPS; q++) {
-      if (group[q] >= groups) continue;
-      float sum = 0;
-#pragma unroll 4
-      for (int i = 0; i < norm_warps; i++) sum += squares[row[q] * norm_warps + i];
-      float scale = 1.0f / sqrtf(sum / (float)(8 * groups) + eps);
-      const float *g = (const float *)gain[q];
-      uint32_t *word = (uint32_t *)&v[q];
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        word[j] = pack_halves(low_half(word[j]) * scale * g[2 * j], high_half(word[j]) * scale * g[2 * j + 1]);
-      }
-      at(row[q], group[q]) = v[q];
-    }
-  }
-};
-
-// A warp's ring of weights in shared memory. It runs ahead of the sums, through all of the steps.
-template <int SLOTS> struct dense_ring {
-  dense_cursor cursor; // of what is copied next
-  const dense_chain *chains;
-  int total, slot;
-  uint32_t base;
-  uint64_t policy;
-
-  __device__ __forceinline__ void fill(int into) {
-    if (cursor.next(chains, total)) {
-      int lane = threadIdx.x % 32;
-      uint32_t to = base + into * SLOT_BYTES + 16 * lane;
-      copy_async(to, cursor.piece(0) + 16 * lane, policy);
-      copy_async(to + 512, cursor.piece(1) + 16 * lane, policy);
-      if (cursor.whole()) {
-        copy_async(to + 1024, cursor.piece(2) + 16 * lane, policy);
-        copy_async(to + 1536, cursor.piece(3) + 16 * lane, policy);
-      }
-    }
-    copies_commit();
-  }
-
-  // acc += w · xᵀ of a chain: 16 rows of w, or HALF: 8, by `length` units of K; x_at is the lane's row of x as load_matrices wants it, and
-  // x_step what lies between 32 columns.
-  template <bool HALF> __device__ __forceinline__ void sum(float (&acc)[4], int length, uint32_t x_at, uint32_t x_step) {
-    constexpr int PIECES = HALF ? 4 : 2; // of 32 columns in a slot
-    struct fragments {
-      uint32_t w[4][4], x[PIECES][4];
-    } even, odd;
-    int lane = threadIdx.x % 32, row = HALF ? lane % 8 : lane % 16, piece = lane / (HALF ? 8 : 16);
-    uint32_t w_at = base + row * 64 + (piece ^ row / 2 % 4) * 16;
-    auto load = [&](fragments &f) {
-      copies_wait<SLOTS - 1>();
-      __syncwarp();
-      uint32_t at = w_at + slot * SLOT_BYTES;
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        load_matrices(f.w[i], HALF ? at + i * 512 : at + i / 2 * 1024 ^ i % 2 * 32);
-        if (i < PIECES) load_matrices(f.x[i], x_at + i * x_step);
-      }
-      x_at += PIECES * x_step;
-      __syncwarp();
-      fill(slot);
-      if (++slot == SLOTS) slot = 0;
-    };
-    // Multiplies what is loaded, after it asked for what follows it.
-    auto advance = [&](fragments &f, fragments &following, int left) {
-      if (left > PIECES / 2) load(following);
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        if (HALF) {
-          if (i >= 2 && left == 1) break;
-          const uint32_t first[4] = {f.w[i][0], 0, f.w[i][1], 0}, second[4] = {f.w[i][2], 0, f.w[i][3], 0};
-          mma(acc, first, f.x[i % PIECES][0], f.x[i % PIECES][1]);
-          mma(acc, second, f.x[i % PIECES][2], f.x[i % PIECES][3]);
-        } else {
-          mma(acc, f.w[i], f.x[i / 2][i % 2 * 2], f.x[i / 2][i % 2 * 2 + 1]);
-        }
-      }
-    };
-    load(even);
-#pragma unroll 1
-    for (int left = length; left > 0; left -= PIECES) {
-      advance(even, odd, left);
-      if (left > PIECES / 2) advance(odd, even, left - PIECES / 2);
-    }
-  }
-};
-
 // What a thread makes of the sums of a step: rows `row` and row + 1 of a weight, for row m of x.
 struct dense_result {
   bool live;
-  int m, row, which;     // of the step's weights
+  int m, row, which; // of the step's weights
   float2 bias, up_bias;
   float cosine, sine;
-  bf16 *to;              // or NULL
-  uint32_t residual;     // x before it is added to; kept from OUT to DOWN
+  bf16 *to;          // or NULL
+  uint32_t residual; // x before it is added to; kept from OUT to DOWN
 
   __device__ __forceinline__ void begin(const dense_view &d, int step, int tile, bool has_tile, int pair) {
     const dense_product &p = d.product[step];
@@ -277,8 +116,8 @@ template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) d
   if (threadIdx.x == 0) ticket = atomicAdd(d.tickets, 1), nothing = make_uint4(0, 0, 0, 0);
   int total = deal(shares, chains, d);
   __syncthreads();
-  dense_ring<SLOTS> ring = {{NULL, 0, warp - DENSE_WARPS, 0, 0}, chains, total, 0, shared_address(shared) + warp * SLOTS * SLOT_BYTES,
-                            evict_first()};
+  dense_ring<SLOTS> ring = {
+      {NULL, 0, warp - DENSE_WARPS, 0, 0}, chains, total, 0, shared_address(shared) + warp * SLOTS * SLOT_BYTES, evict_first()};
 #pragma unroll 1
   for (int i = 0; i < SLOTS; i++) ring.fill(i);
   dense_cursor ahead = ring.cursor;

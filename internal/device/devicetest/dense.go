@@ -20,15 +20,19 @@ type denseCase struct {
 }
 
 var denseCases = []denseCase{
-	{dtype: device.BF16, d: 128, f: 192, heads: 4, cache: cacheCase{device.KVShape{Heads: 2, HeadDim: 32, BlockSize: 16}, 12}},
-	{dtype: device.BF16, d: 136, f: 200, heads: 3, cache: cacheCase{device.KVShape{Heads: 3, HeadDim: 40, BlockSize: 16}, 12}, bias: true},
-	{dtype: device.BF16, d: 33, f: 100, heads: 3, cache: cacheCase{device.KVShape{Heads: 3, HeadDim: 2, BlockSize: 1}, 80}, bias: true},
-	{dtype: device.BF16, d: 96, f: 36, heads: 2, cache: cacheCase{device.KVShape{Heads: 1, HeadDim: 16, BlockSize: 16}, 12}, last: true},
-	{dtype: device.BF16, d: 576, f: 1536, heads: 9, cache: cacheCase{device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 32}, 4}},
-	{dtype: device.BF16, d: 2048, f: 2176, heads: 16, cache: cacheCase{device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 32}, 4}, last: true},
-	{dtype: device.F32, d: 128, f: 192, heads: 4, cache: cacheCase{device.KVShape{Heads: 2, HeadDim: 32, BlockSize: 16}, 12}},
-	{dtype: device.Q4_0, d: 128, f: 192, heads: 4, cache: cacheCase{device.KVShape{Heads: 2, HeadDim: 32, BlockSize: 16}, 12}, middle: device.Q8_0},
-	{dtype: device.F16, d: 160, f: 96, heads: 4, cache: cacheCase{device.KVShape{Heads: 4, HeadDim: 16, BlockSize: 8}, 24}, bias: true, last: true},
+	{dtype: device.BF16, d: 128, f: 192, heads: 4, cache: paged(2, 32, 16, 12)},
+	{dtype: device.BF16, d: 136, f: 200, heads: 3, cache: paged(3, 40, 16, 12), bias: true},
+	{dtype: device.BF16, d: 33, f: 100, heads: 3, cache: paged(3, 2, 1, 80), bias: true},
+	{dtype: device.BF16, d: 96, f: 36, heads: 2, cache: paged(1, 16, 16, 12), last: true},
+	{dtype: device.BF16, d: 576, f: 1536, heads: 9, cache: paged(3, 64, 32, 4)},
+	{dtype: device.BF16, d: 2048, f: 1600, heads: 16, cache: paged(2, 128, 32, 4)},
+	{dtype: device.F32, d: 128, f: 192, heads: 4, cache: paged(2, 32, 16, 12)},
+	{dtype: device.Q4_0, d: 128, f: 192, heads: 4, cache: paged(2, 32, 16, 12), middle: device.Q8_0},
+	{dtype: device.F16, d: 160, f: 96, heads: 4, cache: paged(4, 16, 8, 24), bias: true, last: true},
+}
+
+func paged(kvHeads, headDim, blockSize, blocks int) cacheCase {
+	return cacheCase{device.KVShape{Heads: kvHeads, HeadDim: headDim, BlockSize: blockSize}, blocks}
 }
 
 // judgeDense takes every number of rows that a fused form may be for, and those of the other fused ops.
