@@ -316,6 +316,19 @@ typedef struct {
   inferno_tensor k_cache, v_cache; // [B, g·p·k]
 } inferno_norm_qkv_args;
 
+// Optional: what lies between the attentions of two layers. x is the tensor that all of it is done to: out of o and down, x of mlp and next.
+// x += attended · oᵀ; x += (norm_gate_up of x) · downᵀ; then norm_qkv of x, of the next layer, where there is one. Bit-equal to matmul,
+// norm_gate_up, matmul, norm_qkv.
+typedef struct {
+  uint32_t size;
+  int32_t has_next;              // 0: this was the last layer; next holds nothing
+  inferno_tensor attended;       // [n, h·k]
+  inferno_product o;             // [d, h·k]; accumulate 1
+  inferno_norm_gate_up_args mlp; // its out is scratch, too
+  inferno_product down;          // [d, f]; accumulate 1
+  inferno_norm_qkv_args next;
+} inferno_dense_args;
+
 // The calls of an op with one shape.
 typedef struct {
   char op[24];    // as the table calls it
@@ -447,6 +460,8 @@ typedef struct {
   // What is told of a step beside its tokens; mandatory.
   void (*logprobs)(inferno_device *dev, const inferno_logprobs_args *args);
   void (*pool)(inferno_device *dev, const inferno_pool_args *args);
+
+  void (*dense)(inferno_device *dev, const inferno_dense_args *args); // optional fused op
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -170,8 +170,9 @@ func CheckNormMatMul(a Norm, products []Product) {
 
 // CheckNormGateUp panics unless Gate and Up are [f, d], their biases F32 [f] or none, Out and Scratch [n, f] in X's type, and none of
 // Normed, Out and Scratch is X.
-func CheckNormGateUp(a NormGateUpArgs) {
-	const op = "NormGateUp"
+func CheckNormGateUp(a NormGateUpArgs) { checkNormGateUp("NormGateUp", &a) }
+
+func checkNormGateUp(op string, a *NormGateUpArgs) {
 	x := &a.Norm.X
 	checkNorm(op, &a.Norm)
 	checkWeight(op, "Gate", &a.Gate, x.Cols)
@@ -189,8 +190,9 @@ func CheckNormGateUp(a NormGateUpArgs) {
 
 // CheckNormQKV panics unless CheckRopeStoreKV passes for the outputs of the three products of X, which do not accumulate, have X's type,
 // and are not X.
-func CheckNormQKV(a NormQKVArgs) {
-	const op = "NormQKV"
+func CheckNormQKV(a NormQKVArgs) { checkNormQKV("NormQKV", &a) }
+
+func checkNormQKV(op string, a *NormQKVArgs) {
 	x := &a.Norm.X
 	checkNorm(op, &a.Norm)
 	for _, p := range [...]*Product{&a.Q, &a.K, &a.V} {
@@ -203,6 +205,32 @@ func CheckNormQKV(a NormQKVArgs) {
 	}
 	store := a.Store()
 	checkRopeStoreKV(op, &a.Q.Out, &a.Table, a.Heads, &store)
+}
+
+// CheckDense panics unless CheckNormGateUp passes, and CheckNormQKV for what is next, and O and Down add to what both normalise.
+func CheckDense(a DenseArgs) {
+	const op = "Dense"
+	x := &a.MLP.Norm.X
+	checkNormGateUp(op, &a.MLP)
+	checkMatrix(op, "Attended", &a.Attended, x.DType, x.Rows, a.Attended.Cols)
+	checkApart(op, "Attended", &a.Attended, x)
+	checkAddTo(op, "O", &a.O, &a.Attended, x)
+	checkAddTo(op, "Down", &a.Down, &a.MLP.Out, x)
+	if a.Next == nil {
+		return
+	}
+	checkNormQKV(op, a.Next)
+	if a.Next.Norm.X != *x {
+		panic(fmt.Sprintf("device: %s: Next normalises %v, want %v as MLP does", op, a.Next.Norm.X, *x))
+	}
+}
+
+// checkAddTo is for a product of `of` that is added to x.
+func checkAddTo(op, arg string, p *Product, of, x *Tensor) {
+	checkProduct(op, of, p)
+	if p.Out != *x || !p.Accumulate {
+		panic(fmt.Sprintf("device: %s: %s is not added to the X of MLP", op, arg))
+	}
 }
 
 func checkNorm(op string, a *Norm) {

@@ -42,6 +42,7 @@ type args struct {
 	norm                  Norm
 	gateUp                NormGateUpArgs
 	qkv                   NormQKVArgs
+	dense                 DenseArgs
 	pulled, pulledFrom    Tensor
 	told                  Tensor
 }
@@ -50,6 +51,15 @@ func good() *args {
 	shape := KVShape{Heads: 2, HeadDim: 16, BlockSize: 8}
 	cache := Matrix(at, F16, 5, shape.Elements())
 	norm := Norm{X: elsewhere(f32(3, 64)), W: Vector(at, F32, 64), Normed: f32(3, 64), Eps: 1e-5}
+	gateUp := NormGateUpArgs{
+		Norm: norm, Gate: weight(BF16, 96, 64), Up: weight(Q8_0, 96, 64), UpBias: Vector(at, F32, 96), Out: f32(3, 96), Scratch: f32(3, 96),
+	}
+	qkv := NormQKVArgs{
+		Norm: norm, Q: Product{W: weight(Q8_0, 64, 64), Out: f32(3, 64)}, K: Product{W: weight(BF16, 32, 64), Out: f32(3, 32)},
+		V:     Product{W: weight(BF16, 32, 64), Bias: Vector(at, F32, 32), Out: f32(3, 32)},
+		Table: f32(3, 16), Heads: 4, Slots: i32(3), KCache: cache, VCache: cache, Shape: shape,
+	}
+	next := qkv
 	return &args{
 		out: f32(3, 64), x: f32(3, 64), w: Vector(at, F32, 64), ids: i32(3), a: f32(3, 64), b: f32(3, 64),
 		table: f32(3, 16), pos: i32(3), freq: Vector(at, F32, 8),
@@ -73,14 +83,11 @@ func good() *args {
 		},
 		gathered: f32(2, 64), rows: i32(2),
 		embedded: f32(3, 64), gate: f32(3, 64), upper: f32(3, 64),
-		norm: norm,
-		gateUp: NormGateUpArgs{
-			Norm: norm, Gate: weight(BF16, 96, 64), Up: weight(Q8_0, 96, 64), UpBias: Vector(at, F32, 96), Out: f32(3, 96), Scratch: f32(3, 96),
-		},
-		qkv: NormQKVArgs{
-			Norm: norm, Q: Product{W: weight(Q8_0, 64, 64), Out: f32(3, 64)}, K: Product{W: weight(BF16, 32, 64), Out: f32(3, 32)},
-			V:     Product{W: weight(BF16, 32, 64), Bias: Vector(at, F32, 32), Out: f32(3, 32)},
-			Table: f32(3, 16), Heads: 4, Slots: i32(3), KCache: cache, VCache: cache, Shape: shape,
+		norm:   norm,
+		gateUp: gateUp, qkv: qkv,
+		dense: DenseArgs{
+			Attended: f32(3, 32), O: Product{W: weight(Q8_0, 64, 32), Out: norm.X, Accumulate: true}, MLP: gateUp,
+			Down: Product{W: weight(BF16, 64, 96), Bias: Vector(at, F32, 64), Out: norm.X, Accumulate: true}, Next: &next,
 		},
 		pulled: i32(7), pulledFrom: Matrix(at, I32, 2, 7), told: Matrix(at, I32, 2, 3),
 	}
@@ -104,6 +111,7 @@ var checks = map[string]func(*args){
 	"NormMatMul":  func(a *args) { CheckNormMatMul(a.norm, a.products) },
 	"NormGateUp":  func(a *args) { CheckNormGateUp(a.gateUp) },
 	"NormQKV":     func(a *args) { CheckNormQKV(a.qkv) },
+	"Dense":       func(a *args) { CheckDense(a.dense) },
 	"Pull":        func(a *args) { CheckPull(a.pulled, a.pulledFrom) },
 	"Scatter":     func(a *args) { CheckScatter(a.pulled, a.ids, a.pos) },
 	"Feed":        func(a *args) { CheckFeed(a.ids, a.pos, a.pulled) },
@@ -116,6 +124,7 @@ func TestGoodArgumentsPass(t *testing.T) {
 	}
 	for name, change := range map[string]func(*args){
 		"nothing to tell": func(*args) { CheckMark(Tensor{}, Tensor{}) },
+		"the last layer":  func(a *args) { a.dense.Next = nil },
 		"no ban list":     func(a *args) { a.sample.Banned = Tensor{} },
 		"bf16 activations": func(a *args) {
 			a.out.DType, a.x.DType, a.gate.DType, a.upper.DType, a.a.DType, a.b.DType = BF16, BF16, BF16, BF16, BF16, BF16
@@ -306,6 +315,17 @@ func TestBadArgumentsPanic(t *testing.T) {
 		{"NormQKV", func(a *args) {
 			a.qkv.Norm.X, a.qkv.Norm.Normed, a.qkv.Q.Out = elsewhere(Matrix(at, BF16, 3, 64)), Matrix(at, BF16, 3, 64), Matrix(at, BF16, 3, 64)
 		}, []string{"Out", "F32[3 32]", "BF16[3 32]"}},
+
+		{"Dense", func(a *args) { a.dense.MLP.Norm.Eps = -1 }, []string{"eps", "-1"}},
+		{"Dense", func(a *args) { a.dense.Attended.Rows = 2 }, []string{"Attended", "F32[2 32]", "F32[3 32]"}},
+		{"Dense", func(a *args) { a.dense.Attended.Data = a.dense.MLP.Norm.X.Data }, []string{"Attended", "is X"}},
+		{"Dense", func(a *args) { a.dense.O.W.Cols = 64 }, []string{"W", "[64 64]", "32 columns"}},
+		{"Dense", func(a *args) { a.dense.O.Out.Data += 4 }, []string{"O", "X of MLP"}},
+		{"Dense", func(a *args) { a.dense.O.Accumulate = false }, []string{"O", "X of MLP"}},
+		{"Dense", func(a *args) { a.dense.Down.W.Rows = 32 }, []string{"Out", "F32[3 64]", "F32[3 32]"}},
+		{"Dense", func(a *args) { a.dense.Down.Accumulate = false }, []string{"Down", "X of MLP"}},
+		{"Dense", func(a *args) { a.dense.Next.Heads = 5 }, []string{"5 heads", "2 KV heads"}},
+		{"Dense", func(a *args) { a.dense.Next.Norm.X = elsewhere(a.dense.Next.Norm.X) }, []string{"Next", "F32[3 64]"}},
 	} {
 		a := good()
 		c.spoil(a)

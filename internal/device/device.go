@@ -111,6 +111,8 @@ type Device interface {
 	NormGateUp(a NormGateUpArgs)
 	// NormQKV is RMSNorm, MatMul of q, k and v, and RopeStoreKV of the three.
 	NormQKV(a NormQKVArgs)
+	// Dense is what lies between the attentions of two layers: MatMul of O, NormGateUp, MatMul of Down, and NormQKV of the next layer.
+	Dense(a DenseArgs)
 }
 
 // PackAlignment is where PackRows may begin: at a multiple of so many rows.
@@ -280,6 +282,16 @@ type NormQKVArgs struct {
 // Store is how the keys and values reach the cache.
 func (a *NormQKVArgs) Store() StoreKVArgs {
 	return StoreKVArgs{Key: a.K.Out, Value: a.V.Out, Slots: a.Slots, KCache: a.KCache, VCache: a.VCache, Shape: a.Shape}
+}
+
+// DenseArgs is one layer behind its attention, and the next up to its own. The residual stream is what O and Down add to, and what MLP and
+// Next normalise: one tensor.
+type DenseArgs struct {
+	Attended Tensor         // [n, h·k]
+	O        Product        // [d, h·k]; accumulates
+	MLP      NormGateUpArgs // the contents of its Out are undefined afterwards
+	Down     Product        // [d, f]; accumulates
+	Next     *NormQKVArgs   // nil: this was the last layer
 }
 
 // AttentionArgs is causal attention of a ragged batch over paged keys and values. Rows QueryStart[i] up to QueryStart[i+1] belong to

@@ -21,6 +21,7 @@ struct cuda_blocks;        // all that alloc gave: table.cu
 struct attention_partials; // results of rows that several blocks share: attention_decode.cu
 struct step_marks;         // how far the steps are, and host memory: step.cu
 struct sample_space;       // what the blocks of a row of logits share: sample.cu
+struct dense_space;        // what the blocks of a layer's products share: dense.cu
 struct op_profile;         // times of ops: profile.cu
 
 struct inferno_device {
@@ -46,6 +47,7 @@ struct inferno_device {
   cuda_blocks *blocks;
   attention_partials *partials;
   sample_space *sampling;
+  dense_space *dense;
   op_profile *profile; // NULL unless `profiles`
   step_marks *steps;
   inferno_graph *graphs; // all that live
@@ -154,6 +156,11 @@ void cuda_logprobs(inferno_device *dev, const inferno_logprobs_args *args);   //
 void cuda_pool(inferno_device *dev, const inferno_pool_args *args);           // pool.cu
 bool sample_open(inferno_device *dev);
 void sample_close(inferno_device *dev);
+bool cuda_dense_fits(inferno_device *dev, const inferno_dense_args *args); // dense.cu: whether cuda_dense takes it
+void cuda_dense(inferno_device *dev, const inferno_dense_args *args);
+void cuda_dense_composed(inferno_device *dev, const inferno_dense_args *args); // dense_compose.cu
+bool dense_open(inferno_device *dev);
+void dense_close(inferno_device *dev);
 
 static inline bool is_activation(int32_t dtype) { return dtype == INFERNO_F32 || dtype == INFERNO_BF16; }
 

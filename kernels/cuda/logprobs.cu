@@ -76,8 +76,8 @@ __device__ void write_top(const logprobs_row &row, int32_t *out, int top) {
 __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
     logprobs_kernel(matrix_view<const float> logits, int64_t num_rows, const int32_t *rows, const int32_t *chosen,
                     matrix_view<const int32_t> ids, int m, int top, matrix_view<int32_t> out, int v, bool wide) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t at = rows[blockIdx.x];
   int wanted = chosen[blockIdx.x];
   int32_t *to = out.row(blockIdx.x);

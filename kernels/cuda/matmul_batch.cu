@@ -32,7 +32,6 @@ __global__ void __launch_bounds__(batch_threads(R), 1)
   uint32_t x_empty = x_full + 8 * s.x_stages, summed = x_empty + 8 * s.x_stages;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, part = S > 1 ? cluster_rank() : 0;
   int from = s.units * part / S, length = s.units * (part + 1) / S - from, first = blockIdx.x / S, step = gridDim.x / S;
-  allow_dependents();
   if (warp == 4 * R) {
     for (int i = lane; i < s.w_stages; i += 32) barrier_init(w_full + 8 * i, 1), barrier_init(w_empty + 8 * i, 4 * R);
     for (int i = lane; i < s.x_stages; i += 32) barrier_init(x_full + 8 * i, 1), barrier_init(x_empty + 8 * i, 4 * R);
@@ -84,6 +83,7 @@ __global__ void __launch_bounds__(batch_threads(R), 1)
   }
   if constexpr (R > 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
   dependency_wait();
+  allow_dependents();
   float acc[N / 2];
   int w_stage = 0, x_stage = 0, ends = part * PIECES; // the first piece that the block ends
   uint32_t w_parity = 0, x_parity = 0, turn = 0;

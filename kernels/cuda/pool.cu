@@ -8,8 +8,8 @@ enum { THREADS = 64, UNROLL = 16 };
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
     pool_kernel(matrix_view<float> out, matrix_view<const T> x, const int32_t *from, const int32_t *to, int64_t x_rows, int64_t cols) {
-  allow_dependents();
   dependency_wait();
+  allow_dependents();
   int64_t column = (int64_t)blockIdx.x * THREADS + threadIdx.x;
   if (column >= cols) return;
   int64_t first = from[blockIdx.y] > 0 ? from[blockIdx.y] : 0;

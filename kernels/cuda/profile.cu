@@ -175,3 +175,16 @@ op_shape profile_shape(inferno_device *, const inferno_swiglu_args *a) { return 
 op_shape profile_shape(inferno_device *, const inferno_add_args *a) { return shaped(a->out, 3 * tensor_bytes(a->out)); }
 op_shape profile_shape(inferno_device *, const inferno_gather_rows_args *a) { return shaped(a->out, 2 * tensor_bytes(a->out)); }
 op_shape profile_shape(inferno_device *, const inferno_sample_args *a) { return shaped(a->logits, tensor_bytes(a->logits)); }
+
+// Of the weights, x and what attention reads and has left.
+op_shape profile_shape(inferno_device *dev, const inferno_dense_args *a) {
+  const inferno_norm_gate_up_args &mlp = a->mlp;
+  op_shape s = {mlp.x.rows, 2 * tensor_bytes(mlp.x) + tensor_bytes(a->attended), ""};
+  auto weight = [&](const inferno_weight &w) { s.bytes += cuda_pack_bytes(dev, w.dtype, w.rows, w.cols); };
+  weight(a->o.w), weight(mlp.gate), weight(mlp.up), weight(a->down.w);
+  if (a->has_next) {
+    for (const inferno_product *p : {&a->next.q, &a->next.k, &a->next.v}) weight(p->w), s.bytes += tensor_bytes(p->out);
+  }
+  snprintf(s.text, sizeof s.text, "%lld, ffn %lld%s", (long long)mlp.x.cols, (long long)mlp.gate.rows, a->has_next ? "" : ", last");
+  return s;
+}

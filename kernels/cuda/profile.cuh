@@ -32,5 +32,6 @@ op_shape profile_shape(inferno_device *dev, const inferno_swiglu_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_add_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_gather_rows_args *args);
 op_shape profile_shape(inferno_device *dev, const inferno_sample_args *args);
+op_shape profile_shape(inferno_device *dev, const inferno_dense_args *args);
 
 #endif // INFERNO_CUDA_PROFILE_CUH

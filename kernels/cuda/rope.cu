@@ -2,7 +2,7 @@
 // row once. Bound by the latency of a launch for few rows, by memory for many. On an H200, in a graph, at 1, 64 and 256 rows: rope_table of
 // 128 columns 0.7, 0.8 and 0.9 µs; rope_store_kv of 32 + 8 + 8 heads of 128 1.2, 1.4 and 2.4 µs.
 #include "device.cuh"
-#include "numeric.cuh"
+#include "kv_cache.cuh"
 
 enum { THREADS = 128, TABLE_THREADS = 64 };
 
@@ -84,26 +84,6 @@ void cuda_rope(inferno_device *dev, const inferno_rope_args *a) {
   if (a->x.dtype == INFERNO_BF16) return go(bf16());
   if (a->x.dtype == INFERNO_F32) return go(0.0f);
   cuda_fail(dev, INFERNO_BAD_ARGUMENT, "rope: activations are BF16 or F32 on CUDA");
-}
-
-// Caches [B, g, p, k], and the slots of n rows.
-template <typename T> struct cache_view {
-  matrix_view<T> k, v;
-  const int32_t *slots;
-  int64_t blocks;
-  int kv_heads, head_dim, block_size;
-
-  // Element offset of a head of a slot, or −1 for a slot that is skipped: −1, or one that the cache does not have.
-  __device__ int64_t at(int slot, int head, int64_t stride) const {
-    int block = slot / block_size;
-    if (slot < 0 || block >= blocks) return -1;
-    return block * stride + (int64_t)(head * block_size + slot % block_size) * head_dim;
-  }
-};
-
-template <typename T, typename Args> static cache_view<T> caches_of(const Args *a) {
-  return {view<T>(a->k_cache), view<T>(a->v_cache), (const int32_t *)a->slots.data, a->k_cache.rows, a->kv_heads,
-          a->head_dim,         a->block_size};
 }
 
 // Blocks split rows (x) and columns (y).

@@ -58,7 +58,8 @@ static cudaError_t open_parts(inferno_device *dev) {
   pthread_mutex_init(&dev->blocks->mutex, NULL);
   size_t before = 0, after = 0, total = 0;
   cudaMemGetInfo(&before, &total);
-  if (!tensor_map_open(dev) || !staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev)) {
+  if (!tensor_map_open(dev) || !staging_open(dev) || !step_open(dev) || !pack_open(dev) || !sample_open(dev) || !attention_open(dev) ||
+      !dense_open(dev)) {
     return cudaErrorMemoryAllocation;
   }
   cudaMemGetInfo(&after, &total);
@@ -102,6 +103,7 @@ static void device_close(inferno_device *dev) {
   cuda_use(dev);
   if (dev->stream) cudaStreamSynchronize(dev->stream);
   while (dev->graphs) graph_destroy(dev, dev->graphs);
+  dense_close(dev);
   sample_close(dev);
   attention_close(dev);
   pack_close(dev);
@@ -306,6 +308,12 @@ ENTRY(mark)
 ENTRY(logprobs)
 ENTRY(pool)
 
+static void op_dense(inferno_device *dev, const inferno_dense_args *args) {
+  if (dev->status) return;
+  if (cuda_dense_fits(dev, args)) run(dev, "dense", cuda_dense, args);
+  else cuda_dense_composed(dev, args);
+}
+
 static void device_fill(inferno_device *dev, void *dst, int32_t byte, int64_t bytes) {
   if (dev->status || bytes <= 0) return;
   cuda_use(dev);
@@ -379,6 +387,7 @@ static const inferno_table table = {
     device_poll,
     op_logprobs,
     op_pool,
+    op_dense,
 };
 
 extern "C" __attribute__((visibility("default"))) const inferno_table *inferno_device_table(void) { return &table; }

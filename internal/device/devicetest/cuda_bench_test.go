@@ -173,12 +173,13 @@ func (b *bench) normalise() device.Norm {
 // The ops of a step, each over layer i.
 func (b *bench) embed(int)     { b.dev.Embed(b.x, b.embedding, b.inputs[0]) }
 func (b *bench) ropeTable(int) { b.dev.RopeTable(b.angles, b.inputs[1], b.freq, 1) }
-func (b *bench) qkv(i int) {
+func (b *bench) qkv(i int)     { b.dev.NormQKV(b.qkvOf(i)) }
+func (b *bench) qkvOf(i int) device.NormQKVArgs {
 	l := &b.layers[i]
-	b.dev.NormQKV(device.NormQKVArgs{
+	return device.NormQKVArgs{
 		Norm: b.normalise(), Q: device.Product{W: l.q, Out: b.q}, K: device.Product{W: l.k, Out: b.key}, V: device.Product{W: l.v, Out: b.value},
 		Table: b.angles, Heads: b.heads, Slots: b.inputs[2], KCache: l.kCache, VCache: l.vCache, Shape: b.shape(),
-	})
+	}
 }
 func (b *bench) attention(i int) {
 	l := &b.layers[i]
@@ -187,15 +188,24 @@ func (b *bench) attention(i int) {
 		Heads: b.heads, Shape: b.shape(), Scale: float32(1 / math.Sqrt(float64(b.headDim))),
 	})
 }
-func (b *bench) output(i int) {
-	b.dev.MatMul(b.attended, []device.Product{{W: b.layers[i].o, Out: b.x, Accumulate: true}})
-}
-func (b *bench) gateUp(i int) {
+func (b *bench) output(i int) { b.dev.MatMul(b.attended, []device.Product{b.addTo(b.layers[i].o)}) }
+func (b *bench) gateUp(i int) { b.dev.NormGateUp(b.gateUpOf(i)) }
+func (b *bench) gateUpOf(i int) device.NormGateUpArgs {
 	l := &b.layers[i]
-	b.dev.NormGateUp(device.NormGateUpArgs{Norm: b.normalise(), Gate: l.gate, Up: l.up, Out: b.gate, Scratch: b.up})
+	return device.NormGateUpArgs{Norm: b.normalise(), Gate: l.gate, Up: l.up, Out: b.gate, Scratch: b.up}
 }
-func (b *bench) down(i int) {
-	b.dev.MatMul(b.gate, []device.Product{{W: b.layers[i].down, Out: b.x, Accumulate: true}})
+func (b *bench) down(i int) { b.dev.MatMul(b.gate, []device.Product{b.addTo(b.layers[i].down)}) }
+func (b *bench) addTo(w device.Weight) device.Product {
+	return device.Product{W: w, Out: b.x, Accumulate: true}
+}
+func (b *bench) dense(i int) {
+	l := &b.layers[i]
+	a := device.DenseArgs{Attended: b.attended, O: b.addTo(l.o), MLP: b.gateUpOf(i), Down: b.addTo(l.down)}
+	if i+1 < len(b.layers) {
+		next := b.qkvOf(i + 1)
+		a.Next = &next
+	}
+	b.dev.Dense(a)
 }
 func (b *bench) lmHead(int) {
 	b.dev.NormMatMul(b.normalise(), []device.Product{{W: b.head, Out: b.logits}})
@@ -207,12 +217,10 @@ func (b *bench) sample(int) {
 func (b *bench) step() {
 	b.embed(0)
 	b.ropeTable(0)
+	b.qkv(0)
 	for i := range b.layers {
-		b.qkv(i)
 		b.attention(i)
-		b.output(i)
-		b.gateUp(i)
-		b.down(i)
+		b.dense(i)
 	}
 	b.lmHead(0)
 	b.sample(0)
@@ -263,7 +271,8 @@ func BenchmarkCUDA(t *testing.B) {
 					{"embed", 2 * 2 * d * int64(n), b.embed}, {"rope_table", 4 * int64(n*s.headDim), b.ropeTable},
 					{"norm_qkv", 2 * d * (h + 2*kv), b.qkv}, {"attention", b.kvBytes / layers, b.attention},
 					{"o", 2 * d * h, b.output}, {"norm_gate_up", 4 * d * int64(s.ffn), b.gateUp},
-					{"down", 2 * d * int64(s.ffn), b.down}, {"norm_lm_head", head, b.lmHead}, {"sample", 4 * int64(n*s.voc), b.sample},
+					{"down", 2 * d * int64(s.ffn), b.down},
+					{"dense", (b.weightBytes - head) / layers, b.dense}, {"norm_lm_head", head, b.lmHead}, {"sample", 4 * int64(n*s.voc), b.sample},
 				} {
 					t.Run(op.name, func(t *testing.B) {
 						b.TB = t

@@ -78,6 +78,7 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	r.run("norm_matmul", judgeNormMatMul)
 	r.run("norm_gate_up", judgeNormGateUp)
 	r.run("norm_qkv", judgeNormQKV)
+	r.run("dense", judgeDense)
 	r.run("step", judgeStep)
 	r.run("graph", judgeGraph)
 	r.run("pack beside a step", judgeConcurrentPack)

@@ -14,7 +14,7 @@ static inline int is_filled(const void *first, const void *end) {
 }
 
 // Whether all entries are there but the optional fused ops.
-static inline int is_complete(const inferno_table *t) { return is_filled(&t->open, &t->rope_store_kv) && is_filled(&t->alloc_mapped, t + 1); }
+static inline int is_complete(const inferno_table *t) { return is_filled(&t->open, &t->rope_store_kv) && is_filled(&t->alloc_mapped, &t->dense); }
 
 // The table of the library at path, or NULL with the reason. A library stays open: its table may be in use.
 static inline const inferno_table *open_library(const char *path, char *reason, size_t reason_bytes) {

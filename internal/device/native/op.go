@@ -31,6 +31,8 @@ package native
 // #cgo nocallback call_norm_gate_up
 // #cgo noescape call_norm_qkv
 // #cgo nocallback call_norm_qkv
+// #cgo noescape call_dense
+// #cgo nocallback call_dense
 import "C"
 
 import (
@@ -134,6 +136,15 @@ type (
 		heads, kvHeads, headDim, blockSize int32
 		table, slots, kCache, vCache       device.Tensor
 	}
+	denseArgs struct {
+		size     uint32
+		hasNext  int32
+		attended device.Tensor
+		o        product
+		mlp      normGateUpArgs
+		down     product
+		next     normQKVArgs
+	}
 )
 
 // Compiles only where each pair has one size.
@@ -158,6 +169,7 @@ var _ = [...][0]struct{}{
 	[unsafe.Sizeof(normMatMulArgs{}) - C.sizeof_inferno_norm_matmul_args]struct{}{},
 	[unsafe.Sizeof(normGateUpArgs{}) - C.sizeof_inferno_norm_gate_up_args]struct{}{},
 	[unsafe.Sizeof(normQKVArgs{}) - C.sizeof_inferno_norm_qkv_args]struct{}{},
+	[unsafe.Sizeof(denseArgs{}) - C.sizeof_inferno_dense_args]struct{}{},
 }
 
 // Embed implements device.Device.
@@ -334,11 +346,15 @@ func (d *native) NormGateUp(a device.NormGateUpArgs) {
 		d.SwiGLU(a.Out, a.Out, a.Scratch)
 		return
 	}
-	args := normGateUpArgs{
+	args := normGateUpOf(&a)
+	C.call_norm_gate_up(d.table, d.dev, unsafe.Pointer(&args))
+}
+
+func normGateUpOf(a *device.NormGateUpArgs) normGateUpArgs {
+	return normGateUpArgs{
 		size: C.sizeof_inferno_norm_gate_up_args, eps: a.Norm.Eps, x: a.Norm.X, norm: a.Norm.W, normed: a.Norm.Normed,
 		gate: a.Gate, up: a.Up, gateBias: a.GateBias, upBias: a.UpBias, out: a.Out, scratch: a.Scratch,
 	}
-	C.call_norm_gate_up(d.table, d.dev, unsafe.Pointer(&args))
 }
 
 // NormQKV implements device.Device.
@@ -350,11 +366,37 @@ func (d *native) NormQKV(a device.NormQKVArgs) {
 		d.RopeStoreKV(a.Q.Out, a.Table, a.Heads, a.Store())
 		return
 	}
-	args := normQKVArgs{
+	args := normQKVOf(&a)
+	C.call_norm_qkv(d.table, d.dev, unsafe.Pointer(&args))
+}
+
+func normQKVOf(a *device.NormQKVArgs) normQKVArgs {
+	return normQKVArgs{
 		size: C.sizeof_inferno_norm_qkv_args, eps: a.Norm.Eps, x: a.Norm.X, norm: a.Norm.W, normed: a.Norm.Normed,
 		q: productOf(&a.Q), k: productOf(&a.K), v: productOf(&a.V),
 		heads: int32(a.Heads), kvHeads: int32(a.Shape.Heads), headDim: int32(a.Shape.HeadDim), blockSize: int32(a.Shape.BlockSize),
 		table: a.Table, slots: a.Slots, kCache: a.KCache, vCache: a.VCache,
 	}
-	C.call_norm_qkv(d.table, d.dev, unsafe.Pointer(&args))
+}
+
+// Dense implements device.Device.
+func (d *native) Dense(a device.DenseArgs) {
+	d.mustBeOpen()
+	device.CheckDense(a)
+	if d.table.dense == nil {
+		d.MatMul(a.Attended, []device.Product{a.O})
+		d.NormGateUp(a.MLP)
+		d.MatMul(a.MLP.Out, []device.Product{a.Down})
+		if a.Next != nil {
+			d.NormQKV(*a.Next)
+		}
+		return
+	}
+	args := denseArgs{
+		size: C.sizeof_inferno_dense_args, attended: a.Attended, o: productOf(&a.O), mlp: normGateUpOf(&a.MLP), down: productOf(&a.Down),
+	}
+	if a.Next != nil {
+		args.hasNext, args.next = 1, normQKVOf(a.Next)
+	}
+	C.call_dense(d.table, d.dev, unsafe.Pointer(&args))
 }

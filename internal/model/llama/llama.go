@@ -26,7 +26,8 @@ type Model struct {
 	ropeScale float32
 
 	act     activations
-	product [1]device.Product // of the op being enqueued
+	product [1]device.Product  // of the op being enqueued, and
+	next    device.NormQKVArgs // of the one that goes on into the next layer
 }
 
 type layer struct {
@@ -152,21 +153,26 @@ func (m *Model) Forward(b *model.Batch, kv *model.KV) {
 
 	d.Embed(a.x, m.embedding, b.Tokens)
 	d.RopeTable(a.rope, b.Positions, m.freq, m.ropeScale)
+	d.NormQKV(m.queriesKeysValues(&a, b, kv, 0))
 	for i := range m.layers {
-		l := &m.layers[i]
-		m.attend(l, &a, b, kv, i)
-		if i == len(m.layers)-1 && b.Pooled.Rows == 0 {
-			// The cache is written: from here on only the rows that want logits matter.
-			if r == 0 {
-				return
-			}
-			a = m.wanted(a, b)
+		last := i == len(m.layers)-1
+		if last && r == 0 && b.Pooled.Rows == 0 {
+			return // the cache is written
 		}
-		d.NormGateUp(device.NormGateUpArgs{
-			Norm: m.normalise(&a, l.mlpNorm),
-			Gate: l.gate.weight, GateBias: l.gate.bias, Up: l.up.weight, UpBias: l.up.bias, Out: a.gated, Scratch: a.up,
-		})
-		d.MatMul(a.gated, m.one(l.down.addTo(a.x)))
+		d.Attention(m.attention(&a, b, kv, i))
+		if last && b.Pooled.Rows == 0 && !b.AllRows {
+			// From here on only the rows that want logits matter.
+			attended := a.attention
+			a = m.wanted(a, b)
+			a.attention = a.q
+			d.GatherRows(a.attention, attended, b.LogitRows)
+		}
+		rest := m.output(&a, i)
+		if !last {
+			m.next = m.queriesKeysValues(&a, b, kv, i+1)
+			rest.Next = &m.next
+		}
+		d.Dense(rest)
 	}
 	if b.Pooled.Rows > 0 {
 		d.RMSNorm(a.normed, a.x, m.norm, m.config.Epsilon)
@@ -190,20 +196,39 @@ func (m *Model) wanted(a activations, b *model.Batch) activations {
 	return rows
 }
 
-// attend adds layer i's attention over a.x to a.x.
-func (m *Model) attend(l *layer, a *activations, b *model.Batch, kv *model.KV, i int) {
-	c := m.config
-	shape := device.KVShape{Heads: c.KVHeads, HeadDim: c.HeadDim, BlockSize: kv.BlockSize}
-	m.device.NormQKV(device.NormQKVArgs{
+// queriesKeysValues of layer i, over a.x.
+func (m *Model) queriesKeysValues(a *activations, b *model.Batch, kv *model.KV, i int) device.NormQKVArgs {
+	l := &m.layers[i]
+	return device.NormQKVArgs{
 		Norm: m.normalise(a, l.attentionNorm), Q: l.q.to(a.q), K: l.k.to(a.key), V: l.v.to(a.value),
-		Table: a.rope, Heads: c.Heads, Slots: b.Slots, KCache: kv.K[i], VCache: kv.V[i], Shape: shape,
-	})
-	m.device.Attention(device.AttentionArgs{
+		Table: a.rope, Heads: m.config.Heads, Slots: b.Slots, KCache: kv.K[i], VCache: kv.V[i], Shape: m.shape(kv),
+	}
+}
+
+// attention of layer i.
+func (m *Model) attention(a *activations, b *model.Batch, kv *model.KV, i int) device.AttentionArgs {
+	return device.AttentionArgs{
 		Out: a.attention, Q: a.q, KCache: kv.K[i], VCache: kv.V[i],
 		BlockTable: b.BlockTable, QueryStart: b.QueryStart, KVLen: b.KVLen,
-		Heads: c.Heads, Shape: shape, Scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
-	})
-	m.device.MatMul(a.attention, m.one(l.o.addTo(a.x)))
+		Heads: m.config.Heads, Shape: m.shape(kv), Scale: float32(1 / math.Sqrt(float64(m.config.HeadDim))),
+	}
+}
+
+// output is what layer i adds to a.x: the projection of its attention, then its MLP.
+func (m *Model) output(a *activations, i int) device.DenseArgs {
+	l := &m.layers[i]
+	return device.DenseArgs{
+		Attended: a.attention, O: l.o.addTo(a.x),
+		MLP: device.NormGateUpArgs{
+			Norm: m.normalise(a, l.mlpNorm),
+			Gate: l.gate.weight, GateBias: l.gate.bias, Up: l.up.weight, UpBias: l.up.bias, Out: a.gated, Scratch: a.up,
+		},
+		Down: l.down.addTo(a.x),
+	}
+}
+
+func (m *Model) shape(kv *model.KV) device.KVShape {
+	return device.KVShape{Heads: m.config.KVHeads, HeadDim: m.config.HeadDim, BlockSize: kv.BlockSize}
 }
 
 // normalise is the RMSNorm of the residual stream by weight w.
