@@ -88,7 +88,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   d.mlp_eps = mlp.eps, d.mlp_norm = (const float *)mlp.norm.data;
   d.attended = view<const bf16>(a->attended), d.x = view<bf16>(a->o.out);
   for (int i = 0; i < 3; i++) d.exchange[i] = dev->dense->words + i * EXCHANGED / 2;
-  d.tickets = dev->dense->tickets, d.ahead = AHEAD;
+  d.tickets = dev->dense->tickets;
 
   dense_product *p = d.product;
   int offset = 0;

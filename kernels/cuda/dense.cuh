@@ -17,7 +17,6 @@ enum {
   NORM_WARPS = 16,     // of rms_norm's block at most: as many sums make up a row's
   MAX_NORMED = 4096,   // columns of x: one group a thread of rms_norm's block
   SLOT_BYTES = 2048,   // of the ring: 16 rows of weights by 64 columns, or 8 by 128
-  AHEAD = 0,           // slots behind a full ring that the L2 is asked for before the wait
   EXCHANGED = 1 << 15, // elements of an exchange: rows of x times columns
 };
 
@@ -39,7 +38,6 @@ struct dense_view {
   int32_t n, d, f, queries; // h·k
   int32_t pitch;            // bytes between rows of x in shared memory
   int32_t norm_warps;       // of rms_norm's block
-  int32_t ahead;            // slots behind a full ring that the L2 is asked for before the wait
   float mlp_eps, next_eps;
   const float *mlp_norm, *next_norm;
   matrix_view<const bf16> attended;
@@ -92,15 +90,6 @@ struct dense_cursor {
     return w + (half ? i * (UNIT_BYTES / 2) : i / 2 * (UNIT_BYTES / 2) + i % 2 * 512);
   }
   __device__ __forceinline__ bool whole() const { return left >= 0; }
-
-  // Asks the L2 for the slot's units, whole as they lie in memory: of the chains that share them each does it for some.
-  __device__ __forceinline__ void ask() const {
-    int sharers = 4 << half, slot = left + half >> half;
-    if (slot % sharers != place) return;
-    const char *units = w - place * (1024 >> half);
-    uint32_t bytes = whole() ? UNIT_BYTES << half : UNIT_BYTES;
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(units), "r"(bytes) : "memory");
-  }
 };
 
 // An exchange. A word is two neighbouring columns of a row of x and the number of the launch that made them, written and read as one: who

@@ -120,11 +120,6 @@ template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) d
       {NULL, 0, warp - DENSE_WARPS, 0, 0}, chains, total, 0, shared_address(shared) + warp * SLOTS * SLOT_BYTES, evict_first()};
 #pragma unroll 1
   for (int i = 0; i < SLOTS; i++) ring.fill(i);
-  dense_cursor ahead = ring.cursor;
-#pragma unroll 1
-  for (int i = 0; i < d.ahead && ahead.next(chains, total); i++) {
-    if (lane == 0) ahead.ask();
-  }
   for (int at = (blockIdx.x * DENSE_THREADS + threadIdx.x) * 32; at < d.d; at += gridDim.x * DENSE_THREADS * 32) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(d.mlp_norm + at));
     if (d.steps > QKV) asm volatile("prefetch.global.L2 [%0];" ::"l"(d.next_norm + at));

@@ -148,7 +148,7 @@ void cuda_rope_table(inferno_device *dev, const inferno_rope_table_args *args); 
 void cuda_rope(inferno_device *dev, const inferno_rope_args *args);
 void cuda_store_kv(inferno_device *dev, const inferno_store_kv_args *args);
 void cuda_rope_store_kv(inferno_device *dev, const inferno_rope_store_kv_args *args);
-void cuda_matmul(inferno_device *dev, const inferno_matmul_args *args);       // matmul.cu
+void cuda_matmul(inferno_device *dev, const inferno_matmul_args *args); // matmul.cu
 void cuda_norm_gate_up(inferno_device *dev, const inferno_norm_gate_up_args *args);
 void cuda_attention(inferno_device *dev, const inferno_attention_args *args); // attention.cu
 void cuda_sample(inferno_device *dev, const inferno_sample_args *args);       // sample.cu
