@@ -50,7 +50,7 @@ var table = []row{
 	{folder: "internal/tokenizer/chat/jinja", may: []string{"internal/model/strictjson"}},
 	{
 		folder: "internal/tokenizer/chat",
-		may:    []string{"internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat/jinja"},
+		may:    []string{"internal/model/modeldir", "internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat/jinja"},
 		tests:  []string{"internal/model/gguf"},
 	},
 	{folder: "internal/model/safetensors", may: []string{"internal/device", "internal/model/modeldir", "internal/model/strictjson"}},

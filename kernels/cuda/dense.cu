@@ -1,6 +1,6 @@
 // dense.cu: what lies between the attentions of two layers, for few rows, in one kernel: out-projection, norm, gate and up, down, norm, q,
 // k and v, rope, caches. Bound by the weights' bytes, each read once: on an H200, one row, layer after layer, 436 MB of the 8B shape in
-// 112 µs (3.9 TB/s), 122 MB of 1B in 36 µs (3.4 TB/s); 7 MB of 135M, which is latency, in 10 µs.
+// 109 µs (4.0 TB/s), 122 MB of 1B in 35 µs (3.5 TB/s); 7 MB of 135M, which is latency, in 10 µs.
 //
 // A block a multiprocessor, all of the card at once. Each product's tiles of 16 rows of weights are dealt to the blocks in turn, and of a
 // tile its parts of K to the block's warps: a chain, summed by mma.m16n8k16 in the order of K; parts are added in their order. So the sums

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -324,6 +325,34 @@ func TestBrokenTemplatesSayWhy(t *testing.T) {
 	var none *Template
 	if _, err := none.Render(context.Background(), Conversation{}, patient); !errors.Is(err, ErrNoTemplate) {
 		t.Errorf("no template at all: %v", err)
+	}
+}
+
+// TestNoTemplateIsReadFromOutsideTheModel: a directory comes from somebody else, links and pipes included.
+func TestNoTemplateIsReadFromOutsideTheModel(t *testing.T) {
+	tok, err := tokenizer.LoadFile(filepath.Join("..", "testdata", "bytelevel.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"tokenizer_config.json", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"} {
+		for kind, place := range map[string]func(string) error{
+			"escapes":            func(path string) error { return os.Symlink(outside, path) },
+			"not a regular file": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		} {
+			dir := t.TempDir()
+			path := filepath.Join(dir, file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), place(path)); err != nil {
+				t.Fatal(err)
+			}
+			err := LoadDir(dir, tok).Err()
+			if err == nil || !strings.Contains(err.Error(), kind) || !strings.Contains(err.Error(), filepath.Base(file)) {
+				t.Errorf("%s: got %v, want that it %s", file, err, kind)
+			}
+		}
 	}
 }
 

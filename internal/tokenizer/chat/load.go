@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/inferno-serve/inferno/internal/model/modeldir"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
 	"github.com/inferno-serve/inferno/internal/tokenizer/chat/jinja"
 )
@@ -22,7 +20,12 @@ const maxFileBytes = 16 << 20
 // chat_template of tokenizer_config.json, which is one template or a list of named ones. What is wrong with it, Err says: a model serves
 // without.
 func LoadDir(dir string, t *tokenizer.Tokenizer) *Template {
-	config, err := readConfig(filepath.Join(dir, "tokenizer_config.json"))
+	files, err := modeldir.Open(dir)
+	if err != nil {
+		return &Template{err: err}
+	}
+	defer files.Close()
+	config, err := readConfig(files)
 	if err != nil {
 		return &Template{err: err}
 	}
@@ -32,12 +35,12 @@ func LoadDir(dir string, t *tokenizer.Tokenizer) *Template {
 	}
 	own := map[string]string{}
 	for name, file := range map[string]string{"default": "chat_template.jinja", "tool_use": "additional_chat_templates/tool_use.jinja"} {
-		source, err := readFile(filepath.Join(dir, file))
+		source, err := files.ReadFile(file, maxFileBytes)
 		switch {
 		case err == nil:
 			own[name] = string(source)
 		case !errors.Is(err, fs.ErrNotExist):
-			return &Template{err: fmt.Errorf("%s: %w", file, err)}
+			return &Template{err: err}
 		}
 	}
 	if len(own) > 0 {
@@ -115,33 +118,20 @@ func newTemplate(sources map[string]string, tokens map[string]jinja.Value) *Temp
 	return t
 }
 
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err == nil && len(data) > maxFileBytes {
-		err = fmt.Errorf("has more than %d bytes", maxFileBytes)
-	}
-	return data, err
-}
-
 // config is what tokenizer_config.json says of chats.
 type config map[string]json.RawMessage
 
 // readConfig returns nothing where there is no such file.
-func readConfig(path string) (config, error) {
-	data, err := readFile(path)
+func readConfig(dir *modeldir.Dir) (config, error) {
+	data, err := dir.ReadFile("tokenizer_config.json", maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var c config
-	if err == nil {
-		err = json.Unmarshal(data, &c)
-	}
 	if err != nil {
+		return nil, err
+	}
+	var c config
+	if err := json.Unmarshal(data, &c); err != nil {
 		return nil, fmt.Errorf("tokenizer_config.json: %w", err)
 	}
 	return c, nil
