@@ -1,0 +1,344 @@
+// Package soak holds a whole server to its promises under load: a backend on loopback sockets, real gRPC clients, and a device whose steps
+// take a set time. `make test` runs short counts and asserts what does not depend on the machine; INFERNO_SOAK=full (`make soak`) runs the full ones,
+// prints the figures of docs/reliability.md and checks them.
+package soak
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/inferno-serve/inferno/internal/backend"
+	"github.com/inferno-serve/inferno/internal/config"
+	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/device/devicescript"
+	"github.com/inferno-serve/inferno/internal/discovery/static"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childKey) != "" {
+		os.Exit(serveChild())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// full says that the full counts are asked for.
+var full = os.Getenv("INFERNO_SOAK") == "full"
+
+// count is the short or the full one.
+func count(short, long int) int {
+	if full {
+		return long
+	}
+	return short
+}
+
+// rig is a server that runs, with its device.
+type rig struct {
+	t       testing.TB
+	device  *devicescript.Device // nil: the server is a process of its own
+	address string
+	admin   string
+}
+
+// settings of a server.
+type settings struct {
+	Device  devicescript.Options
+	Context int
+	Flags   []string // beside those that every server here has
+}
+
+// serve starts a server in this process, and ends it with the test.
+func serve(t testing.TB, s settings) *rig {
+	t.Helper()
+	r := &rig{t: t, device: devicescript.New(s.Device)}
+	log := newLog()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.run(ctx, log, r.device, devicescript.Checkpoint(t, s.Context)) }()
+	t.Cleanup(func() {
+		r.device.Release()
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("the server ended: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", log.text())
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	select {
+	case <-log.ready:
+	case err := <-done:
+		done <- err
+		t.Fatalf("the server ended before it was up: %v\n%s", err, log.text())
+	}
+	r.address, r.admin = log.value("grpc"), log.value("admin")
+	return r
+}
+
+// run is the server.
+func (s *settings) run(ctx context.Context, log io.Writer, d *devicescript.Device, checkpoint string) error {
+	flags := append([]string{"--model=m=" + checkpoint, "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--drain-timeout=1s"}, s.Flags...)
+	c, err := config.Load(flags, "test", log)
+	if err != nil {
+		return err
+	}
+	return backend.Run(ctx, backend.Options{
+		Config: c, Version: "test", Registry: static.New(), StuckStep: time.Hour,
+		Log:           slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: quiet{}})),
+		OpenDevice:    func() (device.Device, error) { return d, nil },
+		Architectures: devicescript.Architectures(),
+	})
+}
+
+// quiet is the level of the log: a line for each call would be most of what a server here does.
+type quiet struct{}
+
+func (quiet) Level() slog.Level { return slog.LevelInfo }
+
+// logLines is a server's log but for the lines of calls.
+type logLines struct {
+	mu    sync.Mutex
+	lines []string
+	ready chan struct{} // closed when the model is ready
+}
+
+func newLog() *logLines { return &logLines{ready: make(chan struct{})} }
+
+func (l *logLines) Write(p []byte) (int, error) {
+	line := string(p)
+	if strings.Contains(line, `msg="call finished"`) {
+		return len(p), nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
+	if strings.Contains(line, `msg="model ready"`) {
+		close(l.ready)
+	}
+	return len(p), nil
+}
+
+func (l *logLines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "")
+}
+
+// value is that of a key in the line "listening".
+func (l *logLines) value(key string) string {
+	for line := range strings.Lines(l.text()) {
+		if _, rest, ok := strings.Cut(line, "msg=listening "); ok {
+			_, value, _ := strings.Cut(" "+rest, " "+key+"=")
+			value, _, _ = strings.Cut(strings.TrimSpace(value), " ")
+			return value
+		}
+	}
+	return ""
+}
+
+// dial opens so many connections.
+func (r *rig) dial(n int, options ...grpc.DialOption) []infernov1.InferenceServiceClient {
+	r.t.Helper()
+	clients := make([]infernov1.InferenceServiceClient, n)
+	options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry()}, options...)
+	for i := range clients {
+		conn, err := grpc.NewClient(r.address, options...)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { _ = conn.Close() })
+		clients[i] = infernov1.NewInferenceServiceClient(conn)
+	}
+	return clients
+}
+
+// metric sums the values of a metric of /metrics over its labels.
+func (r *rig) metric(name string) float64 {
+	r.t.Helper()
+	response, err := http.Get("http://" + r.admin + "/metrics")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	sum, found := 0.0, false
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), " ")
+		if key == name || strings.HasPrefix(key, name+"{") {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			sum, found = sum+v, true
+		}
+	}
+	if !found {
+		r.t.Fatalf("/metrics has no %s", name)
+	}
+	return sum
+}
+
+// waitMetric returns once a metric has a value for which ok holds.
+func (r *rig) waitMetric(name string, ok func(float64) bool) float64 {
+	r.t.Helper()
+	patience := time.Now().Add(time.Minute)
+	for {
+		v := r.metric(name)
+		if ok(v) {
+			return v
+		}
+		if time.Now().After(patience) {
+			r.t.Fatalf("%s is %v for a minute", name, v)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func is(want float64) func(float64) bool    { return func(v float64) bool { return v == want } }
+func least(want float64) func(float64) bool { return func(v float64) bool { return v >= want } }
+
+// request is one of n tokens for a prompt.
+func request(prompt []int32, n int) *infernov1.GenerateRequest {
+	ids := make([]uint32, len(prompt))
+	for i, id := range prompt {
+		ids[i] = uint32(id)
+	}
+	return &infernov1.GenerateRequest{
+		Model: "m", Input: &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: ids}},
+		Stopping: &infernov1.StoppingParameters{MaxTokens: new(uint32(n)), IgnoreEos: new(true)},
+	}
+}
+
+// prompt is one of n tokens that no other seed has.
+func prompt(seed, n int) []int32 {
+	p := make([]int32, n)
+	for i := range p {
+		p[i] = int32('a' + (seed>>(4*i))%16)
+	}
+	return p
+}
+
+// generate runs a request to its end and returns its tokens.
+func generate(ctx context.Context, client infernov1.InferenceServiceClient, q *infernov1.GenerateRequest) ([]int32, error) {
+	stream, err := client.GenerateStream(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var tokens []int32
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return tokens, nil
+		}
+		if err != nil {
+			return tokens, err
+		}
+		for _, d := range m.GetDeltas() {
+			for _, id := range d.GetTokenIds() {
+				tokens = append(tokens, int32(id))
+			}
+		}
+	}
+}
+
+// continuation is what the model says after a prompt, n tokens of it.
+func continuation(prompt []int32, n int) []int32 {
+	all := slices.Clone(prompt)
+	for range n {
+		all = append(all, devicescript.Next(all))
+	}
+	return all[len(prompt):]
+}
+
+// checkTokens says what is wrong with an output.
+func checkTokens(got, prompt []int32, n int) error {
+	if want := continuation(prompt, n); !slices.Equal(got, want) {
+		return fmt.Errorf("%d tokens %v…, want %d, %v…", len(got), got[:min(8, len(got))], n, want[:min(8, n)])
+	}
+	return nil
+}
+
+// failures counts what went wrong, and keeps the first few.
+type failures struct {
+	mu    sync.Mutex
+	count int
+	first []error
+}
+
+func (f *failures) add(err error) {
+	if err == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.count++
+	if len(f.first) < 5 {
+		f.first = append(f.first, err)
+	}
+}
+
+func (f *failures) report(t testing.TB, of int) {
+	t.Helper()
+	if f.count > 0 {
+		t.Errorf("%d of %d failed: %v", f.count, of, errors.Join(f.first...))
+	}
+}
+
+// quantile of durations; they are put in order.
+func quantile(all []time.Duration, q float64) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[min(int(math.Ceil(q*float64(len(all)))), len(all))-1]
+}
+
+// figure prints one that docs/reliability.md has, and in the full form checks that it is within what is promised.
+func figure(t testing.TB, ok bool, format string, args ...any) {
+	t.Helper()
+	t.Logf(format, args...)
+	if full && !ok {
+		t.Errorf("that is more than was promised: "+format, args...)
+	}
+}
+
+// settled waits until as few goroutines run as before, and returns how many do.
+func settled(before int) int {
+	patience := time.Now().Add(20 * time.Second)
+	for runtime.NumGoroutine() > before && time.Now().Before(patience) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return runtime.NumGoroutine()
+}
+
+// heap is the bytes in use after a collection.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // what pools held goes with the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func codeOf(err error) codes.Code { return status.Code(err) }
