@@ -15,7 +15,7 @@ import (
 )
 
 // childKey is the variable that makes a server of a test's program: how much memory it takes can be told only from outside its clients.
-const childKey = "INFERNO_SOAK_CHILD"
+const childKey = "SOAK_SERVER"
 
 // child is what such a program is told.
 type child struct {

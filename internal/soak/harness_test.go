@@ -1,5 +1,5 @@
 // Package soak holds a whole server to its promises under load: a backend on loopback sockets, real gRPC clients, and a device whose steps
-// take a set time. `make test` runs short counts and asserts what does not depend on the machine; INFERNO_SOAK=full (`make soak`) runs the full ones,
+// take a set time. `make test` runs short counts and asserts what does not depend on the machine; SOAK=full (`make soak`) runs the full ones,
 // prints the figures of docs/reliability.md and checks them.
 package soak
 
@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 // full says that the full counts are asked for.
-var full = os.Getenv("INFERNO_SOAK") == "full"
+var full = os.Getenv("SOAK") == "full"
 
 // count is the short or the full one.
 func count(short, long int) int {

@@ -1,0 +1,47 @@
+package soak
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/inferno-serve/inferno/internal/device/devicescript"
+)
+
+// What the server pays for a token, all of its threads together: the loop's waits for the device, decoding, encoding, and the kernel's sockets.
+// A step of 16 ms is what a card takes for an 8B model at batch 256.
+func TestProcessorTimeOfAToken(t *testing.T) {
+	for _, c := range []struct{ streams, connections, limit int }{{256, 256, 25}, {256, 16, 25}, {32, 32, 0}, {32, 1, 0}, {1, 1, 0}} {
+		t.Run(fmt.Sprintf("%d streams on %d connections", c.streams, c.connections), func(t *testing.T) {
+			const step = 16 * time.Millisecond
+			r := serveApart(t, settings{
+				Device: devicescript.Options{Bytes: 256 << 20, Step: step}, Context: 2048,
+				Flags: []string{"--max-batch=256", "--kv-memory=64MiB"},
+			})
+			clients := r.dial(c.connections)
+			tokens := count(50, 1000)
+			before, output := r.metric("process_cpu_seconds_total"), r.metric("inferno_output_tokens_total")
+			began := time.Now()
+			var failed failures
+			var all sync.WaitGroup
+			for i := range c.streams {
+				all.Go(func() {
+					got, err := generate(t.Context(), clients[i%c.connections], request(prompt(i, 128), tokens))
+					if err == nil && len(got) != tokens {
+						err = fmt.Errorf("%d tokens, want %d", len(got), tokens)
+					}
+					failed.add(err)
+				})
+			}
+			all.Wait()
+			failed.report(t, c.streams)
+			took, made := time.Since(began), r.metric("inferno_output_tokens_total")-output
+			if made != float64(c.streams*tokens) {
+				t.Errorf("%v tokens were generated, want %d", made, c.streams*tokens)
+			}
+			each := 1e6 * (r.metric("process_cpu_seconds_total") - before) / made
+			figure(t, c.limit == 0 || each <= float64(c.limit), "%.1f µs of processor time a token (%.0f tokens a second)", each, made/took.Seconds())
+		})
+	}
+}
