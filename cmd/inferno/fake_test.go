@@ -215,6 +215,8 @@ func (echo) Submit(_ context.Context, r *engine.Request) ([]server.Stream, error
 	return streams, nil
 }
 
+func (echo) Full(int, int) error { return nil }
+
 func (echo) Outlook(prompt, maxNew int) engine.Outlook {
 	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
 }
@@ -316,9 +318,13 @@ func (w *waiting) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (w *waiting) Logprobs(int) []engine.TokenLogprob { return nil }
 
+func (w *waiting) Full(int, int) error { return nil }
+
 func (w *waiting) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
 
 type lost struct{}
+
+func (lost) Full(int, int) error { return nil }
 
 func (lost) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
 

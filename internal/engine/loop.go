@@ -14,24 +14,27 @@ import (
 
 // turn is what the loop keeps from one step to the next.
 type turn struct {
-	state     engineState // as of the last look into the mailbox
-	arrivals  []*sequence // reused
-	leavers   []leaver    // reused
-	probes    []chan error
-	probing   bool // a probe's own sequence is in the scheduler
-	ended     []*sequence
-	info      StepInfo // reused
-	flights   [maxUnderWay]launched
-	lastEnd   time.Time // of a step
-	hostFrom  time.Time // the loop has been at work, or in waits that the runner counts, since then
-	lastStart time.Time
-	tokenCost float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
+	state      engineState // as of the last look into the mailbox
+	arrivals   []*sequence // reused
+	leavers    []leaver    // reused
+	probes     []chan error
+	probing    bool // a probe's own sequence is in the scheduler
+	ended      []*sequence
+	info       StepInfo // reused
+	flights    [maxUnderWay]launched
+	lastEnd    time.Time // of a step
+	hostFrom   time.Time // the loop has been at work, or in waits that the runner counts, since then
+	lastLaunch time.Time
+	pace       pace
+	tokenCost  float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
 }
 
 // launched is a step under way.
 type launched struct {
 	began       time.Time
-	preemptions int // that made room for it
+	preemptions int  // that made room for it
+	starts      int  // of requests that had waited while the step before was planned
+	crowded     bool // requests waited that it has no place for, or had
 }
 
 // probeRequest makes one token from one.
@@ -160,7 +163,7 @@ func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
 	seq.err = err
 	e.counters.cancelled[phase].Add(1)
 	if seq.started.IsZero() {
-		e.counters.queued.Add(-1)
+		e.counters.leaveQueue(seq)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
 }
@@ -171,7 +174,7 @@ func (e *Engine) end(seq *sequence, reason FinishReason, now time.Time) {
 	seq.finish = reason
 	if seq.started.IsZero() {
 		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
-		e.counters.queued.Add(-1)
+		e.counters.leaveQueue(seq)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
 }
@@ -201,8 +204,8 @@ func (e *Engine) launch() bool {
 		return false
 	}
 	began := time.Now()
-	*flight = launched{began, int(e.scheduler.preemptions - preemptions)}
-	e.markStarts(b, began)
+	*flight = launched{began: began, preemptions: int(e.scheduler.preemptions - preemptions)}
+	e.markStarts(b, flight)
 	e.publishGauges()
 	if alone {
 		e.counters.stepBegan.Store(int64(began.Sub(e.born)))
@@ -234,7 +237,8 @@ func (e *Engine) collect() error {
 }
 
 // markStarts notes when requests leave the queue for the first time.
-func (e *Engine) markStarts(b *batch, now time.Time) {
+func (e *Engine) markStarts(b *batch, flight *launched) {
+	now := flight.began
 	for i := range b.items {
 		seq := b.items[i].seq
 		if !seq.started.IsZero() || seq.probe {
@@ -245,12 +249,13 @@ func (e *Engine) markStarts(b *batch, now time.Time) {
 		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}
-		e.counters.queued.Add(-1)
-		if last := e.turn.lastStart; seq.arrived.Before(last) {
-			e.counters.observeStartGap(now.Sub(last))
+		e.counters.leaveQueue(seq)
+		if seq.arrived.Before(e.turn.lastLaunch) {
+			flight.starts++
 		}
-		e.turn.lastStart = now
 	}
+	flight.crowded = flight.starts > 0 || e.counters.queued.Load() > 0
+	e.turn.lastLaunch = now
 }
 
 // deliver puts the step's tokens on their streams and collects what has ended.
@@ -329,6 +334,9 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	}
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
+	if flight.crowded {
+		e.counters.setPace(t.pace.observe(info.Duration, flight.starts, info.PrefillTokens))
+	}
 	if e.measure {
 		e.tune(b.tokens, info.Duration)
 	}

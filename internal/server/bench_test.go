@@ -30,6 +30,8 @@ func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
 
+func (e *endless) Full(int, int) error { return nil }
+
 func (e *endless) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
 
 // BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
@@ -53,7 +55,7 @@ func BenchmarkPrepare(b *testing.B) {
 	b.ReportAllocs()
 	s := &Server{models: models{{
 		Info:      ModelInfo{Name: "m", State: ModelReady, VocabularySize: vocabularySize, MaxContext: maxContext},
-		Tokenizer: byteTokenizer(b), EndTokens: []int32{eosID},
+		Engine: newScript(), Tokenizer: byteTokenizer(b), EndTokens: []int32{eosID},
 	}}}
 	req := textRequest("The capital of France")
 	req.Sampling = &infernov1.SamplingParameters{Temperature: new(float32(0.7)), TopP: new(float32(0.9)), Seed: new(uint64(1))}

@@ -125,6 +125,7 @@ func byteIDs(text string) []int32 {
 type script struct {
 	panics   string          // what Submit does
 	refuse   error           // what Submit answers
+	full     error           // what Full answers
 	requests chan *scripted  // what was submitted
 	begin    func(*scripted) // called by Submit, where set
 }
@@ -166,6 +167,8 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	}
 	return streams, nil
 }
+
+func (s *script) Full(int, int) error { return s.full }
 
 func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
 	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1}

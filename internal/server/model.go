@@ -41,6 +41,8 @@ type Generator interface {
 	// Submit takes a request, which ends with ctx at the latest, and returns a stream for each continuation. It does not wait for a place: a
 	// full queue is an error.
 	Submit(ctx context.Context, r *engine.Request) ([]Stream, error)
+	// Full says why Submit would refuse a request of so many continuations and prompt tokens for want of a place; nil: it would not.
+	Full(continuations, tokens int) error
 	// Outlook says what would become of a request of so many tokens that may generate maxNew; 0: as many as fit.
 	Outlook(prompt, maxNew int) engine.Outlook
 }
@@ -74,6 +76,8 @@ func (g fromEngine) Submit(ctx context.Context, r *engine.Request) ([]Stream, er
 	}
 	return streams, err
 }
+
+func (g fromEngine) Full(continuations, tokens int) error { return g.engine.Full(continuations, tokens) }
 
 func (g fromEngine) Outlook(prompt, maxNew int) engine.Outlook {
 	return g.engine.Outlook(prompt, maxNew)
