@@ -67,15 +67,11 @@ func (s inferenceService) GenerateStream(
 		return err
 	}
 	defer out.close()
-	// Send itself ends only when the client reads on or its connection ends; the request's place on the device is free before.
-	stalled := time.AfterFunc(s.sendTimeout, func() { out.cancel(errSlowReader) })
-	stalled.Stop()
-	send := func(m *infernov1.GenerateStreamResponse) error {
-		stalled.Reset(s.sendTimeout)
-		defer stalled.Stop()
-		return stream.Send(m)
-	}
+	outbox := newOutbox()
 	for first := true; ; first = false {
+		if err := outbox.wait(out.ctx, s.sendTimeout); err != nil {
+			return out.why(err)
+		}
 		deltas, done, err := out.next()
 		if err != nil {
 			return err
@@ -87,7 +83,7 @@ func (s inferenceService) GenerateStream(
 		if done {
 			m.Finish = &infernov1.GenerationFinish{Finishes: out.finishes(), Usage: out.usage(), Timings: out.timings()}
 		}
-		if err := send(m); err != nil {
+		if err := stream.SendMsg(outgoing{m, outbox}); err != nil {
 			return out.why(err)
 		}
 		if done {
