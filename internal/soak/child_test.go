@@ -26,7 +26,7 @@ type child struct {
 // serveApart starts a server as a process of its own.
 func serveApart(t testing.TB, s settings) *rig {
 	t.Helper()
-	told, err := json.Marshal(child{s, devicescript.Checkpoint(t, s.Context)})
+	told, err := json.Marshal(child{s, s.checkpoint(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,6 +65,7 @@ type rig struct {
 type settings struct {
 	Device  devicescript.Options
 	Context int
+	HeadDim int // 0: the least, 4, so that a token takes 32 bytes
 	Flags   []string // beside those that every server here has
 }
 
@@ -75,7 +76,7 @@ func serve(t testing.TB, s settings) *rig {
 	log := newLog()
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.run(ctx, log, r.device, devicescript.Checkpoint(t, s.Context)) }()
+	go func() { done <- s.run(ctx, log, r.device, s.checkpoint(t)) }()
 	t.Cleanup(func() {
 		r.device.Release()
 		stop()
@@ -95,6 +96,10 @@ func serve(t testing.TB, s settings) *rig {
 	}
 	r.address, r.admin = log.value("grpc"), log.value("admin")
 	return r
+}
+
+func (s *settings) checkpoint(t testing.TB) string {
+	return devicescript.Checkpoint(t, s.Context, max(s.HeadDim, 4))
 }
 
 // run is the server.

@@ -94,7 +94,7 @@ func TestSlowReadersBesideFastOnes(t *testing.T) {
 		patience = 200 * time.Millisecond
 	}
 	r := serveApart(t, settings{
-		Device: devicescript.Options{Bytes: 256 << 20, Step: step}, Context: 1 << 14,
+		Device: devicescript.Options{Bytes: 256 << 20, Paid: true, Step: step}, Context: 1 << 14,
 		Flags: []string{
 			"--max-batch=1280", "--max-queue=2048", "--max-batch-tokens=2048", "--kv-memory=160MiB", "--send-timeout=" + patience.String(),
 		},

@@ -28,13 +28,16 @@ const (
 	MarkedToken int32 = '?' // whose rows Device.Rows counts
 )
 
+// TokenBytes is what a token takes in the cache of a model of headDim: its key and its value.
+func TokenBytes(headDim int) int { return 2 * 4 * headDim }
+
 // Checkpoint writes a model of that context, with a tokenizer, and returns its directory. Nobody reads its one weight.
-func Checkpoint(t testing.TB, context int) string {
+func Checkpoint(t testing.TB, context, headDim int) string {
 	t.Helper()
 	dir := t.TempDir()
 	config := map[string]any{
 		"architectures": []string{"LlamaForCausalLM"}, "model_type": architecture, "hidden_act": "silu", "hidden_size": 64,
-		"intermediate_size": 64, "max_position_embeddings": context, "num_attention_heads": 4, "num_hidden_layers": 1, "num_key_value_heads": 1,
+		"intermediate_size": 64, "max_position_embeddings": context, "num_attention_heads": 4, "num_hidden_layers": 1, "num_key_value_heads": 1, "head_dim": headDim,
 		"rms_norm_eps": 1e-5, "rope_theta": 1e4, "vocab_size": vocab, "bos_token_id": bosToken, "eos_token_id": eosToken, "torch_dtype": "float32",
 	}
 	header := []byte(`{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}     `)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -16,7 +17,8 @@ import (
 
 // Options say what a device is like.
 type Options struct {
-	Bytes int64         // of its memory, which the host pays for as it is touched
+	Bytes int64         // of its memory, which is not Go's; the host pays for it when it is touched first, or
+	Paid  bool          // from the start
 	Step  time.Duration // that each step takes, and
 	Row   time.Duration // for each row of it beside that
 	Alone bool          // the host waits for each step: no graphs, nothing beside one
@@ -34,7 +36,7 @@ type Device struct {
 	marked atomic.Int64 // of them, those of MarkedToken
 	steps  atomic.Int64 // that have ended
 
-	arena []uint64
+	arena []byte
 	used  int64 // bytes
 
 	queue     []op
@@ -63,7 +65,17 @@ const alignment = 256
 
 // New makes a device.
 func New(o Options) *Device {
-	return &Device{options: o, born: time.Now(), arena: make([]uint64, o.Bytes/8)}
+	arena, err := syscall.Mmap(-1, 0, int(o.Bytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		panic(fmt.Sprintf("devicescript: map %d bytes: %v", o.Bytes, err))
+	}
+	d := &Device{options: o, born: time.Now(), arena: arena}
+	if o.Paid {
+		for i := 0; i < len(d.arena); i += 4096 { // a page
+			d.arena[i] = 1
+		}
+	}
+	return d
 }
 
 // Rows is how many rows of models it has computed, padding left out, and how many of those were of MarkedToken. From any goroutine.
@@ -105,8 +117,15 @@ func (d *Device) Info() device.Info {
 	}
 }
 
-// Close has nothing to give back.
-func (d *Device) Close() error { return nil }
+// Close gives the memory back.
+func (d *Device) Close() error {
+	arena := d.arena
+	d.arena = nil
+	if arena == nil {
+		return nil
+	}
+	return syscall.Munmap(arena)
+}
 
 // Alloc takes the next bytes; Free gives none back.
 func (d *Device) Alloc(bytes int64) (device.Ptr, error) {
@@ -131,8 +150,7 @@ func (d *Device) AllocMapped(bytes int) (device.HostBlock, error) {
 }
 
 func (d *Device) bytes(p device.Ptr, n int) []byte {
-	all := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(d.arena))), 8*len(d.arena))
-	return all[p-base:][:n:n]
+	return d.arena[p-base:][:n:n]
 }
 
 // view is a tensor of 4-byte elements, as numbers of type T.

@@ -32,10 +32,10 @@ func build(_ context.Context, c *model.Checkpoint, o model.Options) (model.Model
 func (m *scripted) Config() *model.Config { return m.config }
 
 func (m *scripted) KVLayout() model.KVLayout {
-	return model.KVLayout{Layers: 1, Heads: 1, HeadDim: entryWords, DType: device.F32}
+	return model.KVLayout{Layers: 1, Heads: 1, HeadDim: m.config.HeadDim, DType: device.F32}
 }
 
-// entryWords are those of a token in the cache: id, position, digest.
+// entryWords are those of a token in the cache: id, position, digest. They stand at the start of its key.
 const entryWords = 4
 
 // Forward enqueues a step.
@@ -48,7 +48,7 @@ func (m *scripted) compute(b *model.Batch, kv *model.KV) {
 	d := m.device
 	tokens, positions, slots := view[int32](d, b.Tokens), view[int32](d, b.Positions), view[int32](d, b.Slots)
 	starts, tables := view[int32](d, b.QueryStart), view[int32](d, b.BlockTable)
-	cache := view[uint32](d, kv.K[0])
+	cache, width := view[uint32](d, kv.K[0]), m.config.HeadDim
 	seq, computed, marked := 0, int64(0), int64(0)
 	for i, slot := range slots {
 		for int(starts[seq+1]) <= i {
@@ -60,14 +60,14 @@ func (m *scripted) compute(b *model.Batch, kv *model.KV) {
 		before := uint64(0)
 		if p := positions[i] - 1; p >= 0 {
 			block := tables[seq*b.BlockTable.Stride+int(p)/kv.BlockSize]
-			entry := cache[entryWords*(int(block)*kv.BlockSize+int(p)%kv.BlockSize):][:entryWords]
+			entry := cache[width*(int(block)*kv.BlockSize+int(p)%kv.BlockSize):][:entryWords]
 			if entry[1] != uint32(p) {
 				panic(fmt.Sprintf("devicescript: row %d of position %d finds position %d before it", i, positions[i], int32(entry[1])))
 			}
 			before = uint64(entry[2]) | uint64(entry[3])<<32
 		}
 		digest := extend(before, tokens[i])
-		copy(cache[entryWords*int(slot):], []uint32{uint32(tokens[i]), uint32(positions[i]), uint32(digest), uint32(digest >> 32)})
+		copy(cache[width*int(slot):], []uint32{uint32(tokens[i]), uint32(positions[i]), uint32(digest), uint32(digest >> 32)})
 		computed++
 		if tokens[i] == MarkedToken {
 			marked++
@@ -78,7 +78,7 @@ func (m *scripted) compute(b *model.Batch, kv *model.KV) {
 	logits := view[uint32](d, b.Logits)
 	for r, row := range view[int32](d, b.LogitRows) {
 		if slot := slots[row]; slot >= 0 {
-			entry := cache[entryWords*int(slot):][:entryWords]
+			entry := cache[width*int(slot):][:entryWords]
 			logits[r*b.Logits.Stride] = uint32(nextOf(uint64(entry[2]) | uint64(entry[3])<<32))
 		}
 	}
