@@ -267,18 +267,9 @@ func generate(ctx context.Context, client infernov1.InferenceServiceClient, q *i
 	}
 }
 
-// continuation is what the model says after a prompt, n tokens of it.
-func continuation(prompt []int32, n int) []int32 {
-	all := slices.Clone(prompt)
-	for range n {
-		all = append(all, devicescript.Next(all))
-	}
-	return all[len(prompt):]
-}
-
 // checkTokens says what is wrong with an output.
 func checkTokens(got, prompt []int32, n int) error {
-	if want := continuation(prompt, n); !slices.Equal(got, want) {
+	if want := devicescript.Continue(prompt, n); !slices.Equal(got, want) {
 		return fmt.Errorf("%d tokens %v…, want %d, %v…", len(got), got[:min(8, len(got))], n, want[:min(8, n)])
 	}
 	return nil

@@ -106,11 +106,15 @@ func nextOf(digest uint64) int32 {
 	return firstWord + int32((digest&^loud)>>32%numWords)
 }
 
-// Next is what the model says after these tokens.
-func Next(tokens []int32) int32 {
-	digest := uint64(0)
-	for _, token := range tokens {
+// Continue is what the model says after these tokens, n tokens of it.
+func Continue(prompt []int32, n int) []int32 {
+	digest, out := uint64(0), make([]int32, 0, n)
+	for _, token := range prompt {
 		digest = extend(digest, token)
 	}
-	return nextOf(digest)
+	for range n {
+		out = append(out, nextOf(digest))
+		digest = extend(digest, out[len(out)-1])
+	}
+	return out
 }
