@@ -22,7 +22,7 @@ func TestCancellationsLeaveNothingBehind(t *testing.T) {
 	calls := count(1500, 100_000)
 	r := serve(t, settings{
 		Device: devicescript.Options{Bytes: 64 << 20, Step: 300 * time.Microsecond, Row: 500 * time.Nanosecond}, Context: 1024,
-		Flags: []string{"--max-batch=48", "--max-batch-tokens=256", "--kv-memory=2MiB", "--max-queue=128"},
+		Flags: []string{"--max-batch=48", "--max-batch-tokens=256", "--kv-memory=2MiB", "--max-queue=4096"},
 	})
 	clients := r.dial(connections)
 	storm := func(calls int, seed uint64) {

@@ -78,7 +78,7 @@ func serveChild() int {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 	}()
-	if err := c.run(ctx, log, devicescript.New(c.Device), c.Checkpoint); err != nil {
+	if err := c.run(ctx, log, devicescript.New(c.Device), c.Checkpoint, devicescript.Architectures()); err != nil {
 		fmt.Fprintln(os.Stderr, err, log.text())
 		return 1
 	}

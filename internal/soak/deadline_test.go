@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/inferno-serve/inferno/internal/device/devicescript"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
 // occupy has requests of endless output take all places, and returns what ends them.
@@ -40,7 +41,7 @@ func markedPrompt(seed, n int) []int32 {
 
 // Requests whose deadlines pass while they wait are told so in time, and the device does nothing for them.
 func TestDeadlinesInTheQueue(t *testing.T) {
-	const places = 8
+	const places, spread = 8, 500 * time.Millisecond
 	rounds, calls := count(2, 10), count(100, 1000)
 	r := serve(t, settings{
 		Device: devicescript.Options{Bytes: 64 << 20, Step: 5 * time.Millisecond}, Context: 1 << 14,
@@ -54,6 +55,7 @@ func TestDeadlinesInTheQueue(t *testing.T) {
 		var failed failures
 		var all sync.WaitGroup
 		for i := range calls {
+			time.Sleep(spread / time.Duration(calls)) // clients and server share the processor here: all at once, they would wait for that
 			all.Go(func() {
 				deadline := time.Now().Add(time.Duration(1+i%50) * time.Millisecond)
 				ctx, cancel := context.WithDeadline(t.Context(), deadline)
@@ -81,6 +83,20 @@ func TestDeadlinesInTheQueue(t *testing.T) {
 	r.waitMetric("inferno_kv_blocks_used", is(0))
 }
 
+// seen waits until the server has ended all calls of these clients.
+func (r *rig) seen(clients []infernov1.InferenceServiceClient) {
+	r.t.Helper()
+	for _, client := range clients { // what comes behind them on the same connection
+		if _, err := client.Tokenize(r.t.Context(), &infernov1.TokenizeRequest{Model: "m", Input: &infernov1.TokenizeRequest_Text{Text: "x"}}); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	const method = `grpc_method="GenerateStream"`
+	for r.metric("grpc_server_started_total", method) != r.metric("grpc_server_handled_total", method)+1 { // one takes a place
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 // Requests that come and expire while one step runs are not part of the next, though places are free.
 func TestDeadlinesDuringAStep(t *testing.T) {
 	const calls = 50
@@ -103,8 +119,9 @@ func TestDeadlinesDuringAStep(t *testing.T) {
 		})
 	}
 	all.Wait()
-	steps := r.device.Steps()
+	r.seen(clients)
 	r.device.Release()
+	steps := r.device.Steps()
 	failed.report(t, calls)
 	r.waitMetric("inferno_requests_queued", is(0))
 	r.waitMetric("inferno_steps_total", least(float64(steps+20)))

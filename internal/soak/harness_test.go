@@ -32,6 +32,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/device/devicescript"
 	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/model"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -65,20 +66,29 @@ type rig struct {
 type settings struct {
 	Device  devicescript.Options
 	Context int
-	HeadDim int // 0: the least, 4, so that a token takes 32 bytes
+	HeadDim int      // 0: the least, 4, so that a token takes 32 bytes
 	Flags   []string // beside those that every server here has
 }
 
 // serve starts a server in this process, and ends it with the test.
 func serve(t testing.TB, s settings) *rig {
 	t.Helper()
-	r := &rig{t: t, device: devicescript.New(s.Device)}
+	d := devicescript.New(s.Device)
+	r := serveOn(t, &s, s.checkpoint(t), d, devicescript.Architectures())
+	r.device = d
+	t.Cleanup(d.Release) // so that the server can end
+	return r
+}
+
+// serveOn is serve with any device and model.
+func serveOn(t testing.TB, s *settings, checkpoint string, d device.Device, architectures map[string]model.Builder) *rig {
+	t.Helper()
+	r := &rig{t: t}
 	log := newLog()
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.run(ctx, log, r.device, s.checkpoint(t)) }()
+	go func() { done <- s.run(ctx, log, d, checkpoint, architectures) }()
 	t.Cleanup(func() {
-		r.device.Release()
 		stop()
 		if err := <-done; err != nil {
 			t.Errorf("the server ended: %v", err)
@@ -103,7 +113,9 @@ func (s *settings) checkpoint(t testing.TB) string {
 }
 
 // run is the server.
-func (s *settings) run(ctx context.Context, log io.Writer, d *devicescript.Device, checkpoint string) error {
+func (s *settings) run(
+	ctx context.Context, log io.Writer, d device.Device, checkpoint string, architectures map[string]model.Builder,
+) error {
 	flags := append([]string{"--model=m=" + checkpoint, "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--drain-timeout=1s"}, s.Flags...)
 	c, err := config.Load(flags, "test", log)
 	if err != nil {
@@ -113,7 +125,7 @@ func (s *settings) run(ctx context.Context, log io.Writer, d *devicescript.Devic
 		Config: c, Version: "test", Registry: static.New(), StuckStep: time.Hour,
 		Log:           slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: quiet{}})),
 		OpenDevice:    func() (device.Device, error) { return d, nil },
-		Architectures: devicescript.Architectures(),
+		Architectures: architectures,
 	})
 }
 
@@ -179,8 +191,8 @@ func (r *rig) dial(n int, options ...grpc.DialOption) []infernov1.InferenceServi
 	return clients
 }
 
-// metric sums the values of a metric of /metrics over its labels.
-func (r *rig) metric(name string) float64 {
+// metric sums the values of a metric of /metrics over its labels, or those that have all of these.
+func (r *rig) metric(name string, labels ...string) float64 {
 	r.t.Helper()
 	response, err := http.Get("http://" + r.admin + "/metrics")
 	if err != nil {
@@ -190,7 +202,8 @@ func (r *rig) metric(name string) float64 {
 	sum, found := 0.0, false
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		key, value, _ := strings.Cut(lines.Text(), " ")
-		if key == name || strings.HasPrefix(key, name+"{") {
+		missing := func(label string) bool { return !strings.Contains(key, label) }
+		if (key == name || strings.HasPrefix(key, name+"{")) && !slices.ContainsFunc(labels, missing) {
 			v, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				r.t.Fatal(err)

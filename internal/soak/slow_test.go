@@ -26,7 +26,9 @@ type reader struct {
 }
 
 // loudPrompt is one that is answered by tokens of 512 bytes.
-func loudPrompt(seed int) []int32 { return append([]int32{devicescript.LoudToken}, prompt(seed, 15)...) }
+func loudPrompt(seed int) []int32 {
+	return append([]int32{devicescript.LoudToken}, prompt(seed, 15)...)
+}
 
 func open(ctx context.Context, client infernov1.InferenceServiceClient, prompt []int32, tokens int) (*reader, error) {
 	stream, err := client.GenerateStream(ctx, request(prompt, tokens))
