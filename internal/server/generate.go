@@ -67,7 +67,7 @@ func (s inferenceService) GenerateStream(
 		return err
 	}
 	defer out.close()
-	outbox := newOutbox()
+	outbox, m := newOutbox(), &infernov1.GenerateStreamResponse{} // a message is encoded before SendMsg returns
 	for first := true; ; first = false {
 		if err := outbox.wait(out.ctx, s.sendTimeout); err != nil {
 			return out.why(err)
@@ -76,7 +76,7 @@ func (s inferenceService) GenerateStream(
 		if err != nil {
 			return err
 		}
-		m := &infernov1.GenerateStreamResponse{Deltas: deltas}
+		m.Start, m.Deltas = nil, deltas
 		if first {
 			m.Start = out.start()
 		}
@@ -116,7 +116,7 @@ func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*out
 		return nil, err
 	}
 	out := &output{generation: g, live: &s.live}
-	if out.ctx, out.cancel, err = s.live.begin(ctx, g.request.ID); err != nil {
+	if out.ctx, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -35,7 +35,7 @@ func TestSmolLM2WithAQuarterOfThePool(t *testing.T) {
 	}
 	const tokenBytes = 2 * 30 * 3 * 64 * 2 // keys and values of 30 layers, 3 heads of 64, F16
 	context := 32 + 2*tokens
-	demand := streams * (16 + tokens)      // about: prompts are of 5 to 16 tokens
+	demand := streams * (16 + tokens) // about: prompts are of 5 to 16 tokens
 	start := func(poolTokens int) *rig {
 		d, err := native.OpenCPU(native.CPUOptions{})
 		if err != nil {
