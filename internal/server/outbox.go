@@ -19,12 +19,12 @@ import (
 //
 // The call's goroutine sends and waits; connections give buffers back.
 type outbox struct {
-	unsent atomic.Int32  // messages
-	bytes  atomic.Int64  // of them
-	room   chan struct{} // one slot: something was written
+	unsent atomic.Int32  // buffers: one a message, more of a large one
+	bytes  atomic.Int64  // in them
+	room   chan struct{} // one slot: one was written
 }
 
-// Bounds of what a call may have in front of its connection. The second is less than what gRPC takes without making the call wait.
+// Bounds of what a call may have in front of its connection before another message. The second is less than what gRPC takes without making the call wait.
 const (
 	maxUnsent      = 2
 	maxUnsentBytes = 32 << 10
@@ -65,8 +65,7 @@ func (*outbox) Get(length int) *[]byte { return newMessageBuffer(length) }
 
 // Put takes a buffer back that nobody reads any more.
 func (o *outbox) Put(b *[]byte) {
-	o.bytes.Add(-int64(len(*b)))
-	o.unsent.Add(-1)
+	o.count(-1, -len(*b))
 	select {
 	case o.room <- struct{}{}:
 	default:
@@ -74,6 +73,11 @@ func (o *outbox) Put(b *[]byte) {
 	if cap(*b) == messageBytes {
 		messageBuffers.Put(b)
 	}
+}
+
+func (o *outbox) count(buffers, bytes int) {
+	o.unsent.Add(int32(buffers))
+	o.bytes.Add(int64(bytes))
 }
 
 // messageBytes is the size of buffers that are kept for reuse. gRPC gives back only what is larger than its threshold, 1 KiB.
@@ -114,7 +118,24 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if len(data) != size {
 		panic(fmt.Sprintf("server: a message of %d bytes took %d", size, len(data)))
 	}
-	m.outbox.unsent.Add(1)
-	m.outbox.bytes.Add(int64(size))
-	return mem.BufferSlice{mem.NewBuffer(buffer, m.outbox)}, nil
+	if size < 2*pieceBytes {
+		m.outbox.count(1, size)
+		return mem.BufferSlice{mem.NewBuffer(buffer, m.outbox)}, nil
+	}
+	var pieces mem.BufferSlice
+	for len(data) > 0 {
+		n := pieceBytes
+		if len(data) < 2*pieceBytes {
+			n = len(data)
+		}
+		piece := data[:n:n]
+		data = data[n:]
+		m.outbox.count(1, n)
+		pieces = append(pieces, mem.NewBuffer(&piece, m.outbox))
+	}
+	return pieces, nil
 }
+
+// pieceBytes is the least that a large message is cut to, so that what of it was written is told before all of it was: a reader that is slow,
+// but reads, is none that stopped.
+const pieceBytes = 16 << 10
