@@ -117,7 +117,7 @@ func (o Options) dialOptions() []grpc.DialOption {
 		// Windows that do not grow: a client that measures what they should be answers every message of a stream with a ping, which costs the
 		// server a read and a write a token.
 		grpc.WithStaticStreamWindowSize(windowBytes),
-		grpc.WithStaticConnWindowSize(4*windowBytes),
+		grpc.WithStaticConnWindowSize(4 * windowBytes),
 		grpc.WithDefaultServiceConfig(retries),
 	}
 	if o.DisableRetries {
