@@ -69,7 +69,7 @@ func TestFullQueueRefusesWhatIsBeyondIt(t *testing.T) {
 // Five times what can be served: as much is served as before, and the rest is told at once.
 func TestOverload(t *testing.T) {
 	const places, tokens, step = 32, 20, 10 * time.Millisecond
-	duration := time.Duration(count(1, 60)) * time.Second
+	duration := time.Duration(count(1, 30)) * time.Second
 	r := serveApart(t, settings{
 		Device: devicescript.Options{Bytes: 64 << 20, Step: step}, Context: 1024,
 		Flags: []string{"--max-batch=32", "--max-queue=64", "--kv-memory=8MiB"},
