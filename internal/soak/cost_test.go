@@ -15,6 +15,9 @@ import (
 // What the server pays for a token, all of its threads together: the loop's waits for the device, decoding, encoding, and the kernel's sockets.
 // A step of 16 ms is what a card takes for an 8B model at batch 256.
 func TestProcessorTimeOfAToken(t *testing.T) {
+	if !full {
+		t.Skip("a figure, for SOAK=full")
+	}
 	for _, c := range []struct {
 		streams, connections int
 		windows              string // of the clients
@@ -37,7 +40,7 @@ func TestProcessorTimeOfAToken(t *testing.T) {
 				options = append(options, grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(1<<20))
 			}
 			clients := r.dial(c.connections, options...)
-			tokens := count(20, 500)
+			tokens := 500
 			before, output := r.metric("process_cpu_seconds_total"), r.metric("inferno_output_tokens_total")
 			began := time.Now()
 			var failed failures
