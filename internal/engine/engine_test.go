@@ -803,56 +803,6 @@ func TestNewReportsEveryFault(t *testing.T) {
 	}
 }
 
-// BenchmarkStep is what the engine adds to a step: a device that takes no time decodes for n sequences, while nobody or everybody reads.
-func BenchmarkStep(b *testing.B) {
-	for _, n := range []int{1, 32, 256} {
-		for _, reading := range []bool{false, true} {
-			b.Run(fmt.Sprintf("%d/reading=%v", n, reading), func(b *testing.B) { benchmarkStep(b, n, reading) })
-		}
-	}
-}
-
-func benchmarkStep(b *testing.B, n int, reading bool) {
-	limits := model.Limits{MaxTokens: 512, MaxSeqs: n, MaxRows: n, Context: 1 << 12}
-	d := newFakeDevice(96 << 20)
-	d.info = device.Info{Capture: true, Overlap: true}
-	e, err := New(Options{
-		Model: &fakeModel{device: d}, Device: d, Memory: fakeMemory{d}, Limits: limits, NumBlocks: n << 8, MaxQueue: n,
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	var readers sync.WaitGroup
-	submitted := 0
-	fill := func() {
-		for e.scheduler.live() < n {
-			submitted++
-			s, err := e.Submit(b.Context(), &Request{ID: fmt.Sprint(submitted), Prompt: []int32{1}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			if reading {
-				readers.Go(func() { _, _, _ = readAll(s[0]) })
-			}
-			e.turnOnce(b.Context())
-		}
-	}
-	if err := e.Warmup(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	d.idle = true
-	b.ReportAllocs()
-	for b.Loop() {
-		fill()
-		e.turnOnce(b.Context())
-		if err := e.stepOnce(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	e.Close()
-	readers.Wait()
-}
-
 func TestALastTokenComesWithTheFinish(t *testing.T) { inEveryMode(t, aLastTokenComesWithTheFinish) }
 
 func aLastTokenComesWithTheFinish(t *testing.T, newRig rigMaker) {
