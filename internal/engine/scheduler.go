@@ -36,9 +36,11 @@ const maxUnderWay = 2
 
 // batch is what one step computes: rows of decoding sequences first, then chunks of prompts, each in order of arrival.
 type batch struct {
-	items  []batchItem
-	tokens int // n
-	rows   int // r: sequences that get a token from this step
+	items     []batchItem
+	questions []question // of the few items that have one; within its capacity, as items point into it
+	nothing   question   // that of all others
+	tokens    int        // n
+	rows      int        // r: sequences that get a token from this step
 
 	promptRows int // rows of logits behind those, for prompts
 	queries    int // rows whose log-probabilities are told, each beside `top` likeliest and `ids` other tokens
@@ -46,9 +48,10 @@ type batch struct {
 	vectors    int // sums of hidden states
 }
 
-// batchItem is the part of one sequence.
+// batchItem is the part of one sequence: less than a cache line, as a step writes and reads hundreds of them.
 type batchItem struct {
 	seq     *sequence
+	asks    *question
 	start   int   // position of the first token
 	count   int   // tokens
 	row     int   // of the logits; −1: the prompt goes on in a later step
@@ -56,7 +59,6 @@ type batchItem struct {
 	decode  bool  // one token of a sequence that already generates
 	dropped bool  // set by Commit: the sequence had left before the step ended
 	token   int32 // sampled; set by Commit, −1 where the logits were not finite
-	asks    question
 }
 
 // newScheduler makes a scheduler for up to maxBatch sequences of up to `context` tokens, with maxRows rows of logits for prompts.
@@ -65,7 +67,7 @@ func newScheduler(blocks *blockPool, maxBatch, maxTokens, maxRows, context int) 
 		blocks: blocks, maxSeqs: maxBatch, maxRows: maxRows, running: make([]*sequence, 0, maxBatch), tables: make([][]int32, maxBatch),
 	}
 	for i := range s.batches {
-		s.batches[i].items = make([]batchItem, 0, maxBatch)
+		s.batches[i] = batch{items: make([]batchItem, 0, maxBatch), questions: make([]question, 0, maxBatch), nothing: noQuestion()}
 	}
 	width := blocks.blocksFor(context)
 	all := make([]int32, maxBatch*width)
@@ -123,7 +125,7 @@ func (s *scheduler) Next() *batch {
 		s.admit(left)
 	}
 	b := &s.batches[s.launched%maxUnderWay]
-	*b = batch{items: b.items[:0]}
+	*b = batch{items: b.items[:0], questions: b.questions[:0], nothing: noQuestion()}
 	s.fill(b)
 	if len(b.items) > 0 {
 		s.launched++
@@ -324,7 +326,7 @@ func (b *batch) add(seq *sequence) {
 		b.rows++
 		seq.pending++
 	}
-	b.ask(&item)
+	item.asks = b.ask(&item)
 	b.items = append(b.items, item)
 	b.tokens += seq.scheduled
 	seq.computed += seq.scheduled

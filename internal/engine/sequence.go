@@ -27,6 +27,7 @@ type sequence struct {
 	hostBound bool // it needs the host between its tokens: it has a masker
 	penalized bool // the device has to know its tokens
 	adjusted  bool // its rows of logits have an adjustment
+	curious   bool // it may ask a step for more than a token
 	state     sequenceState
 	finish    FinishReason
 	probe     bool  // made by Probe or Warmup: not counted, and nobody reads
@@ -87,6 +88,7 @@ func newSequence(r *Request, context int) *sequence {
 	if r.PromptOnly {
 		s.maxNew = 0
 	}
+	s.curious = r.PromptOnly || r.Logprobs.Output || r.Logprobs.Prompt
 	s.tokens = append(make([]int32, 0, len(r.Prompt)+min(s.maxNew, 64)), r.Prompt...)
 	return s
 }
