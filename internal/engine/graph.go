@@ -20,6 +20,7 @@ type stepGraph struct {
 	failed bool         // to make it
 	graphLayout
 	expected time.Duration // of a step, smoothed; 0: none has run
+	lates    int           // steps, up to the last one, that had ended when the loop woke up for them
 }
 
 // graphLayout places the parts of a graph's input block, in bytes from its start.
