@@ -285,8 +285,8 @@ func TestTokensOfASharedStepArriveTogetherWithTheirTimes(t *testing.T) {
 		if got, want := strings.Join(watch.lines, "\n"), `step 10ms b=1 prefill=8 decode=0 first=[] gaps=[]
 step 10ms b=1 prefill=8 decode=0 first=[] gaps=[]
 step 10ms b=1 prefill=4 decode=0 first=[35ms] gaps=[]
-step 10ms b=1 prefill=0 decode=1 first=[] gaps=[10ms]
-step 10ms b=1 prefill=0 decode=1 first=[] gaps=[10ms]
+step 10ms b=1 prefill=0 decode=1 first=[] gaps=[{10ms 1}]
+step 10ms b=1 prefill=0 decode=1 first=[] gaps=[{10ms 1}]
 request a max_tokens 20+3`; got != want {
 			t.Errorf("observed:\n%s\nwant:\n%s", got, want)
 		}

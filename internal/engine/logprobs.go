@@ -102,6 +102,9 @@ type rowBudget struct{ rows, pooled int }
 
 // most is how many of count tokens of seq the budget allows in the step.
 func (b *rowBudget) most(seq *sequence, count int) int {
+	if !seq.curious {
+		return count
+	}
 	a := &seq.asked
 	if a.pooling != NoPooling && b.pooled == 0 {
 		return 0
@@ -116,6 +119,9 @@ func (b *rowBudget) most(seq *sequence, count int) int {
 
 // take counts what a chunk of count tokens uses.
 func (b *rowBudget) take(seq *sequence, count int) {
+	if !seq.curious {
+		return
+	}
 	_, rows := seq.asked.rowsOf(seq.computed, count)
 	b.rows -= rows + seq.rawRows(count)
 	if seq.asked.pooling != NoPooling && count > 0 {
