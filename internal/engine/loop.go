@@ -26,6 +26,7 @@ type turn struct {
 	hostFrom  time.Time // the loop has been at work, or in waits that the runner counts, since then
 	lastStart time.Time
 	tokenCost float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
+	warmed    byte    // what warm read, so that it does
 }
 
 // launched is a step under way.

@@ -36,7 +36,7 @@ type runner struct {
 	ids         []int32                 // [r] of the step collected last
 	ran, waited time.Duration           // in calls that compute, and in waits, since the last look
 	lastEnd     time.Time               // of the last step collected
-	warmed      byte                    // what warm read, so that it does
+	beforeEnd   func(b *batch)          // called shortly before the step of b is expected to end, where it is a graph's; nil: nothing
 }
 
 // buffers is the engine's memory on the device.

@@ -93,7 +93,7 @@ func BenchmarkColdStep(b *testing.B) {
 						lost[i]++
 					}
 					if warm {
-						d.runner.warm(d.scheduler.oldest())
+						d.warm(d.scheduler.oldest())
 					}
 					began := time.Now()
 					d.step(b)

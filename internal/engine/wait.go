@@ -86,8 +86,8 @@ func (r *runner) await(k int64) error {
 		pollUntil = end.Add(pollFor - wakeBefore)
 		if r.device.Passed() <= k {
 			pause(time.Until(end.Add(-wakeBefore)))
-			if flight.late = r.device.Passed() > k; !flight.late && flight.batch != nil {
-				r.warm(flight.batch)
+			if flight.late = r.device.Passed() > k; !flight.late && r.beforeEnd != nil {
+				r.beforeEnd(flight.batch)
 			}
 		}
 	}
