@@ -30,13 +30,14 @@ type runner struct {
 	depth       int         // steps that may be under way
 	launched    int64       // steps, as the device counts them
 	collected   int64
-	rows        [maxUnderWay]int        // ids of the steps under way
-	timings     [maxUnderWay]stepTiming // when they began
-	step        model.Batch             // that is being enqueued; here so that it is not allocated for each
-	ids         []int32                 // [r] of the step collected last
-	ran, waited time.Duration           // in calls that compute, and in waits, since the last look
-	lastEnd     time.Time               // of the last step collected
-	beforeEnd   func(b *batch)          // called shortly before the step of b is expected to end, where it is a graph's; nil: nothing
+	rows        [maxUnderWay]int         // ids of the steps under way
+	timings     [maxUnderWay]stepTiming  // when they began
+	step        model.Batch              // that is being enqueued; here so that it is not allocated for each
+	ids         []int32                  // [r] of the step collected last
+	ran, waited time.Duration            // in calls that compute, and in waits, since the last look
+	lastEnd     time.Time                // of the last step collected
+	expecter    device.Expecter          // nil: the device makes no use of it
+	beforeEnd   func(*batch, *stepGraph) // called shortly before a step of a graph is expected to end; nil: nothing is
 }
 
 // buffers is the engine's memory on the device.
@@ -112,6 +113,7 @@ func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limit
 		ids: make([]int32, l.MaxRows), tables: newBlockTables(&b, numBlocks),
 	}
 	r.collected = r.launched
+	r.expecter, _ = d.(device.Expecter)
 	r.padded = !r.info.Unified
 	if r.info.Overlap {
 		r.depth = maxUnderWay

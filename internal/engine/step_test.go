@@ -93,7 +93,7 @@ func BenchmarkColdStep(b *testing.B) {
 						lost[i]++
 					}
 					if warm {
-						d.warm(d.scheduler.oldest())
+						d.warm(d.scheduler.oldest(), &d.runner.graphs[len(d.runner.graphs)-1])
 					}
 					began := time.Now()
 					d.step(b)

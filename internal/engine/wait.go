@@ -11,8 +11,8 @@ import (
 // How the loop waits for a device that works beside it. A step whose length is known is slept through and polled at its end; any other is
 // polled at a small share of what it has taken, so that neither holds a core.
 const (
-	wakeBefore  = 120 * time.Microsecond // the expected end: what waking up and warm take
-	pollFor     = 260 * time.Microsecond // at the shortest pauses, from wakeBefore on
+	wakeBefore  = 150 * time.Microsecond // the expected end: what waking up and warm take
+	pollFor     = 290 * time.Microsecond // at the shortest pauses, from wakeBefore on
 	pollPause   = 5 * time.Microsecond
 	pollShare   = 16 // of the time that a step has taken, between two looks at it
 	minPause    = 20 * time.Microsecond
@@ -87,7 +87,7 @@ func (r *runner) await(k int64) error {
 		if r.device.Passed() <= k {
 			pause(time.Until(end.Add(-wakeBefore)))
 			if flight.late = r.device.Passed() > k; !flight.late && r.beforeEnd != nil {
-				r.beforeEnd(flight.batch)
+				r.beforeEnd(flight.batch, g)
 			}
 		}
 	}

@@ -4,9 +4,13 @@ import "unsafe"
 
 // While the loop sleeps through a step, its core's caches are lost. Afterwards nearly every access to a sequence would wait for memory, one
 // after the other: of the loop's work for a step that would be the larger part. warm reads all that the work behind the step of b will need,
-// many lines at a time, shortly before the step ends: in time that would be polled away.
-func (e *Engine) warm(b *batch) {
+// many lines at a time, shortly before the step ends: in time that would be polled away. The device does the same for the launch of g, a
+// graph like which the next one will be most of the time.
+func (e *Engine) warm(b *batch, g *stepGraph) {
 	r := e.runner
+	if r.expecter != nil {
+		r.expecter.Expect(g.graph)
+	}
 	sum := touchAll(&e.turn) + touchAll(e.scheduler) + touchAll(r) + touchAll(e.waker)
 	sum += touchSlice(b.items) + touchSlice(e.waker.list[:len(b.items)]) + touchSlice(r.ids[:len(b.items)])
 	for i := range b.items { // lines that lead to others come first, so that those of all sequences are on their way together
