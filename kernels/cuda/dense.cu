@@ -129,7 +129,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   }
   if (!fits || total > MAX_CHAINS) return false;
   d.pitch = (int)units * UNIT_COLS * 2 + 16;
-  plan.rest = (size_t)(n * d.pitch + chains * n * TILE_ROWS * 4);
+  plan.rest = (size_t)(n * d.pitch + X_SLACK + chains * n * TILE_ROWS * 4);
   const int64_t own = 6 << 10; // what the kernel declares, and the card's share
   int64_t room = (int64_t)dev->properties.sharedMemPerMultiprocessor - attention_bytes(head_dim);
   int64_t most = (int64_t)dev->properties.sharedMemPerBlockOptin;

@@ -16,6 +16,7 @@ enum {
   NORM_GROUPS = 2,     // groups of 8 columns of x that a thread normalises, all rows together
   NORM_WARPS = 16,     // of rms_norm's block at most: as many sums make up a row's
   MAX_NORMED = 4096,   // columns of x: one group a thread of rms_norm's block
+  X_SLACK = 128,       // bytes behind x, which a chain of 8 rows may load in vain where it ends
   SLOT_BYTES = 2048,   // of the ring: 16 rows of weights by 64 columns, or 8 by 128
   EXCHANGED = 1 << 15, // elements of an exchange: rows of x times columns
 };

@@ -110,7 +110,7 @@ template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) d
   __shared__ __align__(16) uint4 nothing; // a row of x that is not there
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = d.n;
   staged_rows x = {shared + DENSE_WARPS * SLOTS * SLOT_BYTES, n, d.pitch};
-  float *sums = (float *)(x.data + n * d.pitch); // [chain of the step, halves as one][n][16]
+  float *sums = (float *)(x.data + n * d.pitch + X_SLACK); // [chain of the step, halves as one][n][16]
 
   unsigned long long ticket = 0;
   if (threadIdx.x == 0) ticket = atomicAdd(d.tickets, 1), nothing = make_uint4(0, 0, 0, 0);
