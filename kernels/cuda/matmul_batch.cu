@@ -1,14 +1,12 @@
 // matmul_batch.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for 17 to 256 rows of x on Hopper, BF16 operands, float32 sums.
-// Bound by the weights' bytes, 2·m·c, each read once, up to some 64 rows: on an H200 the 15.0 GB of the 8B shape's layers take 3.88 ms at 32
-// rows (3.9 TB/s), 4.20 at 64 (3.6 TB/s); then more and more by the matrix units, 5.44 ms at 128 and 7.8 at 256 (490 TFLOP/s).
-//
 // Weights are the 64-row operand of wgmma, tokens its N columns. The blocks of a cluster share a tile of 64·R rows of w and cut K into S
 // parts, which they add in the order of K: each block ends a part of the tokens, whose sums all of them store into its shared memory as their
 // registers hold them. In a block one warp copies weights into a ring of units, beginning before the kernel that makes x has ended, another x
 // into a second ring, and both go on into the next tile while R warpgroups multiply and end the one before. The rings are apart because a
 // multiprocessor gets no more than about 35 bytes a nanosecond out of memory, and only with many units asked for at once; x comes from the L2.
 //
-// Bound by the weights' bytes, 2·m·c, each read once, up to 128 rows, and by the matrix units at 256. An H200 at the 8B shapes (µs; TB/s):
+// Bound by the weights' bytes, 2·m·c, each read once, up to 128 rows, and by the matrix units at 256: the layers of the 8B
+// shape, 15.0 GB, take 3.91 ms at 32 rows, 4.31 at 64, 4.87 at 128, 7.74 at 256 on an H200. By product (µs; TB/s):
 //   rows       32          64          128         256, and its TFLOP/s
 //   qkv        15.0; 3.4   16.0; 3.1   18.4; 2.7   25.0; 515
 //   o          11.4; 2.9   12.1; 2.8   14.3; 2.3   18.4; 467
