@@ -81,31 +81,31 @@ func (c *counters) retryAfter(least time.Duration) time.Duration {
 	return min(max(gap, least, leastRetry), mostRetry)
 }
 
-// pace measures how fast the queue moves, over the steps at whose start requests waited. The loop's.
-type pace struct {
+// queueRate measures how fast the queue moves, over the steps at whose start requests waited. The loop's.
+type queueRate struct {
 	starts, tokens float64 // requests and prompt tokens that got their turn, older ones counting less
 	busy           float64 // seconds in which they did
 }
 
 const (
-	paceWindow = 30 * time.Second // in which what was seen counts e times less
-	paceStarts = 4                // fewer tell nothing
+	rateMemory = 30 * time.Second // in which what was seen counts e times less
+	rateStarts = 4                // fewer tell nothing
 )
 
 // observe adds a step, and returns the time between starts and for a prompt token, in nanoseconds; 0: not known.
-func (p *pace) observe(step time.Duration, starts, tokens int) (startGap, tokenGap float64) {
-	keep := math.Exp(-step.Seconds() / paceWindow.Seconds())
-	p.busy = p.busy*keep + step.Seconds()
-	p.starts = p.starts*keep + float64(starts)
-	p.tokens = p.tokens*keep + float64(tokens)
-	if p.starts < paceStarts {
+func (r *queueRate) observe(step time.Duration, starts, tokens int) (startGap, tokenGap float64) {
+	keep := math.Exp(-step.Seconds() / rateMemory.Seconds())
+	r.busy = r.busy*keep + step.Seconds()
+	r.starts = r.starts*keep + float64(starts)
+	r.tokens = r.tokens*keep + float64(tokens)
+	if r.starts < rateStarts {
 		return 0, 0
 	}
-	return max(1, 1e9*p.busy/p.starts), 1e9 * p.busy / max(p.tokens, 1)
+	return max(1, 1e9*r.busy/r.starts), 1e9 * r.busy / max(r.tokens, 1)
 }
 
-// setPace publishes what pace.observe says.
-func (c *counters) setPace(startGap, tokenGap float64) {
+// setRate publishes what queueRate.observe says.
+func (c *counters) setRate(startGap, tokenGap float64) {
 	c.startGap.Store(int64(startGap))
 	c.tokenGap.Store(math.Float64bits(tokenGap))
 }

@@ -25,7 +25,7 @@ type turn struct {
 	lastEnd    time.Time // of a step
 	hostFrom   time.Time // the loop has been at work, or in waits that the runner counts, since then
 	lastLaunch time.Time
-	pace       pace
+	queueRate  queueRate
 	tokenCost  float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
 	warmed     byte    // what warm read, so that it does
 }
@@ -330,7 +330,7 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
 	if flight.crowded {
-		e.counters.setPace(t.pace.observe(info.Duration, flight.starts, info.PrefillTokens))
+		e.counters.setRate(t.queueRate.observe(info.Duration, flight.starts, info.PrefillTokens))
 	}
 	if e.measure {
 		e.tune(b.tokens, info.Duration)
