@@ -18,18 +18,29 @@ const (
 
 func (c class) blank() bool { return c == space || c == newline }
 
-// asciiClass is classOf for the first 128 runes.
-var asciiClass = func() (t [utf8.RuneSelf]class) {
+// numTabled is how many runes have their classes in a table: those of most alphabets, which lie far down in those of the standard library.
+const numTabled = 0x3100
+
+// tabledClass is unicodeClass for the first runes.
+var tabledClass = func() (t [numTabled]class) {
 	for r := range t {
-		t[r] = classOf(rune(r))
+		t[r] = unicodeClass(rune(r))
 	}
 	return t
 }()
 
 func classOf(r rune) class {
 	switch {
-	case r >= 0x4e00 && r <= 0x9fff || r >= firstHangul && r <= lastHangul: // most of long texts without ASCII, and far down in the tables
+	case r < numTabled:
+		return tabledClass[r]
+	case r >= 0x4e00 && r <= 0x9fff || r >= firstHangul && r <= lastHangul: // most of long texts beyond the table
 		return letter
+	}
+	return unicodeClass(r)
+}
+
+func unicodeClass(r rune) class {
+	switch {
 	case r == '\n' || r == '\r':
 		return newline
 	case unicode.IsLetter(r):
@@ -48,7 +59,7 @@ func classAt(s string, i int) (class, int) {
 		return other, 0
 	}
 	if c := s[i]; c < utf8.RuneSelf {
-		return asciiClass[c], 1
+		return tabledClass[c], 1
 	}
 	r, n := utf8.DecodeRuneInString(s[i:])
 	return classOf(r), n
