@@ -30,7 +30,7 @@ func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
 
-func (e *endless) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+func (e *endless) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 // BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
 func BenchmarkStreamedToken(b *testing.B) {

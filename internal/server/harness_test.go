@@ -167,8 +167,11 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	return streams, nil
 }
 
-func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
-	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1}
+func (s *script) Outlook(r *engine.Request) (engine.Outlook, error) {
+	prompt := len(r.Prompt)
+	return engine.Outlook{
+		Fits: prompt+max(r.Stop.MaxTokens, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1,
+	}, s.refuse
 }
 
 // scripted is one request of which the test makes the tokens.
