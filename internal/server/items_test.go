@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -354,6 +355,43 @@ func TestEchoTellsOfThePromptFromItsStart(t *testing.T) {
 	}
 	if got, want := tokens(answer.GetCompletions()[0].GetLogprobs()), []uint32{7, 8, 9, 'x'}; !slices.Equal(got, want) {
 		t.Errorf("logprobs of %v, want %v", got, want)
+	}
+}
+
+// An answer that no message holds is refused before it is computed where max_tokens tells, and else once it has grown so large.
+func TestLogprobsThatFitNoMessageAreRefused(t *testing.T) {
+	const perToken = logprobBytes + 20*alternativeBytes
+	g := newScript()
+	f := start(t, g, func(o *Options) { o.Models.(models)[2].Info.MaxContext = 1 << 20 })
+	send := func(stopping string) error {
+		_, err := f.api.Generate(t.Context(), parse(t,
+			fmt.Sprintf(`model:"m" text:"x" stopping{%s} sampling{n:2} output{logprobs:20 text:false}`, stopping),
+			&infernov1.GenerateRequest{}), grpc.MaxCallRecvMsgSize(maxSendBytes))
+		return err
+	}
+	most := maxLogprobBytes / perToken / 2
+	err := send(fmt.Sprintf("max_tokens:%d", most+1))
+	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); found["output"] == "" || len(g.requests) > 0 {
+		t.Errorf("faults %q, and %d requests of the engine, want one of output and none", found, len(g.requests))
+	}
+	ids := make([]int32, most+1)
+	g.begin = func(r *scripted) {
+		for i := range 2 {
+			r.parts <- part{index: i, ids: ids[:most]}
+			r.parts <- part{index: i, ids: ids[most:]}
+		}
+	}
+	err = send("")
+	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); found["output"] == "" {
+		t.Errorf("faults %q, want one of output", found)
+	}
+	g.begin = func(r *scripted) {
+		for i := range 2 {
+			r.parts <- part{index: i, ids: ids[:most], finish: finished(engine.MaxTokens, 0)}
+		}
+	}
+	if err := send(fmt.Sprintf("max_tokens:%d", most)); err != nil {
+		t.Errorf("what fits: %v", err)
 	}
 }
 

@@ -1059,7 +1059,8 @@ type OutputOptions struct {
 	TokenIds *bool `protobuf:"varint,2,opt,name=token_ids,json=tokenIds,proto3,oneof" json:"token_ids,omitempty"`
 	// Leaves special tokens out of the text. Unset means true.
 	SkipSpecialTokens *bool `protobuf:"varint,3,opt,name=skip_special_tokens,json=skipSpecialTokens,proto3,oneof" json:"skip_special_tokens,omitempty"`
-	// Returns log-probabilities of the tokens chosen and of this many of the most likely; 0 to 20. Unset means none at all.
+	// Returns log-probabilities of the tokens chosen and of this many of the most likely; 0 to 20. Generate refuses those that could take more
+	// than 12 MiB with max_tokens, and without it ends where they do; GenerateStream has no such limit. Unset means none at all.
 	Logprobs *uint32 `protobuf:"varint,4,opt,name=logprobs,proto3,oneof" json:"logprobs,omitempty"`
 	// Also returns the log-probabilities of these tokens at every position that logprobs or prompt_logprobs covers, in this order. At most
 	// 128, none twice. Needs logprobs or prompt_logprobs. Empty means none.
