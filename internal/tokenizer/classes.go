@@ -33,10 +33,15 @@ func classOf(r rune) class {
 	switch {
 	case r < numTabled:
 		return tabledClass[r]
-	case r >= 0x4e00 && r <= 0x9fff || r >= firstHangul && r <= lastHangul: // most of long texts beyond the table
+	case isIdeograph(r):
 		return letter
 	}
 	return unicodeClass(r)
+}
+
+// isIdeograph tells of letters that stand in long rows beyond the tables: those of Chinese with extension A, of Hangul and of Yi.
+func isIdeograph(r rune) bool {
+	return r >= 0x4e00 && r <= 0x9fff || r >= firstHangul && r <= lastHangul || r >= 0x3400 && r <= 0x4dbf || r >= 0xa000 && r <= 0xa48c
 }
 
 func unicodeClass(r rune) class {

@@ -118,7 +118,7 @@ func isInert(text string) bool {
 		switch {
 		case r < numTabled && !tabledInert[r]:
 			return false
-		case r < numTabled, r >= 0x4e00 && r <= 0x9fff, r >= firstHangul && r <= lastHangul, r >= 0x1f000 && r <= 0x1faff:
+		case r < numTabled, isIdeograph(r), r >= 0x1f000 && r <= 0x1faff:
 		default:
 			return false
 		}
