@@ -288,6 +288,42 @@ func TestAbortEndsAScore(t *testing.T) {
 	<-first.ctx.Done() // the engine's requests end with it
 }
 
+// What a tokenizer adds behind a text is behind the whole, and no token of the context.
+func TestContextsDoNotEndTheText(t *testing.T) {
+	file := byteTokenizerFile()
+	piece := func(id string) map[string]any {
+		return map[string]any{"SpecialToken": map[string]any{"id": id, "type_id": 0}}
+	}
+	file["post_processor"] = map[string]any{
+		"type": "TemplateProcessing", "pair": []any{},
+		"single": []any{piece("<s>"), map[string]any{"Sequence": map[string]any{"id": "A", "type_id": 0}}, piece("</s>")},
+		"special_tokens": map[string]any{
+			"<s>":  map[string]any{"id": "<s>", "ids": []int{bosID}, "tokens": []string{"<s>"}},
+			"</s>": map[string]any{"id": "</s>", "ids": []int{eosID}, "tokens": []string{"</s>"}},
+		},
+	}
+	g := scoring()
+	f := start(t, g, func(o *Options) { o.Models.(models)[2].Tokenizer = loaded(t, file) })
+	for _, c := range []struct {
+		input  string
+		prompt []int32
+		from   int
+	}{
+		{`context_text:"ab" text:"cd"`, []int32{bosID, 'a', 'b', 'c', 'd', eosID}, 3},
+		{`context_text:"ab" token_ids{ids:[6,7]}`, []int32{bosID, 'a', 'b', 6, 7}, 3},
+		{`text:"ab"`, []int32{bosID, 'a', 'b', eosID}, 0},
+	} {
+		answer, err := f.api.Score(t.Context(), parse(t, `model:"m" inputs{`+c.input+`}`, &infernov1.ScoreRequest{}))
+		if err != nil || answer.GetResults()[0].GetError() != nil {
+			t.Errorf("%s: %v, %v", c.input, answer, err)
+			continue
+		}
+		if r := <-g.requests; !slices.Equal(r.Prompt, c.prompt) || r.Logprobs.Start != c.from {
+			t.Errorf("%s: %v from %d on, want %v from %d on", c.input, r.Prompt, r.Logprobs.Start, c.prompt, c.from)
+		}
+	}
+}
+
 func TestGreedyMeansEveryScoredToken(t *testing.T) {
 	f := start(t, scoring())
 	answer, err := f.api.Score(t.Context(), parse(t,
