@@ -171,7 +171,7 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"stop string without tokenizer", `model:"ids" token_ids{ids:[1]} stopping{stop_strings:"x"}`, "stopping.stop_strings", "has no tokenizer"},
 		{"include_stop", text + `stopping{include_stop:true}`, "", ""},
 		{"time limit", text + `stopping{time_limit{seconds:1}}`, "", ""},
-		{"no time at all", text + `stopping{time_limit{}}`, "stopping.time_limit", "is 0s and 0ns, want above 0"},
+		{"no time at all", text + `stopping{time_limit{}}`, "stopping.time_limit", "is 0s, want above 0"},
 		{"negative time limit", text + `stopping{time_limit{nanos:-1}}`, "stopping.time_limit", "want above 0"},
 		{"time limit of two signs", text + `stopping{time_limit{seconds:1 nanos:-1}}`, "stopping.time_limit", "want above 0"},
 		{"time limit of too many nanoseconds", text + `stopping{time_limit{nanos:1000000000}}`, "stopping.time_limit", "want above 0"},

@@ -477,7 +477,8 @@ type ChatMessages struct {
 	// keys, which the prompt shows: those of a function's schema come in their usual order (type, function, name, description,
 	// parameters, …), all others behind them by name.
 	Tools []*structpb.Struct `protobuf:"bytes,4,rep,name=tools,proto3" json:"tools,omitempty"`
-	// Lets special tokens written in messages and tools become control tokens. Unset means false: they stay text.
+	// Lets special tokens written in messages and tools become control tokens. Unset means false: they stay text. Tokens that the tokenizer's
+	// file adds and does not call special, such as <think> of some models, are no control tokens: they are found in any text.
 	ParseSpecialInContent *bool `protobuf:"varint,5,opt,name=parse_special_in_content,json=parseSpecialInContent,proto3,oneof" json:"parse_special_in_content,omitempty"`
 	// The tools as a JSON array of objects, up to 1 MiB, whose keys keep their order. Excludes tools.
 	ToolsJson     string `protobuf:"bytes,6,opt,name=tools_json,json=toolsJson,proto3" json:"tools_json,omitempty"`
