@@ -72,7 +72,7 @@ func TestInertRunesAreInFormCBesideAnyOther(t *testing.T) {
 		if norm.NFC.String(text) != text || later[r] {
 			t.Errorf("%+q is inert, and form C may change it", text)
 		}
-		for _, base := range composable {
+		for _, base := range "aé가\u1100\u0915" {
 			if pair := norm.NFC.String(string(base)) + text; norm.NFC.String(pair) != pair {
 				t.Errorf("%+q is inert, and form C changes it behind %+q", text, base)
 			}
