@@ -24,11 +24,11 @@ func TestExpectedWaitFollowsTheStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := waves(t, Options{}, 12)
 		time.Sleep(12 * stepTime)
-		if o := r.Outlook(4, 1); o.Queued != 8 || !o.Unknown {
+		if o := r.outlook(4, 1); o.Queued != 8 || !o.Unknown {
 			t.Errorf("when few have started: %+v, want nothing known", o)
 		}
 		time.Sleep(14 * stepTime) // the fourth pair runs; behind the fifth and the sixth it is another 220 ms
-		if o := r.Outlook(4, 1); o.Queued != 4 || o.Unknown || o.Wait < 180*time.Millisecond || o.Wait > 260*time.Millisecond {
+		if o := r.outlook(4, 1); o.Queued != 4 || o.Unknown || o.Wait < 180*time.Millisecond || o.Wait > 260*time.Millisecond {
 			t.Errorf("behind four that wait: %+v, want about 220 ms", o)
 		}
 	})

@@ -43,8 +43,8 @@ type Generator interface {
 	Submit(ctx context.Context, r *engine.Request) ([]Stream, error)
 	// Full says why Submit would refuse a request of so many continuations and prompt tokens for want of a place; nil: it would not.
 	Full(continuations, tokens int) error
-	// Outlook says what would become of a request of so many tokens that may generate maxNew; 0: as many as fit.
-	Outlook(prompt, maxNew int) engine.Outlook
+	// Outlook says what would become of a request. The error is what Submit would refuse it with, but for its length.
+	Outlook(r *engine.Request) (engine.Outlook, error)
 }
 
 // Stream is one continuation of a request.
@@ -77,11 +77,11 @@ func (g fromEngine) Submit(ctx context.Context, r *engine.Request) ([]Stream, er
 	return streams, err
 }
 
-func (g fromEngine) Full(continuations, tokens int) error { return g.engine.Full(continuations, tokens) }
-
-func (g fromEngine) Outlook(prompt, maxNew int) engine.Outlook {
-	return g.engine.Outlook(prompt, maxNew)
+func (g fromEngine) Full(continuations, tokens int) error {
+	return g.engine.Full(continuations, tokens)
 }
+
+func (g fromEngine) Outlook(r *engine.Request) (engine.Outlook, error) { return g.engine.Outlook(r) }
 
 // GenerationDefaults are the model's own, for what a request leaves unset. Nil means that the model has none.
 type GenerationDefaults struct {

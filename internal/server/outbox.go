@@ -52,7 +52,9 @@ func (o *outbox) wait(ctx context.Context, patience time.Duration) error {
 	return nil
 }
 
-func (o *outbox) hasRoom() bool { return o.unsent.Load() < maxUnsent && o.bytes.Load() < maxUnsentBytes }
+func (o *outbox) hasRoom() bool {
+	return o.unsent.Load() < maxUnsent && o.bytes.Load() < maxUnsentBytes
+}
 
 // outgoing is a message that counts in an outbox until it was written.
 type outgoing struct {
