@@ -6,14 +6,10 @@ package soak
 import (
 	"bufio"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net/http"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,9 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	"github.com/inferno-serve/inferno/internal/backend"
 	"github.com/inferno-serve/inferno/internal/config"
@@ -235,119 +229,3 @@ func (r *rig) waitMetric(name string, ok func(float64) bool) float64 {
 
 func is(want float64) func(float64) bool    { return func(v float64) bool { return v == want } }
 func least(want float64) func(float64) bool { return func(v float64) bool { return v >= want } }
-
-// request is one of n tokens for a prompt.
-func request(prompt []int32, n int) *infernov1.GenerateRequest {
-	ids := make([]uint32, len(prompt))
-	for i, id := range prompt {
-		ids[i] = uint32(id)
-	}
-	return &infernov1.GenerateRequest{
-		Model: "m", Input: &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: ids}},
-		Stopping: &infernov1.StoppingParameters{MaxTokens: new(uint32(n)), IgnoreEos: new(true)},
-	}
-}
-
-// prompt is one of n tokens that no other seed has.
-func prompt(seed, n int) []int32 {
-	p := make([]int32, n)
-	for i := range p {
-		p[i] = int32('a' + (seed>>(4*i))%16)
-	}
-	return p
-}
-
-// generate runs a request to its end and returns its tokens.
-func generate(ctx context.Context, client infernov1.InferenceServiceClient, q *infernov1.GenerateRequest) ([]int32, error) {
-	stream, err := client.GenerateStream(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	var tokens []int32
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return tokens, nil
-		}
-		if err != nil {
-			return tokens, err
-		}
-		for _, d := range m.GetDeltas() {
-			for _, id := range d.GetTokenIds() {
-				tokens = append(tokens, int32(id))
-			}
-		}
-	}
-}
-
-// checkTokens says what is wrong with an output.
-func checkTokens(got, prompt []int32, n int) error {
-	if want := devicescript.Continue(prompt, n); !slices.Equal(got, want) {
-		return fmt.Errorf("%d tokens %v…, want %d, %v…", len(got), got[:min(8, len(got))], n, want[:min(8, n)])
-	}
-	return nil
-}
-
-// failures counts what went wrong, and keeps the first few.
-type failures struct {
-	mu    sync.Mutex
-	count int
-	first []error
-}
-
-func (f *failures) add(err error) {
-	if err == nil {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.count++
-	if len(f.first) < 5 {
-		f.first = append(f.first, err)
-	}
-}
-
-func (f *failures) report(t testing.TB, of int) {
-	t.Helper()
-	if f.count > 0 {
-		t.Errorf("%d of %d failed: %v", f.count, of, errors.Join(f.first...))
-	}
-}
-
-// quantile of durations; they are put in order.
-func quantile(all []time.Duration, q float64) time.Duration {
-	if len(all) == 0 {
-		return 0
-	}
-	slices.Sort(all)
-	return all[min(int(math.Ceil(q*float64(len(all)))), len(all))-1]
-}
-
-// figure prints one that docs/reliability.md has, and in the full form checks that it is within what is promised.
-func figure(t testing.TB, ok bool, format string, args ...any) {
-	t.Helper()
-	t.Logf(format, args...)
-	if full && !ok {
-		t.Errorf("that is more than was promised: "+format, args...)
-	}
-}
-
-// settled waits until as few goroutines run as before, and returns how many do.
-func settled(before int) int {
-	patience := time.Now().Add(20 * time.Second)
-	for runtime.NumGoroutine() > before && time.Now().Before(patience) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	return runtime.NumGoroutine()
-}
-
-// heap is the bytes in use after a collection.
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what pools held goes with the second
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
-func codeOf(err error) codes.Code { return status.Code(err) }
