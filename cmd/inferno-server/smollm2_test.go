@@ -40,10 +40,19 @@ func TestDefaultModelAnswersGrpcurl(t *testing.T) {
 	}
 }
 
-// Requests of mixed lengths and parameters get the same tokens alone and together, with KV blocks for a fraction of them.
-func TestCompanyChangesNoToken(t *testing.T) {
-	alone := startServer(t, "--model", "smollm2="+smolLM2(t))
-	alone.waitServing()
+func TestCompanyChangesNoToken(t *testing.T) { testCompany(t, "--device=cpu") }
+
+// TestCompanyChangesNoTokenCUDA: up to 64 rows a step, which is as far as a card keeps that promise.
+func TestCompanyChangesNoTokenCUDA(t *testing.T) {
+	testCompany(t, append(card(t), "--max-batch=32", "--max-batch-tokens=64")...)
+}
+
+// testCompany: requests of mixed lengths and parameters get the same tokens alone and together, with KV blocks for a fraction of them.
+func testCompany(t *testing.T, args ...string) {
+	t.Helper()
+	args = append(args, "--model", "smollm2="+smolLM2(t))
+	alone := startProcess(t, nil, args...)
+	alone.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	requests := make([]*infernov1.GenerateRequest, 32)
 	want := make([][]uint32, len(requests))
 	client := infernov1.NewInferenceServiceClient(alone.dial())
@@ -59,8 +68,8 @@ func TestCompanyChangesNoToken(t *testing.T) {
 		t.Error("two seeds gave the same tokens: this tests less than it should")
 	}
 
-	together := startServer(t, "--model", "smollm2="+smolLM2(t), "--kv-memory=12MiB", "--context=512")
-	together.waitServing()
+	together := startProcess(t, nil, append(args, "--kv-memory=12MiB", "--context=512")...)
+	together.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	client = infernov1.NewInferenceServiceClient(together.dial())
 	var calls sync.WaitGroup
 	for i, r := range requests {

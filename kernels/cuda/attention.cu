@@ -12,7 +12,7 @@ static bool is_tiled(const inferno_attention_args *a) {
 }
 
 static void attend_sequences(inferno_device *dev, const inferno_attention_args *a, prefill_sequences which) {
-  if (dev->binary == 90) cuda_attention_wgmma(dev, a, which);
+  if (dev->encode_tensor_map) cuda_attention_wgmma(dev, a, which);
   else cuda_attention_prefill(dev, a, which);
 }
 

@@ -27,7 +27,7 @@ struct op_profile;         // times of ops: profile.cu
 struct inferno_device {
   int ordinal;
   bool exact;              // every weight is kept in float32, and activations are float32
-  bool pdl;                // the card has programmatic dependent launch
+  bool pdl;                // the card and this code have programmatic dependent launch
   bool profiles;           // each op is timed by itself
   bool capturing;          // between capture_begin and capture_end
   int binary;              // version of the machine code that runs here: 90

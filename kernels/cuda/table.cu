@@ -52,7 +52,7 @@ static cudaError_t open_parts(inferno_device *dev) {
   if (!error) error = cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking);
   if (error) return error;
   dev->binary = probe.binaryVersion;
-  dev->pdl = dev->properties.major >= 9 && probe.binaryVersion >= 90;
+  dev->pdl = probe.ptxVersion >= 90; // what older code was compiled without, it does not wait by, on any card
   dev->blocks = (cuda_blocks *)calloc(1, sizeof *dev->blocks);
   if (!dev->blocks || (dev->profiles && !profile_open(dev))) return cudaErrorMemoryAllocation;
   pthread_mutex_init(&dev->blocks->mutex, NULL);
