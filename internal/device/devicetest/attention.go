@@ -3,6 +3,7 @@ package devicetest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/inferno-serve/inferno/internal/device"
@@ -48,6 +49,12 @@ var attentionCases = []attentionCase{
 	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, append(decodeSpans(20, 160), span{30, 90}), 0},
 }
 
+var largeAttentionCases = []attentionCase{
+	{4, device.KVShape{Heads: 1, HeadDim: 128, BlockSize: 64}, []span{{1, 8192}, {2, 8191}}, 0},
+	{2, device.KVShape{Heads: 1, HeadDim: 64, BlockSize: 64}, []span{{100, 8192}}, 0},
+	{4, device.KVShape{Heads: 1, HeadDim: 128, BlockSize: 64}, append(decodeSpans(255, 200), span{1, 8192}), 0},
+}
+
 // decodeSpans is a decode step of n sequences of up to `most` tokens, of all lengths.
 func decodeSpans(n, most int) []span {
 	spans := make([]span, n)
@@ -69,8 +76,12 @@ type attentionBatch struct {
 }
 
 func judgeAttention(r *rig) {
-	for i, c := range attentionCases {
-		if testing.Short() && c.spans[0].length > 1000 {
+	cases := attentionCases
+	if r.o.Large {
+		cases = slices.Concat(cases, largeAttentionCases)
+	}
+	for i, c := range cases {
+		if testing.Short() && slices.ContainsFunc(c.spans, func(s span) bool { return s.length > 1000 }) {
 			continue
 		}
 		for _, cacheType := range r.o.Caches {
