@@ -130,6 +130,8 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   i.capture = !dev->profiles;
   i.overlap = 1;
   i.kv_block = 64; // what attention_wgmma.cu brings in by one copy
+  i.max_head_dim = attention_max_head_dim();
+  i.max_vocab = (int32_t)sample_max_vocab(dev);
   i.exact = 1;
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;

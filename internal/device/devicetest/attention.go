@@ -47,6 +47,7 @@ var attentionCases = []attentionCase{
 	{6, device.KVShape{Heads: 2, HeadDim: 64, BlockSize: 32}, decodeSpans(40, 130), 3},
 	{32, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 64}, decodeSpans(9, 200), 0},
 	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, append(decodeSpans(20, 160), span{30, 90}), 0},
+	{2, device.KVShape{Heads: 1, HeadDim: 256, BlockSize: 16}, []span{{1, 90}, {5, 40}}, 0},
 }
 
 var largeAttentionCases = []attentionCase{
