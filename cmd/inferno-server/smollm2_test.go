@@ -40,24 +40,33 @@ func TestDefaultModelAnswersGrpcurl(t *testing.T) {
 	}
 }
 
-func TestCompanyChangesNoToken(t *testing.T) { testCompany(t, "--device=cpu") }
+func TestCompanyChangesNoToken(t *testing.T) { testCompany(t, "smollm2="+smolLM2(t), "--device=cpu") }
 
-// TestCompanyChangesNoTokenCUDA: up to 64 rows a step, which is as far as a card keeps that promise.
+// invariantCUDA are flags for steps of up to 64 rows, which is as far as a card keeps the promise.
+func invariantCUDA(t *testing.T) []string {
+	t.Helper()
+	return append(card(t), "--max-batch=32", "--max-batch-tokens=64")
+}
+
 func TestCompanyChangesNoTokenCUDA(t *testing.T) {
-	testCompany(t, append(card(t), "--max-batch=32", "--max-batch-tokens=64")...)
+	flags := invariantCUDA(t)
+	t.Run("random weights", func(t *testing.T) {
+		testCompany(t, "smollm2="+shape("smollm2-135m"), append(flags, "--load-format=random")...)
+	})
+	t.Run("the model itself", func(t *testing.T) { testCompany(t, "smollm2="+smolLM2(t), flags...) })
 }
 
 // testCompany: requests of mixed lengths and parameters get the same tokens alone and together, with KV blocks for a fraction of them.
-func testCompany(t *testing.T, args ...string) {
+func testCompany(t *testing.T, model string, args ...string) {
 	t.Helper()
-	args = append(args, "--model", "smollm2="+smolLM2(t))
+	args = append(args, "--model", model)
 	alone := startProcess(t, nil, args...)
 	alone.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	requests := make([]*infernov1.GenerateRequest, 32)
 	want := make([][]uint32, len(requests))
 	client := infernov1.NewInferenceServiceClient(alone.dial())
 	for i := range requests {
-		requests[i] = mixedRequest(i)
+		requests[i] = mixedRequest(i, slices.Contains(args, "--load-format=random"))
 		answer, err := client.Generate(t.Context(), requests[i])
 		if err != nil {
 			t.Fatal(err)
@@ -94,17 +103,21 @@ func testCompany(t *testing.T, args ...string) {
 	}
 }
 
-// mixedRequest is greedy for even i and seeded for odd ones; prompts differ in length.
-func mixedRequest(i int) *infernov1.GenerateRequest {
+// mixedRequest is greedy for even i and seeded for odd ones; prompts differ in length, and are token ids where there is no tokenizer.
+func mixedRequest(i int, ids bool) *infernov1.GenerateRequest {
 	maxTokens, ignore, temperature, seed, topP := uint32(24+5*(i%7)), true, float32(0), uint64(i), float32(0.95)
 	if i%2 == 1 {
 		temperature = 0.9
 	}
 	prompt := fmt.Sprintf("Story number %d. ", i) + strings.Repeat("Once upon a time there was a river. ", i%9)
-	return &infernov1.GenerateRequest{
+	r := &infernov1.GenerateRequest{
 		Model:    "smollm2",
 		Input:    &infernov1.GenerateRequest_Text{Text: prompt},
 		Sampling: &infernov1.SamplingParameters{Temperature: &temperature, Seed: &seed, TopP: &topP},
 		Stopping: &infernov1.StoppingParameters{MaxTokens: &maxTokens, IgnoreEos: &ignore},
 	}
+	if ids {
+		r.Input = &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: slices.Repeat([]uint32{uint32(i), 17}, 3+i%9*5)}}
+	}
+	return r
 }
