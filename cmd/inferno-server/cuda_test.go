@@ -56,8 +56,8 @@ func TestLibraryWithoutACard(t *testing.T) {
 }
 
 func TestNumberOfNoCardCUDA(t *testing.T) {
-	code, out := runServer(t, append(card(t), "--model=tiny="+tiny, "--gpu=99")...)
-	if code != 2 || !strings.Contains(out, "no card 99: there ") {
+	code, out := runServer(t, append(card(t), "--model=tiny="+tiny, "--gpu=63")...)
+	if code != 2 || !strings.Contains(out, "no card 63: there ") {
 		t.Errorf("exit code %d, want 2 and the number of cards in:\n%s", code, out)
 	}
 }
@@ -65,7 +65,7 @@ func TestNumberOfNoCardCUDA(t *testing.T) {
 // TestAnotherProcessHoldsTheMemoryCUDA: a server gets what one before it left, and says so where that is too little.
 func TestAnotherProcessHoldsTheMemoryCUDA(t *testing.T) {
 	flags := append(card(t), "--load-format=random")
-	first := startProcess(t, nil, append(flags, "--model=m="+shape("llama-3.2-1b"), "--gpu-memory-utilization=0.97")...)
+	first := startProcess(t, nil, append(flags, "--model=m="+shape("llama-3.2-1b"), "--gpu-memory-utilization=0.94")...)
 	first.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	began := time.Now()
 	code, out := runServer(t, append(flags, "--model=m="+shape("llama-3.1-8b"))...)

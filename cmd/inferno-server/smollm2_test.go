@@ -40,7 +40,7 @@ func TestDefaultModelAnswersGrpcurl(t *testing.T) {
 	}
 }
 
-func TestCompanyChangesNoToken(t *testing.T) { testCompany(t, "smollm2="+smolLM2(t), "--device=cpu") }
+func TestCompanyChangesNoToken(t *testing.T) { testCompany(t, "smollm2="+smolLM2(t), []string{"--kv-memory=12MiB", "--context=512"}, "--device=cpu") }
 
 // invariantCUDA are flags for steps of up to 64 rows, which is as far as a card keeps the promise.
 func invariantCUDA(t *testing.T) []string {
@@ -49,15 +49,15 @@ func invariantCUDA(t *testing.T) []string {
 }
 
 func TestCompanyChangesNoTokenCUDA(t *testing.T) {
-	flags := invariantCUDA(t)
+	flags, few := invariantCUDA(t), []string{"--kv-memory=6MiB", "--context=192"} // 4 blocks of 64 tokens
 	t.Run("random weights", func(t *testing.T) {
-		testCompany(t, "smollm2="+shape("smollm2-135m"), append(flags, "--load-format=random")...)
+		testCompany(t, "smollm2="+shape("smollm2-135m"), few, append(flags, "--load-format=random")...)
 	})
-	t.Run("the model itself", func(t *testing.T) { testCompany(t, "smollm2="+smolLM2(t), flags...) })
+	t.Run("the model itself", func(t *testing.T) { testCompany(t, "smollm2="+smolLM2(t), few, flags...) })
 }
 
-// testCompany: requests of mixed lengths and parameters get the same tokens alone and together, with KV blocks for a fraction of them.
-func testCompany(t *testing.T, model string, args ...string) {
+// testCompany: requests of mixed lengths and parameters get the same tokens alone and together, with KV blocks for a fraction of them: `few`.
+func testCompany(t *testing.T, model string, few []string, args ...string) {
 	t.Helper()
 	args = append(args, "--model", model)
 	alone := startProcess(t, nil, args...)
@@ -77,7 +77,7 @@ func testCompany(t *testing.T, model string, args ...string) {
 		t.Error("two seeds gave the same tokens: this tests less than it should")
 	}
 
-	together := startProcess(t, nil, append(args, "--kv-memory=12MiB", "--context=512")...)
+	together := startProcess(t, nil, append(args, few...)...)
 	together.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	client = infernov1.NewInferenceServiceClient(together.dial())
 	var calls sync.WaitGroup

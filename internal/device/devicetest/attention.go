@@ -226,14 +226,15 @@ func softmax(scores []float64) {
 	}
 }
 
-// judgeSpansAlone runs each sequence without the others, then its rows one at a time as decode steps: the bits may not change.
+// judgeSpansAlone runs each sequence (of very many, some) without the others, then its rows one at a time as decode steps: the bits may not
+// change.
 func (r *rig) judgeSpansAlone(b attentionBatch, cacheType device.DType, together *buffer) {
 	r.Helper()
 	if b.q.rows > r.o.InvariantRows {
 		return
 	}
-	for i, s := range b.spans {
-		first := int(b.queryStart[i])
+	for i := len(b.spans) - 1; i >= 0; i -= 1 + len(b.spans)/64 {
+		s, first := b.spans[i], int(b.queryStart[i])
 		r.scope(func() {
 			alone := r.attend(b.only(i, 0, s.rows), cacheType, contiguous)
 			for row := range s.rows {
