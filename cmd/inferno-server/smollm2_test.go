@@ -40,7 +40,9 @@ func TestDefaultModelAnswersGrpcurl(t *testing.T) {
 	}
 }
 
-func TestCompanyChangesNoToken(t *testing.T) { testCompany(t, "smollm2="+smolLM2(t), []string{"--kv-memory=12MiB", "--context=512"}, "--device=cpu") }
+func TestCompanyChangesNoToken(t *testing.T) {
+	testCompany(t, "smollm2="+smolLM2(t), []string{"--kv-memory=12MiB", "--context=512"}, "--device=cpu")
+}
 
 // invariantCUDA are flags for steps of up to 64 rows, which is as far as a card keeps the promise.
 func invariantCUDA(t *testing.T) []string {
