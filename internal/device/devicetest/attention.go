@@ -233,7 +233,7 @@ func (r *rig) judgeSpansAlone(b attentionBatch, cacheType device.DType, together
 	if b.q.rows > r.o.InvariantRows {
 		return
 	}
-	for i := len(b.spans) - 1; i >= 0; i -= 1 + len(b.spans)/64 {
+	for i := len(b.spans) - 1; i >= 0; i -= 1 + len(b.spans)/32 {
 		s, first := b.spans[i], int(b.queryStart[i])
 		r.scope(func() {
 			alone := r.attend(b.only(i, 0, s.rows), cacheType, contiguous)
