@@ -47,6 +47,7 @@ type Options struct {
 	StepTarget     time.Duration // 0: DefaultStepTarget
 	MaxQueue       int           // requests that may wait for their first step; 0: DefaultMaxQueue
 	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
+	PrefixCache    bool          // blocks of requests that have ended are kept, while there is room, for others that start alike
 
 	Eager          bool         // for comparisons: no step is a captured graph, or launched while another one runs
 	Bus            *event.Bus   // hears of Failed; nil: nobody does
@@ -132,7 +133,7 @@ func New(o Options) (*Engine, error) {
 	if o.Eager {
 		r.depth, r.info.Capture = 1, false
 	}
-	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
+	blocks := newBlockPool(o.NumBlocks, o.BlockSize, o.PrefixCache)
 	rows := limits.MaxRows - o.MaxBatch
 	e := &Engine{
 		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
@@ -205,7 +206,7 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	if arrived.IsZero() {
 		arrived = time.Now()
 	}
-	g := newGroup(r, e.context, e.runner.vocabulary())
+	g := newGroup(r, e.scheduler.blocks.prefixOf(r), e.context, e.runner.vocabulary())
 	if first := g.members[0]; first.masked() && first.deadEnd() {
 		return nil, &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
 	}

@@ -170,7 +170,7 @@ func (e *Engine) end(seq *sequence, reason FinishReason, now time.Time) {
 	e.scheduler.Remove(seq)
 	seq.finish = reason
 	if seq.started.IsZero() {
-		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
 		e.counters.queued.Add(-1)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
@@ -241,7 +241,7 @@ func (e *Engine) markStarts(b *batch, now time.Time) {
 			continue
 		}
 		seq.started = now
-		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
 		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}

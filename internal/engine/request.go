@@ -28,9 +28,17 @@ type Request struct {
 	Mask     func() Masker // a new one for each continuation; nil: none
 	Logprobs Logprobs
 	Pooling  Pooling // of the prompt's hidden states, for a request that generates nothing
+	Cache    Cache
+	Tenant   string // who asks
 
 	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
 	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
+}
+
+// Cache says what the prefix cache may do for a request. Blocks are shared by requests of the same tenant and salt.
+type Cache struct {
+	Salt   string
+	Bypass bool // it neither reads nor fills the cache
 }
 
 // Stopping says when the output ends. What ended it is the last token of the stream.

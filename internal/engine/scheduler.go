@@ -23,7 +23,8 @@ type scheduler struct {
 	tables      [][]int32 // empty block tables for sequences to come, each with the capacity of a context
 	arrivals    uint64    // gives the order
 	preemptions uint64
-	suspended   int // of the waiting ones: those that were preempted
+	suspended   int                            // of the waiting ones: those that were preempted
+	hits        struct{ asked, tokens uint64 } // of prompts that could use the prefix cache: all, and those that it had
 	budget      rowBudget
 
 	batches             [maxUnderWay]batch // used in turn
@@ -239,6 +240,8 @@ func (s *scheduler) preemptNewest() {
 }
 
 func (s *scheduler) release(seq *sequence) {
+	s.leaveAll(seq)
+	seq.proved, seq.prefix.left = false, 0
 	s.blocks.release(seq.table)
 	s.tables = append(s.tables, seq.table[:0])
 	seq.table, seq.place, seq.placed = nil, nowhere, 0
@@ -272,9 +275,13 @@ func (s *scheduler) admit(left int) {
 			return
 		}
 		need := s.blocks.blocksFor(len(seq.tokens) + 1)
+		found, used := 0, 0
 		if from != nil {
-			need -= s.shared(seq)
+			used = s.shared(seq)
+		} else {
+			found, used = s.lookup(seq)
 		}
+		need -= used
 		if need > spare && (len(s.running) > 0 || s.retired > 0) {
 			return
 		}
@@ -282,6 +289,8 @@ func (s *scheduler) admit(left int) {
 		s.start(seq)
 		if from != nil {
 			s.share(seq, from)
+		} else {
+			s.reuse(seq, found)
 		}
 		s.grow(seq, s.budget.most(seq, min(seq.remaining(), left)))
 		left -= seq.scheduled
@@ -361,10 +370,16 @@ func (s *scheduler) Commit(b *batch, ids []int32) {
 		}
 		switch {
 		case item.asks.broken || item.row >= 0 && item.token < 0:
-			seq.err = ErrNotFinite
+			seq.err, seq.proved = ErrNotFinite, false
 		case item.row >= 0:
+			if !seq.proved {
+				s.prove(seq, item)
+			}
 			seq.finish = seq.accept(item.token)
 		case item.asks.last:
+			if item.asks.answered() {
+				s.prove(seq, item)
+			}
 			seq.finish = PromptDone
 		}
 		if seq.err != nil || seq.finish != 0 {

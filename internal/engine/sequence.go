@@ -27,6 +27,7 @@ type sequence struct {
 	hostBound bool // it needs the host between its tokens: it has a masker
 	penalized bool // the device has to know its tokens
 	adjusted  bool // its rows of logits have an adjustment
+	proved    bool // a token was sampled since it started, for the first time or again
 	state     sequenceState
 	finish    FinishReason
 	probe     bool  // made by Probe or Warmup: not counted, and nobody reads
@@ -54,6 +55,7 @@ type sequence struct {
 	arrived  time.Time
 	deadline time.Time // zero: none
 	group    *group    // the continuations of its request; nil: it is alone
+	prefix   prefix
 
 	order       uint64 // of arrival; what runs is older than what waits
 	preemptions int
