@@ -20,7 +20,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata
 //
 //	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32 [cache=yes]
 //	add id=a prompt=5 max=3            a prompt that all others start with too
-//	add id=a prompt=5 own=2 max=3      but for its last 2 tokens
+//	add id=a prompt=5 tail=7,8 max=3   but for its last 2 tokens
 //	add id=a prompt=5 max=3 salt=x bypass=yes tenant=t penalty=yes
 //	add id=a prompt=5 max=3 n=2        continuations a0 and a1
 //	add id=a prompt=5 max=3 masked=yes it needs the host between its tokens
@@ -170,9 +170,12 @@ func (w *world) command(t *testing.T, words []string) string {
 		if args["penalty"] != "" {
 			r.Sampling.PresencePenalty = 1
 		}
-		if args["own"] != "" {
-			for i := range number("own") {
-				r.Prompt[len(r.Prompt)-1-i] = int32(2 + len(w.byID))
+		if args["tail"] != "" {
+			tail := strings.Split(args["tail"], ",")
+			for i, token := range tail {
+				if _, err := fmt.Sscan(token, &r.Prompt[len(r.Prompt)-len(tail)+i]); err != nil {
+					t.Fatalf("%v: tail: %v", words, err)
+				}
 			}
 		}
 		w.addRequest(r).hostBound = args["masked"] != ""
