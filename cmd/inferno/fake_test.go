@@ -219,6 +219,8 @@ func (echo) Outlook(prompt, maxNew int) engine.Outlook {
 	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
 }
 
+func (echo) Cached(*engine.Request) int { return 0 }
+
 type echoStream struct {
 	request *engine.Request
 	made    int
@@ -318,9 +320,13 @@ func (w *waiting) Logprobs(int) []engine.TokenLogprob { return nil }
 
 func (w *waiting) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
 
+func (w *waiting) Cached(*engine.Request) int { return 0 }
+
 type lost struct{}
 
 func (lost) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+
+func (lost) Cached(*engine.Request) int { return 0 }
 
 func (lost) Submit(context.Context, *engine.Request) ([]server.Stream, error) {
 	return nil, engine.ErrNotFinite

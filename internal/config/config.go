@@ -32,6 +32,7 @@ type Config struct {
 	MaxBatchTokens int `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
 	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
 
+	PrefixCache    bool      `name:"prefix-cache" default:"true" negatable:"" help:"Keep keys and values of earlier requests, while there is room, for prompts that start alike."`
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
 	GPUUtilization float64   `name:"gpu-memory-utilization" default:"0.9" help:"Most of a CUDA card's memory that this server takes, as a fraction of all of it."`
 

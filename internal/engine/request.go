@@ -29,7 +29,8 @@ type Request struct {
 	Logprobs Logprobs
 	Pooling  Pooling // of the prompt's hidden states, for a request that generates nothing
 	Cache    Cache
-	Tenant   string // who asks
+	Tenant   string // who asks: the places are shared between tenants, and blocks of the prefix cache are not
+	Priority int    // of the tenant's requests: each level counts as PriorityStep of waiting
 
 	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
 	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit

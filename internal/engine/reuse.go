@@ -114,8 +114,7 @@ func (s *scheduler) leaveAll(seq *sequence) {
 
 // Cached is how many tokens of a request's prompt the prefix cache has now. From any goroutine; the loop does not hear of it.
 func (e *Engine) Cached(r *Request) int {
-	seq := newSequence(r, e.context)
-	seq.prefix = e.scheduler.blocks.prefixOf(r)
+	seq := &sequence{tokens: r.Prompt, asked: newAsked(r), prefix: e.scheduler.blocks.prefixOf(r)}
 	if !seq.prefix.on {
 		return 0
 	}

@@ -32,6 +32,8 @@ func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
 
 func (e *endless) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
 
+func (e *endless) Cached(*engine.Request) int { return 0 }
+
 // BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
 func BenchmarkStreamedToken(b *testing.B) {
 	b.ReportAllocs()

@@ -16,7 +16,9 @@ func (s *Server) dryRun(ctx context.Context, req *infernov1.GenerateRequest) (*i
 	}
 	prompt := len(g.request.Prompt)
 	o := g.model.Engine.Outlook(prompt, g.request.Stop.MaxTokens)
-	dry := &infernov1.DryRun{PromptTokens: uint32(prompt), Fits: o.Fits, QueueLength: uint32(o.Queued)}
+	dry := &infernov1.DryRun{
+		PromptTokens: uint32(prompt), CachedPromptTokens: uint32(g.model.Engine.Cached(g.request)), Fits: o.Fits, QueueLength: uint32(o.Queued),
+	}
 	if !o.Unknown {
 		dry.EstimatedQueueTime = durationpb.New(o.Wait)
 	}

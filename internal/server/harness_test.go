@@ -167,6 +167,8 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	return streams, nil
 }
 
+func (s *script) Cached(r *engine.Request) int { return len(r.Prompt) / 2 }
+
 func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
 	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1}
 }

@@ -43,6 +43,8 @@ type Generator interface {
 	Submit(ctx context.Context, r *engine.Request) ([]Stream, error)
 	// Outlook says what would become of a request of so many tokens that may generate maxNew; 0: as many as fit.
 	Outlook(prompt, maxNew int) engine.Outlook
+	// Cached is how many tokens of a request's prompt the prefix cache has.
+	Cached(r *engine.Request) int
 }
 
 // Stream is one continuation of a request.
@@ -78,6 +80,8 @@ func (g fromEngine) Submit(ctx context.Context, r *engine.Request) ([]Stream, er
 func (g fromEngine) Outlook(prompt, maxNew int) engine.Outlook {
 	return g.engine.Outlook(prompt, maxNew)
 }
+
+func (g fromEngine) Cached(r *engine.Request) int { return g.engine.Cached(r) }
 
 // GenerationDefaults are the model's own, for what a request leaves unset. Nil means that the model has none.
 type GenerationDefaults struct {

@@ -201,7 +201,8 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"dry run with a fault", ids + `dry_run:true sampling{top_p:2}`, "sampling.top_p", "is 2"},
 		{"truncation", text + `prompt_options{truncate_to:5}`, "prompt_options.truncate_to", "not supported"},
 		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
-		{"priority 0", text + `priority:0`, "priority", "not supported"},
+		{"priority 101", text + `priority:101`, "priority", "is 101, want -100 to 100"},
+		{"a salt of 129 bytes", text + `cache{salt:"` + strings.Repeat("x", 129) + `"}`, "cache.salt", "has 129 bytes, want at most 128"},
 	}
 	f := start(t, play(part{ids: []int32{'x'}, finish: finished(engine.MaxTokens, 'x')}))
 	for _, row := range rows {
@@ -262,9 +263,7 @@ func TestUnknownModelsAreNotFound(t *testing.T) {
 // refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
 var refused = []protoreflect.FullName{
 	"inferno.v1.GenerateRequest.constraint",
-	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
-	"inferno.v1.GenerateRequest.priority",
 	"inferno.v1.PromptOptions.truncate_to",
 	"inferno.v1.PromptOptions.truncation_side",
 	"inferno.v1.OutputOptions.prompt_progress",
