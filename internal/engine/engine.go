@@ -45,6 +45,7 @@ type Options struct {
 	MaxBatch       int           // sequences in a step; 0: Limits.MaxSeqs
 	MaxBatchTokens int           // tokens in a step; 0: as many as keep it under StepTarget, by Warmup and then by the steps themselves, up to Limits.MaxTokens
 	StepTarget     time.Duration // 0: DefaultStepTarget
+	TargetITL      time.Duration // between two tokens of a request, which chunks of others' prompts may take up; 0: as long as StepTarget
 	MaxQueue       int           // requests that may wait for their first step; 0: DefaultMaxQueue
 	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
 	PrefixCache    bool          // blocks of requests that have ended are kept, while there is room, for others that start alike
@@ -142,6 +143,7 @@ func New(o Options) (*Engine, error) {
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
+	e.scheduler.prompts.target = o.TargetITL
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
 	e.counters.stepBegan.Store(noStep)
@@ -168,6 +170,7 @@ func (o *Options) complete() error {
 		between("MaxBatch", o.MaxBatch, 1, min(o.Limits.MaxSeqs, o.Limits.MaxRows)),
 		between("MaxBatchTokens", o.MaxBatchTokens, 0, o.Limits.MaxTokens),
 		between("StepTarget", o.StepTarget, 1, math.MaxInt64),
+		between("TargetITL", o.TargetITL, 0, math.MaxInt64),
 		between("MaxQueue", o.MaxQueue, 1, math.MaxInt32),
 		between("Context", o.Context, 2, o.Limits.Context),
 	)

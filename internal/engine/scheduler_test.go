@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -21,12 +23,13 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata
 //	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32 [cache=yes]
 //	add id=a prompt=5 max=3            a prompt that all others start with too
 //	add id=a prompt=5 tail=7,8 max=3   but for its last 2 tokens
-//	add id=a prompt=5 max=3 salt=x bypass=yes tenant=t penalty=yes
+//	add id=a prompt=5 max=3 salt=x bypass=yes tenant=t penalty=yes priority=7
 //	add id=a prompt=5 max=3 n=2        continuations a0 and a1
 //	add id=a prompt=5 max=3 masked=yes it needs the host between its tokens
 //	step [a=-1]                the batch, and who ended; the token sampled is 1 but where it says otherwise
 //	launch, commit [a=-1]      the same in two, so that two batches may be under way
 //	cancel id=a
+//	now 3s                     the time, which counts for priorities
 //	state                      what runs (computed/tokens, blocks) and waits
 //
 // A sequence that found blocks in the prefix cache starts behind them.
@@ -117,20 +120,25 @@ func (w *world) addRequest(r *Request) *sequence {
 
 // addContinuations adds a request of several, which are named by their numbers behind its own name.
 func (w *world) addContinuations(id string, prompt, maxNew, n int, logprobs Logprobs) {
+	w.addGroup(&Request{ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew}, Logprobs: logprobs}, n)
+}
+
+func (w *world) addGroup(r *Request, n int) []*sequence {
 	g := &group{}
 	for i := range n {
-		r := &Request{
-			ID: fmt.Sprint(id, i), Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}},
+		one := *r
+		one.ID = fmt.Sprint(r.ID, i)
+		if i > 0 {
+			one.Logprobs = Logprobs{}
 		}
-		if i == 0 {
-			r.Logprobs = logprobs
-		}
-		seq := newSequence(r, w.context)
-		seq.group, seq.prefix = g, w.s.blocks.prefixOf(r)
+		one.Stop.StopTokens = []int32{stopToken}
+		seq := newSequence(&one, w.context)
+		seq.group, seq.prefix = g, w.s.blocks.prefixOf(&one)
 		g.members = append(g.members, seq)
-		w.byID[r.ID] = seq
+		w.byID[one.ID] = seq
 		w.s.Add(seq)
 	}
+	return g.members
 }
 
 func (w *world) command(t *testing.T, words []string) string {
@@ -170,6 +178,9 @@ func (w *world) command(t *testing.T, words []string) string {
 		if args["penalty"] != "" {
 			r.Sampling.PresencePenalty = 1
 		}
+		if args["priority"] != "" {
+			r.Priority = number("priority")
+		}
 		if args["tail"] != "" {
 			tail := strings.Split(args["tail"], ",")
 			for i, token := range tail {
@@ -179,6 +190,12 @@ func (w *world) command(t *testing.T, words []string) string {
 			}
 		}
 		w.addRequest(r).hostBound = args["masked"] != ""
+	case "now":
+		now, err := time.ParseDuration(words[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.s.now = now
 	case "cancel":
 		w.s.Remove(w.byID[args["id"]])
 	case "step":
@@ -269,7 +286,10 @@ func (w *world) state() string {
 	for _, seq := range w.s.running {
 		fmt.Fprintf(&out, "running %s %d/%d blocks %v\n", seq.request.ID, seq.computed, len(seq.tokens), seq.table)
 	}
-	for seq := w.s.waiting.front; seq != nil; seq = seq.next {
+	var waiting []*sequence
+	w.s.waiting.each(func(seq *sequence) bool { waiting = append(waiting, seq); return true })
+	slices.SortStableFunc(waiting[w.s.waiting.suspended.len:], func(a, b *sequence) int { return cmp.Compare(a.order, b.order) })
+	for _, seq := range waiting {
 		fmt.Fprintf(&out, "waiting %s %d tokens\n", seq.request.ID, len(seq.tokens))
 	}
 	fmt.Fprintf(&out, "%d of %d blocks free", w.s.blocks.numFree(), w.s.blocks.total())
@@ -440,7 +460,7 @@ func oldestOf(s *scheduler) *sequence {
 	if len(s.running) > 0 {
 		return s.running[0]
 	}
-	return s.waiting.front
+	return s.waiting.next(s.now)
 }
 
 func sortedKeys(m map[string]*sequence) []string { return slices.Sorted(maps.Keys(m)) }

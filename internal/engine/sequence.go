@@ -57,9 +57,13 @@ type sequence struct {
 	group    *group    // the continuations of its request; nil: it is alone
 	prefix   prefix
 
-	order       uint64 // of arrival; what runs is older than what waits
+	// The queue's.
+	tenant      *tenant
+	rank        time.Duration // where it stands among those that wait, then among those that run; rank() says how
+	order       uint64        // among those of its rank
+	spot        int           // in its tenant's heap
 	preemptions int
-	prev, next  *sequence // in the queue
+	prev, next  *sequence // of those that were preempted
 }
 
 type sequenceState uint8

@@ -186,7 +186,7 @@ func (e *Engine) publishGauges() {
 	c.cacheAsked.Store(s.hits.asked)
 	c.cacheHits.Store(s.hits.tokens)
 	c.cacheEvictions.Store(s.blocks.cache.evictions)
-	c.suspended.Store(int64(s.suspended))
+	c.suspended.Store(int64(s.waiting.suspended.len))
 	c.preemptions.Store(s.preemptions)
 }
 
