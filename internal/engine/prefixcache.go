@@ -33,6 +33,7 @@ type cacheEntry struct {
 	key    [2]atomic.Uint64
 	next   atomic.Int32 // in its bucket, as there
 	cached bool
+	before int32 // block of the predecessor; of the first one, noBlock
 
 	older, newer int32 // where it is idle
 }
@@ -113,13 +114,13 @@ func bisect(n int, has func(int) bool) int {
 	return from
 }
 
-// insert gives a block its entry. There is none with this key, and one of its predecessor.
-func (c *prefixCache) insert(block int32, key digest128) {
+// insert gives a block its entry. There is none with this key, and one of its predecessor `before`.
+func (c *prefixCache) insert(block, before int32, key digest128) {
 	e := &c.entries[block]
 	if e.cached {
 		panic(fmt.Sprintf("engine: block %d is in the prefix cache already", block))
 	}
-	e.cached = true
+	e.cached, e.before = true, before
 	e.key[0].Store(key[0])
 	e.key[1].Store(key[1])
 	head := c.bucket(key)
@@ -189,13 +190,20 @@ func (c *prefixCache) checkIntegrity(refs []int32) error {
 		if refs[b] == 0 {
 			wanted++
 		}
+		if f := e.before; f != noBlock && (!c.entries[f].cached || refs[f] == 0 && refs[b] > 0) {
+			return fmt.Errorf("block %d with %d references follows block %d with %d, in the prefix cache: %v", b, refs[b], f, refs[f], c.entries[f].cached)
+		}
 	}
-	before := int32(noBlock)
+	before, passed := int32(noBlock), make([]bool, len(refs))
 	for b := c.oldest; b != noBlock; b = c.entries[b].newer {
-		if e := &c.entries[b]; !e.cached || refs[b] != 0 || e.older != before || idle > wanted {
+		e := &c.entries[b]
+		if !e.cached || refs[b] != 0 || e.older != before || idle > wanted {
 			return fmt.Errorf("idle block %d behind %d, in the prefix cache: %v, has %d references and stands behind %d", b, before, e.cached, refs[b], e.older)
 		}
-		before = b
+		if f := e.before; f != noBlock && passed[f] {
+			return fmt.Errorf("block %d has been idle for longer than block %d, which follows it", f, b)
+		}
+		before, passed[b] = b, true
 		idle++
 	}
 	if idle != wanted || idle != c.idle || before != c.newest {

@@ -84,7 +84,11 @@ func (s *scheduler) leave(seq *sequence, tokens int) {
 	for ; p.left < n; p.left++ {
 		switch c.find(p.keys[p.left]) {
 		case noBlock:
-			c.insert(seq.table[p.left], p.keys[p.left])
+			before := int32(noBlock)
+			if p.left > 0 {
+				before = seq.table[p.left-1]
+			}
+			c.insert(seq.table[p.left], before, p.keys[p.left])
 		case seq.table[p.left]:
 		default:
 			return

@@ -62,8 +62,10 @@ func (a *happenings) add(r *randomWorld) {
 type randomWorld struct {
 	*world
 	random   *rand.Rand
-	tokens   []int32 // [B·p] by slot; −1: unknown
-	history  []bool  // whether the device knows them
+	tokens   []int32           // [B·p] by slot; −1: unknown
+	history  []bool            // whether the device knows them
+	poison   []bool            // by slot: what is there is not finite
+	ends     map[*sequence]int // where the last chunk of each ended
 	live     map[string]*sequence
 	arrivals int
 	work     int // steps that all live sequences need if each runs alone
@@ -79,11 +81,11 @@ func newRandomWorld(seed uint64) *randomWorld {
 	blocks := newBlockPool(between(2, 40), between(1, 5), between(0, 5) > 0)
 	r := &randomWorld{
 		world:  newWorldOn(blocks, between(1, 8), between(1, 24), between(1, 5), between(2, 40)),
-		random: random, live: map[string]*sequence{},
+		random: random, live: map[string]*sequence{}, ends: map[*sequence]int{},
 	}
 	r.s.prompts.target = time.Duration(between(0, 3)) * time.Millisecond
 	r.tokens = make([]int32, blocks.total()*blocks.blockSize)
-	r.history = make([]bool, len(r.tokens))
+	r.history, r.poison = make([]bool, len(r.tokens)), make([]bool, len(r.tokens))
 	return r
 }
 
@@ -141,15 +143,18 @@ func (r *randomWorld) commit() error {
 		return err
 	}
 	ids := make([]int32, b.rows)
-	for i := range ids {
-		if ids[i] = r.random.Int32N(alphabet); r.random.IntN(200) == 0 {
-			ids[i] = -1
-		}
-	}
 	decodes := 0
 	for i := range b.items {
-		if b.items[i].decode {
+		item := &b.items[i]
+		if item.decode {
 			decodes++
+		}
+		broken := r.poisoned(item.seq, item.start+item.count)
+		item.asks.broken = broken && (item.asks.rows > 0 || item.asks.vector >= 0)
+		if item.row >= 0 {
+			if ids[item.row] = r.random.Int32N(alphabet); broken {
+				ids[item.row] = -1
+			}
 		}
 	}
 	r.s.Commit(b, ids)
@@ -159,6 +164,7 @@ func (r *randomWorld) commit() error {
 			continue
 		}
 		delete(r.live, name)
+		delete(r.ends, seq)
 		if seq.err != nil {
 			r.broken++
 		} else {
@@ -168,14 +174,34 @@ func (r *randomWorld) commit() error {
 	return r.s.checkIntegrity()
 }
 
-// device does what a device would: it writes a step's tokens to their slots, and looks at all that its sequences find before them.
-func (r *randomWorld) device(b *batch) error {
+func (r *randomWorld) slot(seq *sequence, position int) int {
 	p := r.s.blocks.blockSize
+	return int(seq.table[position/p])*p + position%p
+}
+
+// poisoned says whether something before a position of seq is not finite.
+func (r *randomWorld) poisoned(seq *sequence, position int) bool {
+	for at := range position {
+		if r.poison[r.slot(seq, at)] {
+			return true
+		}
+	}
+	return false
+}
+
+// device does what a device would: it writes a step's tokens to their slots, rarely something that is not finite, and looks at all that its
+// sequences find before them.
+func (r *randomWorld) device(b *batch) error {
 	for i := range b.items {
 		item := &b.items[i]
+		if seq := item.seq; seq.state != ended && r.ends[seq] != item.start && seq.group == nil && r.poisoned(seq, item.start) {
+			return fmt.Errorf("%s finds what is not finite in the prefix cache, before %d", seq.request.ID, item.start)
+		}
+		r.ends[item.seq] = item.start + item.count
+		poison := r.random.IntN(300) == 0
 		for at := item.start; at < item.start+item.count; at++ {
-			slot := int(item.seq.table[at/p])*p + at%p
-			r.tokens[slot], r.history[slot] = -1, anyPenalized(b)
+			slot := r.slot(item.seq, at)
+			r.tokens[slot], r.history[slot], r.poison[slot] = -1, anyPenalized(b), poison
 			if at < len(item.seq.tokens) {
 				r.tokens[slot] = item.seq.tokens[at]
 			}
@@ -184,7 +210,7 @@ func (r *randomWorld) device(b *batch) error {
 	for i := range b.items {
 		item := &b.items[i]
 		for at := range min(item.start+item.count, len(item.seq.tokens)) {
-			slot := int(item.seq.table[at/p])*p + at%p
+			slot := r.slot(item.seq, at)
 			if r.tokens[slot] != item.seq.tokens[at] || item.seq.penalized && !r.history[slot] {
 				return fmt.Errorf("%s finds token %d (known to the device: %v) at %d, where %d belongs",
 					item.seq.request.ID, r.tokens[slot], r.history[slot], at, item.seq.tokens[at])
