@@ -198,7 +198,7 @@ func (r *randomWorld) device(b *batch) error {
 			return fmt.Errorf("%s finds what is not finite in the prefix cache, before %d", seq.request.ID, item.start)
 		}
 		r.ends[item.seq] = item.start + item.count
-		poison := r.random.IntN(300) == 0
+		poison := r.random.IntN(100) == 0
 		for at := item.start; at < item.start+item.count; at++ {
 			slot := r.slot(item.seq, at)
 			r.tokens[slot], r.history[slot], r.poison[slot] = -1, anyPenalized(b), poison
@@ -227,10 +227,8 @@ func (r *randomWorld) arrive() {
 		ID: fmt.Sprint(r.arrivals), Prompt: make([]int32, 1+random.IntN(r.context-1)), Tenant: fmt.Sprint(random.IntN(4)),
 		Priority: random.IntN(5) - 2, Cache: Cache{Bypass: random.IntN(10) == 0},
 	}
-	for i := range q.Prompt {
-		if random.IntN(4) == 0 { // mostly zeros, so that many start alike
-			q.Prompt[i] = random.Int32N(alphabet)
-		}
+	for i := random.IntN(len(q.Prompt) + 1); i < len(q.Prompt); i++ { // zeros up to there, so that many start alike
+		q.Prompt[i] = random.Int32N(alphabet)
 	}
 	q.Stop.MaxTokens = 1 + random.IntN(r.context-len(q.Prompt))
 	if random.IntN(3) == 0 {
