@@ -68,6 +68,7 @@ type randomWorld struct {
 	ends     map[*sequence]int // where the last chunk of each ended
 	live     map[string]*sequence
 	arrivals int
+	crowd    int // sequences that live at a time, about
 	work     int // steps that all live sequences need if each runs alone
 
 	finished, cancelled, broken, overtook uint64
@@ -78,10 +79,10 @@ const alphabet = 3
 func newRandomWorld(seed uint64) *randomWorld {
 	random := rand.New(rand.NewPCG(seed, 0))
 	between := func(low, high int) int { return low + random.IntN(high-low+1) }
-	blocks := newBlockPool(between(2, 40), between(1, 5), between(0, 5) > 0)
+	blocks := newBlockPool(between(2, 80), between(1, 5), between(0, 5) > 0)
 	r := &randomWorld{
 		world:  newWorldOn(blocks, between(1, 8), between(1, 24), between(1, 5), between(2, 40)),
-		random: random, live: map[string]*sequence{}, ends: map[*sequence]int{},
+		random: random, live: map[string]*sequence{}, ends: map[*sequence]int{}, crowd: between(1, 12),
 	}
 	r.s.prompts.target = time.Duration(between(0, 3)) * time.Millisecond
 	r.tokens = make([]int32, blocks.total()*blocks.blockSize)
@@ -92,7 +93,7 @@ func newRandomWorld(seed uint64) *randomWorld {
 // step lets one thing happen, or a few.
 func (r *randomWorld) step() error {
 	r.s.now += time.Duration(r.random.IntN(int(2 * time.Second)))
-	if len(r.live) < 12 && r.random.IntN(3) == 0 {
+	if len(r.live) < r.crowd && r.random.IntN(3) == 0 {
 		r.arrive()
 	}
 	if r.random.IntN(40) == 0 && len(r.live) > 0 {
