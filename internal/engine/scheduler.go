@@ -395,7 +395,7 @@ func (s *scheduler) Commit(b *batch, ids []int32) {
 		}
 		switch {
 		case item.asks.broken || item.row >= 0 && item.token < 0:
-			seq.err, seq.proved = ErrNotFinite, false
+			seq.err = ErrNotFinite
 		case item.row >= 0:
 			if !seq.proved {
 				s.prove(seq, item)

@@ -199,7 +199,7 @@ func (r *randomWorld) device(b *batch) error {
 			return fmt.Errorf("%s finds what is not finite in the prefix cache, before %d", seq.request.ID, item.start)
 		}
 		r.ends[item.seq] = item.start + item.count
-		poison := r.random.IntN(100) == 0
+		poison := r.random.IntN(50) == 0
 		for at := item.start; at < item.start+item.count; at++ {
 			slot := r.slot(item.seq, at)
 			r.tokens[slot], r.history[slot], r.poison[slot] = -1, anyPenalized(b), poison
@@ -225,7 +225,7 @@ func (r *randomWorld) arrive() {
 	r.arrivals++
 	random := r.random
 	q := &Request{
-		ID: fmt.Sprint(r.arrivals), Prompt: make([]int32, 1+random.IntN(r.context-1)), Tenant: fmt.Sprint(random.IntN(4)),
+		ID: fmt.Sprint(r.arrivals), Prompt: make([]int32, 1+random.IntN(r.context-1)), Tenant: fmt.Sprint(random.IntN(2)),
 		Priority: random.IntN(5) - 2, Cache: Cache{Bypass: random.IntN(10) == 0},
 	}
 	for i := random.IntN(len(q.Prompt) + 1); i < len(q.Prompt); i++ { // zeros up to there, so that many start alike
