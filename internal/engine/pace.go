@@ -9,7 +9,8 @@ import (
 // apart. It takes a step to last as long as one that only decodes, and a price longer for each token of a prompt; it follows both as steps
 // are measured. What it gets wrong of one ends up in the other, so that steps of the size at hand are foreseen right all the same.
 //
-// Where decoding alone takes most of the target, or more, prompts get half of what it takes: they go on, at a third of the device's time.
+// Where decoding alone takes most of the target, or more, prompts get half of what it takes: they go on, at a third of the device's time. What
+// it takes is known from steps without prompts, of which there are some whenever all places are taken.
 type pace struct {
 	target time.Duration // 0: nothing is bounded
 	least  int           // tokens that there always are for prompts
