@@ -27,10 +27,11 @@ type Config struct {
 	DType   string  `name:"dtype" default:"auto" help:"Type that unquantised weights are kept in: auto (as stored), f32, f16 or bf16."`
 	Format  string  `name:"load-format" default:"auto" help:"Where weights come from: auto (the checkpoint's files) or random (numbers made from its config.json alone, for measurements; token ids only)."`
 
-	Context        int `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
-	MaxBatch       int `default:"64" help:"Most requests in one step."`
-	MaxBatchTokens int `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
-	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
+	Context        int           `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
+	MaxBatch       int           `default:"64" help:"Most requests in one step."`
+	MaxBatchTokens int           `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
+	TargetITL      time.Duration `name:"target-itl" default:"50ms" help:"Time between two tokens of a request that prompts of others may take it to, measured; 0s: no such bound."`
+	MaxQueue       int           `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
 
 	PrefixCache    bool      `name:"prefix-cache" default:"true" negatable:"" help:"Keep keys and values of earlier requests, while there is room, for prompts that start alike."`
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
@@ -103,6 +104,9 @@ func (c *Config) validateSettings() error {
 	within(fault, "context", c.Context, 0, 1<<24)
 	within(fault, "max-batch", c.MaxBatch, 1, 4096)
 	c.validateStepTokens(fault)
+	if c.TargetITL < 0 || c.TargetITL > time.Minute {
+		fault("target-itl: %v, want 0s to 1m", c.TargetITL)
+	}
 	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
 	if c.KVMemory != 0 && c.KVMemory < 1<<20 {
 		fault("kv-memory: %v, want at least 1MiB, or auto", c.KVMemory)

@@ -26,9 +26,6 @@ const (
 	priceShare  = 0.25
 )
 
-// DefaultTargetITL is a target that readers take for fluent.
-const DefaultTargetITL = 50 * time.Millisecond
-
 // observe takes in a step of so many decode rows and tokens of prompts.
 func (p *pace) observe(decodes, prompts int, took time.Duration) {
 	ns := float64(took)

@@ -30,6 +30,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata
 //	launch, commit [a=-1]      the same in two, so that two batches may be under way
 //	cancel id=a
 //	now 3s                     the time, which counts for priorities
+//	took 60ms decodes=2 prompts=16   what a step of such a size took; new has target=50ms
 //	state                      what runs (computed/tokens, blocks) and waits
 //
 // A sequence that found blocks in the prefix cache starts behind them.
@@ -161,6 +162,9 @@ func (w *world) command(t *testing.T, words []string) string {
 		}
 		blocks := newBlockPool(number("blocks"), number("block-size"), args["cache"] != "")
 		*w = *newWorldOn(blocks, number("max-batch"), number("max-tokens"), rows, number("context"))
+		if args["target"] != "" {
+			w.s.prompts.target = duration(t, args["target"])
+		}
 	case "add":
 		var logprobs Logprobs
 		if args["logprobs"] != "" {
@@ -191,11 +195,9 @@ func (w *world) command(t *testing.T, words []string) string {
 		}
 		w.addRequest(r).hostBound = args["masked"] != ""
 	case "now":
-		now, err := time.ParseDuration(words[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.s.now = now
+		w.s.now = duration(t, words[1])
+	case "took":
+		w.s.prompts.observe(number("decodes"), number("prompts"), duration(t, words[1]))
 	case "cancel":
 		w.s.Remove(w.byID[args["id"]])
 	case "step":
@@ -213,6 +215,14 @@ func (w *world) command(t *testing.T, words []string) string {
 		t.Fatalf("unknown command %v", words)
 	}
 	return ""
+}
+
+func duration(t *testing.T, text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // stopToken ends any output of a world.
