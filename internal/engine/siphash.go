@@ -17,48 +17,41 @@ func sipHash(key, head digest128, tail []byte) digest128 {
 		0x6c7967656e657261 ^ key[0], 0x7465646279746573 ^ key[1],
 	}
 	last := uint64(16+len(tail)) << 56
-	s.take(head[0])
-	s.take(head[1])
+	s = s.take(head[0]).take(head[1])
 	for ; len(tail) >= 8; tail = tail[8:] {
-		s.take(binary.LittleEndian.Uint64(tail))
+		s = s.take(binary.LittleEndian.Uint64(tail))
 	}
 	for i, b := range tail {
 		last |= uint64(b) << (8 * i)
 	}
-	s.take(last)
+	s = s.take(last)
 	s.c ^= 0xee
-	first := s.finish()
+	s = s.round().round().round().round()
+	first := s.a ^ s.b ^ s.c ^ s.d
 	s.b ^= 0xdd
-	return digest128{first, s.finish()}
+	s = s.round().round().round().round()
+	return digest128{first, s.a ^ s.b ^ s.c ^ s.d}
 }
 
+// sipState goes by value, so that it stays in registers.
 type sipState struct{ a, b, c, d uint64 }
 
-func (s *sipState) take(word uint64) {
+func (s sipState) take(word uint64) sipState {
 	s.d ^= word
-	s.round()
-	s.round()
+	s = s.round().round()
 	s.a ^= word
+	return s
 }
 
-func (s *sipState) finish() uint64 {
-	for range 4 {
-		s.round()
-	}
-	return s.a ^ s.b ^ s.c ^ s.d
-}
-
-func (s *sipState) round() {
-	a, b, c, d := s.a, s.b, s.c, s.d
-	a += b
-	b = bits.RotateLeft64(b, 13) ^ a
-	a = bits.RotateLeft64(a, 32)
-	c += d
-	d = bits.RotateLeft64(d, 16) ^ c
-	a += d
-	d = bits.RotateLeft64(d, 21) ^ a
-	c += b
-	b = bits.RotateLeft64(b, 17) ^ c
-	c = bits.RotateLeft64(c, 32)
-	s.a, s.b, s.c, s.d = a, b, c, d
+func (s sipState) round() sipState {
+	s.a += s.b
+	s.c += s.d
+	s.b = bits.RotateLeft64(s.b, 13) ^ s.a
+	s.d = bits.RotateLeft64(s.d, 16) ^ s.c
+	s.a = bits.RotateLeft64(s.a, 32) + s.d
+	s.c += s.b
+	s.d = bits.RotateLeft64(s.d, 21) ^ s.a
+	s.b = bits.RotateLeft64(s.b, 17) ^ s.c
+	s.c = bits.RotateLeft64(s.c, 32)
+	return s
 }
