@@ -40,6 +40,9 @@ const (
 // PriorityStep is how much waiting a level of priority counts as.
 const PriorityStep = 10 * time.Second
 
+// MaxPriority bounds priorities, on both sides of 0.
+const MaxPriority = 100
+
 // manyTenants is how many may be remembered, at least: those with nothing to do for what they were served beyond the others.
 const manyTenants = 4096
 

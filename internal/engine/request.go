@@ -97,6 +97,9 @@ func (r *Request) validate(context, vocabulary int) error {
 	if err := r.Logprobs.validate(len(r.Prompt), vocabulary); err != nil {
 		return err
 	}
+	if r.Priority < -MaxPriority || r.Priority > MaxPriority {
+		return &LimitError{"priority", r.Priority, fmt.Sprintf("%d to %d", -MaxPriority, MaxPriority), ErrInvalid}
+	}
 	if r.PromptOnly && r.N > 1 {
 		return &LimitError{"n", r.N, "1 for a request that generates nothing", ErrInvalid}
 	}

@@ -15,13 +15,12 @@ const tenantKey = "x-inferno-tenant"
 const (
 	maxTenantLen = 128
 	maxSaltLen   = 128
-	maxPriority  = 100
 )
 
 // queueing checks what a request says of its place in the queue and of the prefix cache.
 func (f *faults) queueing(req *infernov1.GenerateRequest) {
-	if p := req.GetPriority(); p < -maxPriority || p > maxPriority {
-		f.add("priority", "is %d, want %d to %d", p, -maxPriority, maxPriority)
+	if p := req.GetPriority(); p < -engine.MaxPriority || p > engine.MaxPriority {
+		f.add("priority", "is %d, want %d to %d", p, -engine.MaxPriority, engine.MaxPriority)
 	}
 	if n := len(req.GetCache().GetSalt()); n > maxSaltLen {
 		f.add("cache.salt", "has %d bytes, want at most %d", n, maxSaltLen)
