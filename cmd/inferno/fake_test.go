@@ -219,7 +219,13 @@ func (echo) Outlook(prompt, maxNew int) engine.Outlook {
 	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
 }
 
-func (echo) Cached(*engine.Request) int { return 0 }
+// Cached tells what it heard of the request's place among others.
+func (echo) Cached(r *engine.Request) int {
+	if r.Cache.Bypass {
+		return 0
+	}
+	return len(r.Tenant) + len(r.Cache.Salt) + r.Priority
+}
 
 type echoStream struct {
 	request *engine.Request
