@@ -67,7 +67,8 @@ proto: bin/tools/buf ## regenerate the Go code of proto/
 bench: build bin/tools/grpc-health-probe ## serve the default model and measure it with `inferno bench` (BENCH_FLAGS)
 	@scripts/serve bin/inferno bench --addr $(ADDR) --model "$$(name='$(MODEL)'; name=$${name%%=*}; echo "$${name:-smollm2}")" $(BENCH_FLAGS)
 
-soak: build bin/tools/grpc-health-probe ## serve the default model under random load with killed clients for SOAKTIME
+soak: build bin/tools/grpc-health-probe ## serve the default model under random load with killed clients for SOAKTIME; before, 1.5 million random steps of the scheduler
+	INFERNO_SCHEDULER_STEPS=1500000 go test -count=1 -run RandomSteps ./internal/engine
 	@scripts/serve scripts/soak
 
 fuzz: | prerequisites ## run every fuzz target for FUZZTIME

@@ -153,6 +153,22 @@ func TestRootsTellWhatMustNotBeShared(t *testing.T) {
 	}
 }
 
+// While sequences decode, a plan and its commit allocate nothing; nor does the step in which prompts are left in the cache.
+func TestTheCacheAllocatesNothingPerStep(t *testing.T) {
+	w := newWorldOn(newBlockPool(256, 4, true), 16, 64, 1, 256)
+	for i := range 16 {
+		w.add(fmt.Sprint(i), 9+i, 200)
+	}
+	ids := make([]int32, 16)
+	allocated := testing.AllocsPerRun(100, func() {
+		b := w.s.Next()
+		w.s.Commit(b, ids[:b.rows])
+	})
+	if allocated != 0 || w.byID["0"].prefix.left == 0 {
+		t.Errorf("a step allocates %v times; %d blocks of a prompt are in the cache", allocated, w.byID["0"].prefix.left)
+	}
+}
+
 // BenchmarkPrefixCache is what the cache adds to a request of 1,024 + 128 tokens that finds nothing: all that submitting, scheduling and ending it
 // takes, with and without.
 func BenchmarkPrefixCache(b *testing.B) {

@@ -67,6 +67,7 @@ type randomWorld struct {
 	poison   []bool            // by slot: what is there is not finite
 	ends     map[*sequence]int // where the last chunk of each ended
 	live     map[string]*sequence
+	told     map[*sequence]answers
 	arrivals int
 	crowd    int // sequences that live at a time, about
 	work     int // steps that all live sequences need if each runs alone
@@ -82,7 +83,7 @@ func newRandomWorld(seed uint64) *randomWorld {
 	blocks := newBlockPool(between(2, 80), between(1, 5), between(0, 5) > 0)
 	r := &randomWorld{
 		world:  newWorldOn(blocks, between(1, 8), between(1, 24), between(1, 5), between(2, 40)),
-		random: random, live: map[string]*sequence{}, ends: map[*sequence]int{}, crowd: between(1, 12),
+		random: random, live: map[string]*sequence{}, ends: map[*sequence]int{}, told: map[*sequence]answers{}, crowd: between(1, 12),
 	}
 	r.s.prompts.target = time.Duration(between(0, 3)) * time.Millisecond
 	r.tokens = make([]int32, blocks.total()*blocks.blockSize)
@@ -152,6 +153,7 @@ func (r *randomWorld) commit() error {
 		}
 		broken := r.poisoned(item.seq, item.start+item.count)
 		item.asks.broken = broken && (item.asks.rows > 0 || item.asks.vector >= 0)
+		r.told[item.seq] = r.told[item.seq].and(item)
 		if item.row >= 0 {
 			if ids[item.row] = r.random.Int32N(alphabet); broken {
 				ids[item.row] = -1
@@ -164,8 +166,12 @@ func (r *randomWorld) commit() error {
 		if seq.state != ended {
 			continue
 		}
+		if got, want := r.told[seq], answersFor(seq); seq.err == nil && got != want {
+			return fmt.Errorf("%s was told %+v, want %+v", name, got, want)
+		}
 		delete(r.live, name)
 		delete(r.ends, seq)
+		delete(r.told, seq)
 		if seq.err != nil {
 			r.broken++
 		} else {
@@ -173,6 +179,40 @@ func (r *randomWorld) commit() error {
 		}
 	}
 	return r.s.checkIntegrity()
+}
+
+// answers sum up what was told of a prompt: how many log-probabilities and hidden states, and of which positions.
+type answers struct{ rows, rowSum, states, stateSum int }
+
+func (a answers) and(item *batchItem) answers {
+	q := item.asks
+	for i := range q.rows {
+		a.rows++
+		a.rowSum += q.position + i + 1
+	}
+	if q.vector >= 0 {
+		for i := q.from; i < q.to; i++ {
+			a.states++
+			a.stateSum += item.start + i
+		}
+	}
+	return a
+}
+
+// answersFor is all that a sequence is to be told, each once.
+func answersFor(seq *sequence) (a answers) {
+	q := seq.request
+	for i := range seq.prompt {
+		if q.Logprobs.Prompt && i >= max(q.Logprobs.Start, 1) {
+			a.rows++
+			a.rowSum += i
+		}
+		if q.Pooling == MeanPooling || q.Pooling == LastTokenPooling && i == seq.prompt-1 {
+			a.states++
+			a.stateSum += i
+		}
+	}
+	return a
 }
 
 func (r *randomWorld) slot(seq *sequence, position int) int {
