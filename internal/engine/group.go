@@ -68,7 +68,7 @@ func (s *scheduler) share(seq, from *sequence) {
 	seq.table = append(seq.table, from.table[:s.shared(seq)]...)
 	s.blocks.retain(seq.table)
 	seq.computed = len(seq.table) * s.blocks.blockSize
-	seq.prefix.left = min(from.prefix.left, len(seq.table))
+	seq.prefix.kept = min(from.prefix.kept, len(seq.table))
 	if seq.preemptions == 0 {
 		seq.prefix.hit = from.prefix.hit
 	}

@@ -41,6 +41,9 @@ func TestPrefixHitsChangeNoToken(t *testing.T) {
 				for _, round := range dialogues(24) {
 					streams := make([][]*Stream, len(round))
 					for i, q := range round {
+						if found := r.Cached(q); found < 0 || found >= len(q.Prompt) { // while the loop is at work
+							t.Errorf("%d of %d tokens would be found", found, len(q.Prompt))
+						}
 						streams[i] = r.submitAll(t.Context(), t, q)
 					}
 					for i, q := range round {
@@ -164,8 +167,8 @@ func TestTheCacheAllocatesNothingPerStep(t *testing.T) {
 		b := w.s.Next()
 		w.s.Commit(b, ids[:b.rows])
 	})
-	if allocated != 0 || w.byID["0"].prefix.left == 0 {
-		t.Errorf("a step allocates %v times; %d blocks of a prompt are in the cache", allocated, w.byID["0"].prefix.left)
+	if allocated != 0 || w.byID["0"].prefix.kept == 0 {
+		t.Errorf("a step allocates %v times; %d blocks of a prompt are in the cache", allocated, w.byID["0"].prefix.kept)
 	}
 }
 

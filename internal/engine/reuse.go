@@ -1,15 +1,15 @@
 package engine
 
-// prefix is what a sequence looks for in the prefix cache, and leaves there.
+// prefix is what a sequence looks for in the prefix cache, and has it keep.
 //
-// What is left there was computed by steps that are committed, and a finite row of logits came of it: what is not finite among keys and
-// values makes every row behind it so. Blocks of a prompt are left with the first token after it, all others when the sequence gives its
-// blocks up. A block that is there already, as another sequence was quicker, is not left twice: then those behind it wait for that too.
+// What is kept was computed by steps that are committed, and a finite row of logits came of it: what is not finite among keys and values makes
+// every row behind it so. Blocks of a prompt are kept from the first token after it on, all others when the sequence gives its blocks up. A
+// block that is there already, as another sequence was quicker, is not kept twice: then those behind it wait for the end too.
 type prefix struct {
 	on   bool
 	root digest128
 	keys []digest128 // of the first full blocks, as far as they are known
-	left int         // leading blocks of the table that the cache holds itself
+	kept int         // leading blocks of the table that the cache holds itself
 	hit  int         // tokens of the prompt that were there at the first start
 }
 
@@ -59,7 +59,7 @@ func (s *scheduler) reuse(seq *sequence, blocks int) {
 		s.blocks.reuse(b)
 		seq.table = append(seq.table, b)
 	}
-	seq.prefix.left = blocks
+	seq.prefix.kept = blocks
 	seq.computed = blocks * s.blocks.blockSize
 	if seq.prefix.on && seq.preemptions == 0 {
 		seq.prefix.hit = seq.computed
@@ -72,46 +72,46 @@ func (s *scheduler) reuse(seq *sequence, blocks int) {
 func (s *scheduler) prove(seq *sequence, item *batchItem) {
 	seq.proved = true
 	if seq.prefix.on {
-		s.leave(seq, item.start+item.count)
+		s.keep(seq, item.start+item.count)
 	}
 }
 
-// leave lets the cache know the full blocks among the first `tokens` of seq, as far as no other sequence left them first.
-func (s *scheduler) leave(seq *sequence, tokens int) {
+// keep lets the cache know the full blocks among the first `tokens` of seq, as far as no other sequence was quicker.
+func (s *scheduler) keep(seq *sequence, tokens int) {
 	p, c := &seq.prefix, &s.blocks.cache
 	n := tokens / s.blocks.blockSize
 	p.keys = c.extend(p.keys, p.root, seq.tokens[:n*s.blocks.blockSize], s.blocks.blockSize)
-	for ; p.left < n; p.left++ {
-		switch c.find(p.keys[p.left]) {
+	for ; p.kept < n; p.kept++ {
+		switch c.find(p.keys[p.kept]) {
 		case noBlock:
 			before := int32(noBlock)
-			if p.left > 0 {
-				before = seq.table[p.left-1]
+			if p.kept > 0 {
+				before = seq.table[p.kept-1]
 			}
-			c.insert(seq.table[p.left], before, p.keys[p.left])
-		case seq.table[p.left]:
+			c.insert(seq.table[p.kept], before, p.keys[p.kept])
+		case seq.table[p.kept]:
 		default:
 			return
 		}
 	}
 }
 
-// leaveAll is leave for a sequence that gives its blocks up. Where another one was quicker its block takes the place of seq's own, so that
+// keepAll is keep for a sequence that gives its blocks up. Where another one was quicker its block takes the place of seq's own, so that
 // the cache gets what is behind it; not where continuations share that, which will do so in their turn.
-func (s *scheduler) leaveAll(seq *sequence) {
+func (s *scheduler) keepAll(seq *sequence) {
 	p, c := &seq.prefix, &s.blocks.cache
 	if !p.on || !seq.proved {
 		return
 	}
 	n := min(seq.computed, len(seq.tokens)-1) // the last token came of the row before it
-	for s.leave(seq, n); p.left < n/s.blocks.blockSize; s.leave(seq, n) {
-		own := seq.table[p.left]
+	for s.keep(seq, n); p.kept < n/s.blocks.blockSize; s.keep(seq, n) {
+		own := seq.table[p.kept]
 		if s.blocks.refs[own] > 1 {
 			return
 		}
-		other := c.find(p.keys[p.left])
+		other := c.find(p.keys[p.kept])
 		s.blocks.reuse(other)
-		seq.table[p.left] = other
+		seq.table[p.kept] = other
 		s.blocks.release([]int32{own})
 	}
 }

@@ -258,8 +258,8 @@ func (s *scheduler) preemptLast() {
 }
 
 func (s *scheduler) release(seq *sequence) {
-	s.leaveAll(seq)
-	seq.proved, seq.prefix.left = false, 0
+	s.keepAll(seq)
+	seq.proved, seq.prefix.kept = false, 0
 	s.blocks.release(seq.table)
 	s.tables = append(s.tables, seq.table[:0])
 	seq.table, seq.place, seq.placed = nil, nowhere, 0
