@@ -120,6 +120,13 @@ func (q *queue) starts(seq *sequence, tokens int) {
 	seq.tenant.served += promptWeight * uint64(tokens)
 }
 
+// charge lets the tenant of a sequence pay for what it has generated since it was charged last: not in each step, but before anyone is picked.
+func (q *queue) charge(seq *sequence) {
+	n := seq.generated()
+	seq.tenant.served += outputWeight * uint64(n-seq.charged)
+	seq.charged = n
+}
+
 // each visits all that wait, until visit returns false.
 func (q *queue) each(visit func(*sequence) bool) {
 	for seq := q.suspended.front; seq != nil; seq = seq.next {
@@ -138,6 +145,7 @@ func (q *queue) each(visit func(*sequence) bool) {
 
 // leave is told of the end of a sequence.
 func (q *queue) leave(seq *sequence) {
+	q.charge(seq)
 	t := seq.tenant
 	if t.live--; t.live == 0 && t.served <= q.floor {
 		delete(q.tenants, t.name)

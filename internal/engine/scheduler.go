@@ -254,6 +254,7 @@ func (s *scheduler) preemptLast() {
 	seq.computed, seq.state = 0, waiting
 	seq.preemptions++
 	s.preemptions++
+	s.waiting.charge(seq)
 	s.waiting.suspend(seq)
 }
 
@@ -278,8 +279,11 @@ func (s *scheduler) retire(seq *sequence) {
 // all its tokens and the first new one, and one more for every sequence that runs to grow into: what was just preempted does not come
 // back before another one has ended.
 func (s *scheduler) admit(left int) {
-	if s.waiting.len == 0 {
+	if s.waiting.len == 0 || len(s.running) >= s.maxSeqs {
 		return
+	}
+	for _, seq := range s.running {
+		s.waiting.charge(seq)
 	}
 	spare := s.blocks.numFree() - len(s.running)
 	for _, seq := range s.running {
@@ -400,7 +404,6 @@ func (s *scheduler) Commit(b *batch, ids []int32) {
 			if !seq.proved {
 				s.prove(seq, item)
 			}
-			seq.tenant.served += outputWeight
 			seq.finish = seq.accept(item.token)
 		case item.asks.last:
 			if item.asks.answered() {

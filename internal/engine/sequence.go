@@ -62,6 +62,7 @@ type sequence struct {
 	rank        time.Duration // where it stands among those that wait, then among those that run; rank() says how
 	order       uint64        // among those of its rank
 	spot        int           // in its tenant's heap
+	charged     int           // tokens generated that its tenant has been charged with
 	preemptions int
 	prev, next  *sequence // of those that were preempted
 }
