@@ -144,6 +144,7 @@ func New(o Options) (*Engine, error) {
 		mailbox: mailbox{live: map[string]*group{}},
 	}
 	e.scheduler.prompts.target = o.TargetITL
+	r.beforeEnd = e.warm
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
 	e.counters.stepBegan.Store(noStep)

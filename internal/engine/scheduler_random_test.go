@@ -242,7 +242,7 @@ func (r *randomWorld) device(b *batch) error {
 		poison := r.random.IntN(50) == 0
 		for at := item.start; at < item.start+item.count; at++ {
 			slot := r.slot(item.seq, at)
-			r.tokens[slot], r.history[slot], r.poison[slot] = -1, anyPenalized(b), poison
+			r.tokens[slot], r.history[slot], r.poison[slot] = -1, b.penalized, poison
 			if at < len(item.seq.tokens) {
 				r.tokens[slot] = item.seq.tokens[at]
 			}
