@@ -59,7 +59,7 @@ func TestCompanyChangesNoToken(t *testing.T) {
 		t.Error("two seeds gave the same tokens: this tests less than it should")
 	}
 
-	together := startServer(t, "--model", "smollm2="+smolLM2(t), "--kv-memory=12MiB", "--context=512")
+	together := startServer(t, "--model", "smollm2="+smolLM2(t), "--kv-memory=12MiB", "--context=512", "--target-itl=0s")
 	together.waitServing()
 	client = infernov1.NewInferenceServiceClient(together.dial())
 	var calls sync.WaitGroup
