@@ -215,16 +215,12 @@ func (echo) Submit(_ context.Context, r *engine.Request) ([]server.Stream, error
 	return streams, nil
 }
 
-func (echo) Outlook(prompt, maxNew int) engine.Outlook {
-	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
-}
-
-// Cached tells what it heard of the request's place among others.
-func (echo) Cached(r *engine.Request) int {
-	if r.Cache.Bypass {
-		return 0
+func (echo) Outlook(r *engine.Request) (engine.Outlook, error) {
+	o := engine.Outlook{Fits: len(r.Prompt)+max(r.Stop.MaxTokens, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
+	if !r.Cache.Bypass {
+		o.Cached = len(r.Tenant) + len(r.Cache.Salt) + r.Priority // so that a test sees what arrived
 	}
-	return len(r.Tenant) + len(r.Cache.Salt) + r.Priority
+	return o, nil
 }
 
 type echoStream struct {
@@ -324,15 +320,11 @@ func (w *waiting) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (w *waiting) Logprobs(int) []engine.TokenLogprob { return nil }
 
-func (w *waiting) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
-
-func (w *waiting) Cached(*engine.Request) int { return 0 }
+func (w *waiting) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 type lost struct{}
 
-func (lost) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
-
-func (lost) Cached(*engine.Request) int { return 0 }
+func (lost) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 func (lost) Submit(context.Context, *engine.Request) ([]server.Stream, error) {
 	return nil, engine.ErrNotFinite

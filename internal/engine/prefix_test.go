@@ -41,8 +41,8 @@ func TestPrefixHitsChangeNoToken(t *testing.T) {
 				for _, round := range dialogues(24) {
 					streams := make([][]*Stream, len(round))
 					for i, q := range round {
-						if found := r.Cached(q); found < 0 || found >= len(q.Prompt) { // while the loop is at work
-							t.Errorf("%d of %d tokens would be found", found, len(q.Prompt))
+						if o, err := r.Outlook(q); err != nil || o.Cached < 0 || o.Cached >= len(q.Prompt) { // while the loop is at work
+							t.Errorf("%d of %d tokens would be found (%v)", o.Cached, len(q.Prompt), err)
 						}
 						streams[i] = r.submitAll(t.Context(), t, q)
 					}
@@ -69,8 +69,8 @@ func TestHitsAreTold(t *testing.T) {
 		ask := func(what string, q Request, want int) {
 			t.Helper()
 			q.ID, q.Stop.MaxTokens = what, 3
-			if got := r.Cached(&q); got != want {
-				t.Errorf("%s: %d tokens would be found, want %d", what, got, want)
+			if o, err := r.Outlook(&q); err != nil || o.Cached != want {
+				t.Errorf("%s: %d tokens would be found, want %d (%v)", what, o.Cached, want, err)
 			}
 			s := r.submit(t.Context(), t, &q)
 			_, fin, err := readAll(s)

@@ -115,12 +115,3 @@ func (s *scheduler) keepAll(seq *sequence) {
 		s.blocks.release([]int32{own})
 	}
 }
-
-// Cached is how many tokens of a request's prompt the prefix cache has now. From any goroutine; the loop does not hear of it.
-func (e *Engine) Cached(r *Request) int {
-	seq := &sequence{tokens: r.Prompt, asked: newAsked(r), prefix: e.scheduler.blocks.prefixOf(r)}
-	if !seq.prefix.on {
-		return 0
-	}
-	return e.scheduler.blocks.cache.count(e.scheduler.reusable(seq)) * e.scheduler.blocks.blockSize
-}

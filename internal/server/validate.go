@@ -55,6 +55,8 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.ChatMessage.extra_json":                true,
 	"inferno.v1.PromptOptions.add_special_tokens":      true,
 	"inferno.v1.PromptOptions.parse_special":           true,
+	"inferno.v1.PromptOptions.truncate_to":             true,
+	"inferno.v1.PromptOptions.truncation_side":         true,
 	"inferno.v1.SamplingParameters.temperature":        true,
 	"inferno.v1.SamplingParameters.top_k":              true,
 	"inferno.v1.SamplingParameters.top_p":              true,
@@ -228,6 +230,7 @@ func (f *faults) generate(req *infernov1.GenerateRequest) {
 	f.modelName("model", req.GetModel())
 	f.input(req)
 	f.queueing(req)
+	f.promptOptions(req.GetPromptOptions())
 	if s := req.GetSampling(); s != nil {
 		f.sampling("sampling.", samplingFields(s))
 	}
