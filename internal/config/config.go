@@ -27,11 +27,14 @@ type Config struct {
 	DType   string  `name:"dtype" default:"auto" help:"Type that unquantised weights are kept in: auto (as stored), f32, f16 or bf16."`
 	Format  string  `name:"load-format" default:"auto" help:"Where weights come from: auto (the checkpoint's files) or random (numbers made from its config.json alone, for measurements; token ids only)."`
 
-	Context        int           `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
-	MaxBatch       int           `default:"64" help:"Most requests in one step."`
-	MaxBatchTokens int           `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
-	TargetITL      time.Duration `name:"target-itl" default:"50ms" help:"Time between two tokens of a request that prompts of others may take it to, measured; 0s: no such bound."`
-	MaxQueue       int           `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
+	Context        int `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
+	MaxBatch       int `default:"64" help:"Most requests in one step."`
+	MaxBatchTokens int `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
+	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
+	MaxQueueTokens int `default:"1048576" help:"Most tokens of the prompts that wait; what would be more is refused unless nothing waits."`
+
+	TargetITL    time.Duration `name:"target-itl" default:"50ms" help:"Time between two tokens of a request that prompts of others may take it to, measured; 0s: no such bound."`
+	MaxQueueWait time.Duration `default:"1m" help:"Longest that a request may be expected to wait, as measured while others do; then more are refused."`
 
 	PrefixCache    bool      `name:"prefix-cache" default:"true" negatable:"" help:"Keep keys and values of earlier requests, while there is room, for prompts that start alike."`
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
@@ -39,6 +42,7 @@ type Config struct {
 
 	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH." serve:""`
 	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none." serve:""`
+	SendTimeout  time.Duration `default:"30s" help:"Time that a client may leave what was sent to it unread before its request ends." serve:""`
 	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection." serve:""`
 	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice." serve:""`
 	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
@@ -108,6 +112,10 @@ func (c *Config) validateSettings() error {
 		fault("target-itl: %v, want 0s to 1m", c.TargetITL)
 	}
 	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
+	within(fault, "max-queue-tokens", c.MaxQueueTokens, 1, MaxQueueTokens)
+	if c.MaxQueueWait <= 0 || c.SendTimeout <= 0 {
+		fault("max-queue-wait, send-timeout: %v, %v, want more than 0", c.MaxQueueWait, c.SendTimeout)
+	}
 	if c.KVMemory != 0 && c.KVMemory < 1<<20 {
 		fault("kv-memory: %v, want at least 1MiB, or auto", c.KVMemory)
 	}
@@ -144,6 +152,9 @@ func (c *Config) validateDevice(fault func(string, ...any)) {
 		fault("cuda-library: %q has no effect with device cpu, want device cuda or auto", c.CUDALib)
 	}
 }
+
+// MaxQueueTokens is the most that --max-queue-tokens may be.
+const MaxQueueTokens = 1 << 40
 
 // PromptTokens are those of prompts that a step has room for beside a token of every running request.
 const PromptTokens = 16

@@ -373,7 +373,7 @@ func TestSubmitRefusesAtOnce(t *testing.T) {
 	q.ID = "c"
 	_, err := r.Submit(t.Context(), &q)
 	var full *QueueFullError
-	if !errors.Is(err, ErrQueueFull) || !errors.As(err, &full) || full.Limit != 2 || full.RetryAfter <= 0 {
+	if !errors.Is(err, ErrQueueFull) || !errors.As(err, &full) || full.What != "3 requests" || full.Limit != "2" || full.RetryAfter <= 0 {
 		t.Errorf("third in a queue of two: %v", err)
 	}
 	if s := r.Stats(); s.Queued != 2 || s.Rejected != 1 {

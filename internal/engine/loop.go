@@ -14,26 +14,29 @@ import (
 
 // turn is what the loop keeps from one step to the next.
 type turn struct {
-	state     engineState // as of the last look into the mailbox
-	arrivals  []*sequence // reused
-	leavers   []leaver    // reused
-	probes    []chan error
-	probing   bool // a probe's own sequence is in the scheduler
-	ended     []*sequence
-	expired   []*sequence // reused
-	info      StepInfo    // reused
-	flights   [maxUnderWay]launched
-	lastEnd   time.Time // of a step
-	hostFrom  time.Time // the loop has been at work, or in waits that the runner counts, since then
-	lastStart time.Time
-	tokenCost float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
-	warmed    byte    // what warm read, so that it does
+	state      engineState // as of the last look into the mailbox
+	arrivals   []*sequence // reused
+	leavers    []leaver    // reused
+	probes     []chan error
+	probing    bool // a probe's own sequence is in the scheduler
+	ended      []*sequence
+	expired    []*sequence // reused
+	info       StepInfo    // reused
+	flights    [maxUnderWay]launched
+	lastEnd    time.Time // of a step
+	hostFrom   time.Time // the loop has been at work, or in waits that the runner counts, since then
+	lastLaunch time.Time
+	queueRate  queueRate
+	tokenCost  float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
+	warmed     byte    // what warm read, so that it does
 }
 
 // launched is a step under way.
 type launched struct {
 	began       time.Time
-	preemptions int // that made room for it
+	preemptions int  // that made room for it
+	starts      int  // of requests that had waited while the step before was planned
+	crowded     bool // requests waited that it has no place for, or had
 }
 
 // probeRequest makes one token from one.
@@ -167,7 +170,7 @@ func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
 	seq.err = err
 	e.counters.cancelled[phase].Add(1)
 	if seq.started.IsZero() {
-		e.counters.queued.Add(-1)
+		e.counters.leaveQueue(seq)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
 }
@@ -178,7 +181,7 @@ func (e *Engine) end(seq *sequence, reason FinishReason, now time.Time) {
 	seq.finish = reason
 	if seq.started.IsZero() {
 		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
-		e.counters.queued.Add(-1)
+		e.counters.leaveQueue(seq)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
 }
@@ -209,8 +212,8 @@ func (e *Engine) launch() bool {
 		return false
 	}
 	began := time.Now()
-	*flight = launched{began, int(e.scheduler.preemptions - preemptions)}
-	e.markStarts(b, began)
+	*flight = launched{began: began, preemptions: int(e.scheduler.preemptions - preemptions)}
+	e.markStarts(b, flight)
 	e.publishGauges()
 	if alone {
 		e.counters.stepBegan.Store(int64(began.Sub(e.born)))
@@ -242,7 +245,8 @@ func (e *Engine) collect() error {
 }
 
 // markStarts notes when requests leave the queue for the first time.
-func (e *Engine) markStarts(b *batch, now time.Time) {
+func (e *Engine) markStarts(b *batch, flight *launched) {
+	now := flight.began
 	for i := b.decodes; i < len(b.items); i++ {
 		seq := b.items[i].seq
 		if !seq.started.IsZero() || seq.probe {
@@ -253,12 +257,13 @@ func (e *Engine) markStarts(b *batch, now time.Time) {
 		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}
-		e.counters.queued.Add(-1)
-		if last := e.turn.lastStart; seq.arrived.Before(last) {
-			e.counters.observeStartGap(now.Sub(last))
+		e.counters.leaveQueue(seq)
+		if seq.arrived.Before(e.turn.lastLaunch) {
+			flight.starts++
 		}
-		e.turn.lastStart = now
 	}
+	flight.crowded = flight.starts > 0 || e.counters.queued.Load() > 0
+	e.turn.lastLaunch = now
 }
 
 // deliver puts the step's tokens on their streams and collects what has ended.
@@ -332,6 +337,9 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	e.scheduler.prompts.observe(info.DecodeTokens, info.PrefillTokens, info.Duration)
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
+	if flight.crowded {
+		e.counters.setRate(t.queueRate.observe(info.Duration, flight.starts, info.PrefillTokens))
+	}
 	if e.measure {
 		e.tune(b.tokens, info.Duration)
 	}

@@ -11,7 +11,7 @@ type Outlook struct {
 	Cached  int           // tokens of the prompt that the prefix cache has
 	Queued  int           // requests that wait for their first step
 	Wait    time.Duration // about, until its own; 0: a place is free
-	Unknown bool          // it would never start, or others wait and none has started yet to estimate Wait by
+	Unknown bool          // it would never start, or others wait and too few have started to estimate Wait by
 }
 
 // Outlook says what would become of a request. The error is what Submit would refuse it with, but for its length. From any goroutine; nothing
@@ -43,7 +43,7 @@ func (e *Engine) outlook(prompt, maxNew int) Outlook {
 	if o.Queued == 0 && c.running.Load() < int64(e.maxBatch) && int64(blocks.blocksFor(prompt+1)) <= free {
 		return o
 	}
-	gap := time.Duration(c.startGap.Load())
-	o.Wait, o.Unknown = gap*time.Duration(o.Queued+1), gap == 0
+	wait, known := c.expectedWait()
+	o.Wait, o.Unknown = wait, !known
 	return o
 }

@@ -71,17 +71,6 @@ func (e *LimitError) Error() string {
 }
 func (e *LimitError) Unwrap() error { return e.kind }
 
-// QueueFullError is Submit's answer when the queue is full. It wraps ErrQueueFull.
-type QueueFullError struct {
-	Limit      int           // requests that may wait
-	RetryAfter time.Duration // about when a place will be free
-}
-
-func (e *QueueFullError) Error() string {
-	return fmt.Sprintf("queue full: %d requests wait, retry in %v", e.Limit, e.RetryAfter)
-}
-func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
-
 // validate returns a *LimitError for the first field that is out of bounds. context is the tokens that one sequence may have, prompt
 // and output together; vocabulary is the number of token ids.
 func (r *Request) validate(context, vocabulary int) error {

@@ -9,9 +9,10 @@ import (
 
 // Stats is what the engine knows about itself. Counts are since New and leave probes out.
 type Stats struct {
-	Running   int // sequences that have blocks
-	Queued    int // requests that have not started
-	Suspended int // sequences that were preempted and wait to be computed again
+	Running      int // sequences that have blocks
+	Queued       int // requests that have not started
+	QueuedTokens int // of their prompts
+	Suspended    int // sequences that were preempted and wait to be computed again
 
 	BlocksUsed     int // KV blocks of requests
 	BlocksCached   int // those that the prefix cache keeps beside them
@@ -110,10 +111,9 @@ func (s *sequence) info(now, born time.Time) *RequestInfo {
 type counters struct {
 	blocksTotal int
 
-	running, suspended       atomic.Int64
-	blocksUsed, blocksCached atomic.Int64
-	queued                   atomic.Int64 // Submit adds, the loop takes away
-	maxTokens                atomic.Int64
+	running, suspended, blocksUsed, blocksCached atomic.Int64
+	queued, queuedTokens                         atomic.Int64 // Submit adds, the loop takes away
+	maxTokens                                    atomic.Int64
 
 	steps, promptTokens, outputTokens, preemptions, finished, notFinite, rejected atomic.Uint64
 	cacheAsked, cacheHits, cacheEvictions                                         atomic.Uint64
@@ -124,7 +124,8 @@ type counters struct {
 	lastStep  atomic.Int64
 	hostTime  atomic.Int64
 	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
-	startGap  atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
+	startGap  atomic.Int64  // nanoseconds between starts of requests while others wait; 0: too few to tell
+	tokenGap  atomic.Uint64 // nanoseconds for a prompt token meanwhile, float64 bits
 }
 
 const noStep = -1
@@ -137,10 +138,9 @@ func (e *Engine) Stats() Stats {
 	c := &e.counters
 	now := time.Since(e.born)
 	s := Stats{
-		Running: int(c.running.Load()), Queued: int(c.queued.Load()), Suspended: int(c.suspended.Load()),
-		BlocksUsed: int(c.blocksUsed.Load()), BlocksCached: int(c.blocksCached.Load()), BlocksTotal: c.blocksTotal,
-		MaxBatchTokens: int(c.maxTokens.Load()),
-		CacheAsked:     c.cacheAsked.Load(), CacheHits: c.cacheHits.Load(), CacheEvictions: c.cacheEvictions.Load(),
+		Running: int(c.running.Load()), Queued: int(c.queued.Load()), QueuedTokens: int(c.queuedTokens.Load()), Suspended: int(c.suspended.Load()),
+		BlocksUsed: int(c.blocksUsed.Load()), BlocksCached: int(c.blocksCached.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
+		CacheAsked: c.cacheAsked.Load(), CacheHits: c.cacheHits.Load(), CacheEvictions: c.cacheEvictions.Load(),
 		Steps: c.steps.Load(), PromptTokens: c.promptTokens.Load(), OutputTokens: c.outputTokens.Load(),
 		Preemptions: c.preemptions.Load(), Finished: c.finished.Load(), NotFinite: c.notFinite.Load(), Rejected: c.rejected.Load(),
 		LastStep: time.Duration(c.lastStep.Load()), HostTime: time.Duration(c.hostTime.Load()),
@@ -191,7 +191,7 @@ func (c *counters) countEnd(r *RequestInfo) {
 }
 
 func (c *counters) clearGauges() {
-	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.blocksCached, &c.queued} {
+	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.blocksCached, &c.queued, &c.queuedTokens} {
 		gauge.Store(0)
 	}
 	c.stepBegan.Store(noStep)
@@ -211,21 +211,4 @@ func (e *Engine) publishGauges() {
 	c.cacheEvictions.Store(s.blocks.cache.evictions)
 	c.suspended.Store(int64(s.waiting.suspended.len))
 	c.preemptions.Store(s.preemptions)
-}
-
-// observeStartGap smooths over about eight starts.
-func (c *counters) observeStartGap(gap time.Duration) {
-	if old := c.startGap.Load(); old > 0 {
-		gap = (7*time.Duration(old) + gap) / 8
-	}
-	c.startGap.Store(int64(max(gap, 1)))
-}
-
-// retryAfter is about when the next request will leave the queue.
-func (c *counters) retryAfter() time.Duration {
-	gap := time.Duration(c.startGap.Load())
-	if gap == 0 {
-		gap = time.Second
-	}
-	return min(max(gap, 100*time.Millisecond), 30*time.Second)
 }

@@ -64,6 +64,7 @@ var table = []row{
 		},
 		tests: []string{"internal/device/native", "internal/model/gguf/gguftest", "internal/model/llama"},
 	},
+	{folder: "internal/device/devicescript", may: []string{"internal/device", "internal/memory", "internal/model"}},
 	{folder: "internal/model/modeltest", may: []string{"internal/device", "internal/memory", "internal/model", "internal/model/safetensors"}},
 	{
 		folder: "internal/model/llama",
@@ -107,6 +108,15 @@ var table = []row{
 			"internal/memory", "internal/model", "internal/server", "internal/telemetry", "internal/tokenizer", "internal/tokenizer/chat",
 		},
 		tests: []string{"internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1"},
+	},
+
+	// Nothing but tests: a whole server under load.
+	{
+		folder: "internal/soak",
+		tests: []string{
+			"internal/backend", "internal/config", "internal/device", "internal/device/devicescript", "internal/device/native",
+			"internal/discovery/static", "internal/model", "internal/model/llama", "proto/inferno/v1",
+		},
 	},
 
 	// The library that other people's programs import, and the programs. Concrete types meet in the server's.

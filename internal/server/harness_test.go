@@ -135,6 +135,7 @@ func byteIDs(text string) []int32 {
 type script struct {
 	panics   string          // what Submit does
 	refuse   error           // what Submit answers
+	full     error           // what Full answers
 	requests chan *scripted  // what was submitted
 	begin    func(*scripted) // called by Submit, where set
 }
@@ -176,6 +177,8 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	}
 	return streams, nil
 }
+
+func (s *script) Full(int, int) error { return s.full }
 
 func (s *script) Outlook(r *engine.Request) (engine.Outlook, error) {
 	prompt := len(r.Prompt)

@@ -52,7 +52,7 @@ func (s *Server) beginItems(ctx context.Context, f *faults, requestID *string, m
 		return nil, nil, err
 	}
 	c := &itemsCall{Server: s, requestID: *requestID, tenant: tenant, model: model, items: make([]*item, inputs)}
-	if c.ctx, _, err = s.live.begin(ctx, *requestID); err != nil {
+	if c.ctx, err = s.live.begin(ctx, *requestID); err != nil {
 		return nil, nil, err
 	}
 	return c, func() { s.live.end(*requestID) }, nil

@@ -196,7 +196,7 @@ type crowded struct {
 
 func (c *crowded) Submit(ctx context.Context, r *engine.Request) ([]Stream, error) {
 	if c.now.Load() >= c.places.Load() {
-		return nil, &engine.QueueFullError{Limit: int(c.places.Load()), RetryAfter: time.Second}
+		return nil, &engine.QueueFullError{Limit: fmt.Sprint(c.places.Load()), RetryAfter: time.Second}
 	}
 	c.most.Store(max(c.most.Load(), c.now.Add(1)))
 	streams, err := c.script.Submit(ctx, r)

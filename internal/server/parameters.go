@@ -54,6 +54,11 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 		return nil, err
 	}
 	f.ofModel(req, model)
+	if len(f.found) == 0 && !req.GetDryRun() { // before the work of tokenizing
+		if err := model.Engine.Full(continuationsOf(req.GetSampling()), 1); err != nil {
+			return nil, err
+		}
+	}
 	prompt, err := s.prompt(ctx, &f, req, model)
 	if err != nil {
 		return nil, err

@@ -425,7 +425,8 @@ func FuzzPrepare(f *testing.F) {
 	plain := info
 	plain.Name = "ids"
 	s := &Server{models: models{
-		{Info: info, Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
+		{Info: info, Engine: newScript(), Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}},
+		{Info: plain, Engine: newScript(), EndTokens: []int32{eosID}},
 	}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req := &infernov1.GenerateRequest{}

@@ -92,6 +92,8 @@ type row struct {
 var rows = []row{
 	gauge("inferno_requests_running", "Requests that have KV blocks.", func(s *engine.Stats) float64 { return float64(s.Running) }),
 	gauge("inferno_requests_queued", "Requests that wait for their first step.", func(s *engine.Stats) float64 { return float64(s.Queued) }),
+	gauge("inferno_queued_tokens", "Tokens of the prompts that wait for their first step.",
+		func(s *engine.Stats) float64 { return float64(s.QueuedTokens) }),
 	gauge("inferno_requests_suspended", "Requests that were preempted and wait.",
 		func(s *engine.Stats) float64 { return float64(s.Suspended) }),
 	gauge("inferno_kv_blocks_used", "KV blocks in use.", func(s *engine.Stats) float64 { return float64(s.BlocksUsed) }),
@@ -115,7 +117,7 @@ var rows = []row{
 	counter("inferno_output_tokens_total", "Tokens generated.", func(s *engine.Stats) float64 { return float64(s.OutputTokens) }),
 	counter("inferno_preemptions_total", "Requests preempted to free KV blocks.",
 		func(s *engine.Stats) float64 { return float64(s.Preemptions) }),
-	counter("inferno_requests_rejected_total", "Requests that found the queue full.",
+	counter("inferno_requests_rejected_total", "Requests that found the queue full, or too slow.",
 		func(s *engine.Stats) float64 { return float64(s.Rejected) }),
 	counter("inferno_not_finite_total", "Requests that ended because their logits were not finite.",
 		func(s *engine.Stats) float64 { return float64(s.NotFinite) }),
