@@ -262,7 +262,7 @@ func (e *Engine) push(ctx context.Context, g *group) error {
 	if _, taken := m.live[id]; taken {
 		return fmt.Errorf("%w: %s", ErrDuplicateID, id)
 	}
-	if err := e.Full(len(g.members), len(g.members[0].request.Prompt)); err != nil {
+	if err := e.Full(g.members[0].request.Tenant, len(g.members), len(g.members[0].request.Prompt)); err != nil {
 		return err
 	}
 	e.counters.joinQueue(g)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// shares serves tenants for a while: each brings so many requests for each step, on average, and gets the tokens that shares returns.
-func shares(t *testing.T, seed uint64, steps int, perStep []float64) []int {
+// serve serves tenants for a while: each brings so many requests for each step, on average, and gets the tokens that serve returns.
+func serve(t *testing.T, seed uint64, steps int, perStep []float64) []int {
 	t.Helper()
 	random := make([]*rand.Rand, len(perStep)) // one each, so that what one brings does not depend on the others
 	for i := range random {
@@ -48,9 +48,9 @@ func TestALoudTenantTakesNothingFromTheOthers(t *testing.T) {
 		rates[i] = quiet
 	}
 	rates[0] = 0
-	alone := shares(t, 1, steps, rates)
+	alone := serve(t, 1, steps, rates)
 	rates[0] = 100 * quiet
-	together := shares(t, 1, steps, rates)
+	together := serve(t, 1, steps, rates)
 	for i := 1; i < len(rates); i++ {
 		if float64(together[i]) < 0.95*float64(alone[i]) {
 			t.Errorf("tenant %d gets %d tokens beside the loud one, %d without it", i, together[i], alone[i])
@@ -64,7 +64,7 @@ func TestALoudTenantTakesNothingFromTheOthers(t *testing.T) {
 
 // Tenants that all ask for too much get the same, though one asks in larger requests and another more often.
 func TestTenantsThatAskForTooMuchGetTheSame(t *testing.T) {
-	got := shares(t, 2, 5000, []float64{0.3, 3, 1, 0.6})
+	got := serve(t, 2, 5000, []float64{0.3, 3, 1, 0.6})
 	for i := range got {
 		if float64(got[i]) < 0.9*float64(got[0]) || float64(got[i]) > 1.1*float64(got[0]) {
 			t.Errorf("tenant %d gets %d tokens, tenant 0 %d", i, got[i], got[0])

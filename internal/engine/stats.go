@@ -119,6 +119,8 @@ type counters struct {
 	cacheAsked, cacheHits, cacheEvictions                                         atomic.Uint64
 	cancelled                                                                     [NumPhases]atomic.Uint64
 
+	shares shares
+
 	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
 	lastStep  atomic.Int64

@@ -178,7 +178,7 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	return streams, nil
 }
 
-func (s *script) Full(int, int) error { return s.full }
+func (s *script) Full(string, int, int) error { return s.full }
 
 func (s *script) Outlook(r *engine.Request) (engine.Outlook, error) {
 	prompt := len(r.Prompt)

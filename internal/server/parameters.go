@@ -55,7 +55,7 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 	}
 	f.ofModel(req, model)
 	if len(f.found) == 0 && !req.GetDryRun() { // before the work of tokenizing
-		if err := model.Engine.Full(continuationsOf(req.GetSampling()), 1); err != nil {
+		if err := model.Engine.Full(tenant, continuationsOf(req.GetSampling()), 1); err != nil {
 			return nil, err
 		}
 	}
