@@ -60,7 +60,7 @@ func (c *conversations) holdWith(t *testing.T, e *engine.Engine) {
 			}
 		}
 	}
-	if s := e.Stats(); s.CacheHits < 100 || s.BlocksUsed != 0 {
+	if s := e.Stats(); s.CacheHits == 0 || s.BlocksUsed != 0 {
 		t.Errorf("in the end: %+v", s)
 	} else {
 		t.Logf("%d of %d prompt tokens found, %d preemptions, %d evictions", s.CacheHits, s.CacheAsked, s.Preemptions, s.CacheEvictions)
