@@ -33,8 +33,10 @@ type Config struct {
 	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
 	MaxQueueTokens int `default:"1048576" help:"Most tokens of the prompts that wait; what would be more is refused unless nothing waits."`
 
+	TargetITL    time.Duration `name:"target-itl" default:"50ms" help:"Time between two tokens of a request that prompts of others may take it to, measured; 0s: no such bound."`
 	MaxQueueWait time.Duration `default:"1m" help:"Longest that a request may be expected to wait, as measured while others do; then more are refused."`
 
+	PrefixCache    bool      `name:"prefix-cache" default:"true" negatable:"" help:"Keep keys and values of earlier requests, while there is room, for prompts that start alike."`
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
 	GPUUtilization float64   `name:"gpu-memory-utilization" default:"0.9" help:"Most of a CUDA card's memory that this server takes, as a fraction of all of it."`
 
@@ -106,6 +108,9 @@ func (c *Config) validateSettings() error {
 	within(fault, "context", c.Context, 0, 1<<24)
 	within(fault, "max-batch", c.MaxBatch, 1, 4096)
 	c.validateStepTokens(fault)
+	if c.TargetITL < 0 || c.TargetITL > time.Minute {
+		fault("target-itl: %v, want 0s to 1m", c.TargetITL)
+	}
 	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
 	within(fault, "max-queue-tokens", c.MaxQueueTokens, 1, MaxQueueTokens)
 	if c.MaxQueueWait <= 0 || c.SendTimeout <= 0 {

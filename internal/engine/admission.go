@@ -9,6 +9,9 @@ import (
 // Admission. Three bounds keep the queue short: requests that wait, tokens of their prompts, and how long a new one would wait, as far as
 // recent steps tell. What would exceed one is refused at once, so that its client can go elsewhere; what is taken is not refused later.
 //
+// A tenant that has no more than its share of the queue is not refused because others have filled it: it goes before them. So the queue may be
+// twice as long as it may be by one.
+//
 // A deadline that is nearer than the expected wait is no reason: the expectation is rough, and a place may come early. The request waits, and
 // ends in time at no cost to the device.
 
@@ -24,21 +27,25 @@ func (e *QueueFullError) Error() string {
 }
 func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
 
-// Full refuses a request of so many continuations and prompt tokens where Submit would for want of a place, and counts it; nil: it would not.
+// Full refuses a tenant's request of so many continuations and prompt tokens where Submit would for want of a place, and counts it; nil: it would not.
 // From any goroutine.
-func (e *Engine) Full(continuations, tokens int) error {
-	err := e.full(continuations, tokens)
+func (e *Engine) Full(tenant string, continuations, tokens int) error {
+	err := e.full(tenant, continuations, tokens)
 	if err != nil {
 		e.counters.rejected.Add(1)
 	}
 	return err
 }
 
-func (e *Engine) full(continuations, tokens int) error {
+func (e *Engine) full(tenant string, continuations, tokens int) error {
 	c := &e.counters
 	queued, queuedTokens := int(c.queued.Load()), int(c.queuedTokens.Load())
 	if queued == 0 {
 		return nil // what is large beyond all bounds has its turn when nothing else waits
+	}
+	within := queued+continuations <= crowd*e.maxQueue && queuedTokens+tokens <= crowd*e.maxQueueTokens
+	if within && c.shares.modest(tenant, continuations, e.maxQueue) {
+		return nil // it goes before those of whom there are many
 	}
 	if queued+continuations > e.maxQueue {
 		return &QueueFullError{fmt.Sprintf("%d requests", queued+continuations), fmt.Sprint(e.maxQueue), c.retryAfter(0)}
@@ -113,6 +120,7 @@ func (c *counters) setRate(startGap, tokenGap float64) {
 // joinQueue and leaveQueue count a request that has not started.
 func (c *counters) joinQueue(g *group) {
 	c.queued.Add(int64(len(g.members)))
+	c.shares.add(g.members[0].request.Tenant, len(g.members))
 	for _, seq := range g.members {
 		c.queuedTokens.Add(int64(seq.toCompute()))
 	}
@@ -120,6 +128,7 @@ func (c *counters) joinQueue(g *group) {
 
 func (c *counters) leaveQueue(seq *sequence) {
 	c.queued.Add(-1)
+	c.shares.add(seq.request.Tenant, -1)
 	c.queuedTokens.Add(-int64(seq.toCompute()))
 }
 

@@ -47,10 +47,12 @@ type Options struct {
 	MaxBatch       int           // sequences in a step; 0: Limits.MaxSeqs
 	MaxBatchTokens int           // tokens in a step; 0: as many as keep it under StepTarget, by Warmup and then by the steps themselves, up to Limits.MaxTokens
 	StepTarget     time.Duration // 0: DefaultStepTarget
+	TargetITL      time.Duration // between two tokens of a request, which chunks of others' prompts may take up; 0: as long as StepTarget
 	MaxQueue       int           // requests that may wait for their first step; 0: DefaultMaxQueue
 	MaxQueueTokens int           // tokens of their prompts; 0: DefaultQueueTokens
 	MaxQueueWait   time.Duration // for which one may be expected to wait; 0: DefaultQueueWait
 	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
+	PrefixCache    bool          // blocks of requests that have ended are kept, while there is room, for others that start alike
 
 	Eager          bool         // for comparisons: no step is a captured graph, or launched while another one runs
 	Bus            *event.Bus   // hears of Failed; nil: nobody does
@@ -139,7 +141,7 @@ func New(o Options) (*Engine, error) {
 	if o.Eager {
 		r.depth, r.info.Capture = 1, false
 	}
-	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
+	blocks := newBlockPool(o.NumBlocks, o.BlockSize, o.PrefixCache)
 	rows := limits.MaxRows - o.MaxBatch
 	e := &Engine{
 		maxQueue: o.MaxQueue, maxQueueTokens: o.MaxQueueTokens, maxQueueWait: o.MaxQueueWait, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
@@ -148,6 +150,7 @@ func New(o Options) (*Engine, error) {
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
+	e.scheduler.prompts.target = o.TargetITL
 	r.beforeEnd, e.code = e.warm, loopCode()
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
@@ -177,6 +180,7 @@ func (o *Options) complete() error {
 		between("MaxBatch", o.MaxBatch, 1, min(o.Limits.MaxSeqs, o.Limits.MaxRows)),
 		between("MaxBatchTokens", o.MaxBatchTokens, 0, o.Limits.MaxTokens),
 		between("StepTarget", o.StepTarget, 1, math.MaxInt64),
+		between("TargetITL", o.TargetITL, 0, math.MaxInt64),
 		between("MaxQueue", o.MaxQueue, 1, math.MaxInt32),
 		between("MaxQueueTokens", o.MaxQueueTokens, 1, math.MaxInt),
 		between("MaxQueueWait", o.MaxQueueWait, 1, math.MaxInt64),
@@ -217,7 +221,7 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	if arrived.IsZero() {
 		arrived = time.Now()
 	}
-	g := newGroup(r, e.context, e.runner.vocabulary())
+	g := newGroup(r, e.scheduler.blocks.prefixOf(r), e.context, e.runner.vocabulary())
 	if err := e.answerable(r, g.members[0]); err != nil {
 		return nil, err
 	}
@@ -258,7 +262,7 @@ func (e *Engine) push(ctx context.Context, g *group) error {
 	if _, taken := m.live[id]; taken {
 		return fmt.Errorf("%w: %s", ErrDuplicateID, id)
 	}
-	if err := e.Full(len(g.members), len(g.members[0].request.Prompt)); err != nil {
+	if err := e.Full(g.members[0].request.Tenant, len(g.members), len(g.members[0].request.Prompt)); err != nil {
 		return err
 	}
 	e.counters.joinQueue(g)

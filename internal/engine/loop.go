@@ -20,7 +20,8 @@ type turn struct {
 	probes     []chan error
 	probing    bool // a probe's own sequence is in the scheduler
 	ended      []*sequence
-	info       StepInfo // reused
+	expired    []*sequence // reused
+	info       StepInfo    // reused
 	flights    [maxUnderWay]launched
 	lastEnd    time.Time // of a step
 	hostFrom   time.Time // the loop has been at work, or in waits that the runner counts, since then
@@ -120,10 +121,11 @@ func (e *Engine) takeMail() {
 	t.state = m.state
 	m.mu.Unlock()
 
+	now := time.Now()
+	e.scheduler.now = now.Sub(e.born)
 	for _, seq := range t.arrivals {
 		e.scheduler.Add(seq)
 	}
-	now := time.Now()
 	for _, l := range t.leavers {
 		switch {
 		case l.seq.state == ended:
@@ -138,22 +140,26 @@ func (e *Engine) takeMail() {
 	e.endStreams(now)
 }
 
-// dropExpired ends the requests at the head of the queue whose context has ended, should the news not have come through yet: the
+// dropExpired ends the requests in the queue whose context has ended, should the news not have come through yet: the
 // device does no work for them.
 func (e *Engine) dropExpired() {
 	s := e.scheduler
-	if s.waiting.front == nil || len(s.running) >= s.maxSeqs {
+	if s.waiting.len == 0 || len(s.running) >= s.maxSeqs {
 		return
 	}
 	now := time.Now()
-	places := s.maxSeqs - len(s.running)
-	for seq := s.waiting.front; seq != nil && places > 0; places-- {
-		next := seq.next
+	expired := e.turn.expired[:0]
+	s.waiting.each(func(seq *sequence) bool {
 		if !seq.deadline.IsZero() && !now.Before(seq.deadline) {
-			e.cancel(seq, context.DeadlineExceeded, now)
+			expired = append(expired, seq)
 		}
-		seq = next
+		return true
+	})
+	for _, seq := range expired {
+		e.cancel(seq, context.DeadlineExceeded, now)
 	}
+	clear(expired)
+	e.turn.expired = expired
 	e.endStreams(now)
 }
 
@@ -174,7 +180,7 @@ func (e *Engine) end(seq *sequence, reason FinishReason, now time.Time) {
 	e.scheduler.Remove(seq)
 	seq.finish = reason
 	if seq.started.IsZero() {
-		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
 		e.counters.leaveQueue(seq)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
@@ -200,6 +206,7 @@ func (e *Engine) stepOnce() error {
 func (e *Engine) launch() bool {
 	preemptions, alone := e.scheduler.preemptions, e.scheduler.underWay() == 0
 	flight := &e.turn.flights[e.scheduler.launched%maxUnderWay]
+	e.scheduler.now = time.Since(e.born)
 	b := e.scheduler.Next()
 	if b == nil {
 		return false
@@ -246,7 +253,7 @@ func (e *Engine) markStarts(b *batch, flight *launched) {
 			continue
 		}
 		seq.started = now
-		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
 		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}
@@ -327,6 +334,7 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	t.hostFrom = now
 	info.Sequences = len(b.items)
 	info.DecodeTokens, info.PrefillTokens = b.decodes, b.tokens-b.decodes
+	e.scheduler.prompts.observe(info.DecodeTokens, info.PrefillTokens, info.Duration)
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
 	if flight.crowded {
@@ -440,7 +448,7 @@ func (e *Engine) abortRest(arrivals []*sequence) {
 	}
 	s, now := e.scheduler, time.Now()
 	for s.live() > 0 {
-		seq := s.waiting.front
+		seq := s.waiting.next(s.now)
 		if seq == nil {
 			seq = s.running[len(s.running)-1]
 		}

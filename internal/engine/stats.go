@@ -14,13 +14,17 @@ type Stats struct {
 	QueuedTokens int // of their prompts
 	Suspended    int // sequences that were preempted and wait to be computed again
 
-	BlocksUsed     int // KV blocks
+	BlocksUsed     int // KV blocks of requests
+	BlocksCached   int // those that the prefix cache keeps beside them
 	BlocksTotal    int
 	MaxBatchTokens int // token budget of a step
 
 	Steps           uint64
 	PromptTokens    uint64 // computed, recomputed ones included
 	OutputTokens    uint64
+	CacheAsked      uint64 // prompt tokens of requests that could use the prefix cache
+	CacheHits       uint64 // those of them that it had
+	CacheEvictions  uint64 // blocks that it gave up for others
 	Preemptions     uint64
 	Finished        uint64            // requests that ended normally
 	Cancelled       [NumPhases]uint64 // requests that left early, by Phase: cancelled, past their deadline, or aborted
@@ -88,7 +92,7 @@ type RequestInfo struct {
 func (s *sequence) info(now, born time.Time) *RequestInfo {
 	i := &RequestInfo{
 		ID: s.request.ID, Reason: s.finish, Err: s.err,
-		Usage:   Usage{PromptTokens: s.prompt, CompletionTokens: s.generated()},
+		Usage:   Usage{PromptTokens: s.prompt, CachedTokens: s.prefix.hit, CompletionTokens: s.generated()},
 		Timings: Timings{Total: now.Sub(s.arrived), Preemptions: s.preemptions},
 	}
 	t := &i.Timings
@@ -107,12 +111,15 @@ func (s *sequence) info(now, born time.Time) *RequestInfo {
 type counters struct {
 	blocksTotal int
 
-	running, suspended, blocksUsed atomic.Int64
-	queued, queuedTokens           atomic.Int64 // Submit adds, the loop takes away
-	maxTokens                      atomic.Int64
+	running, suspended, blocksUsed, blocksCached atomic.Int64
+	queued, queuedTokens                         atomic.Int64 // Submit adds, the loop takes away
+	maxTokens                                    atomic.Int64
 
 	steps, promptTokens, outputTokens, preemptions, finished, notFinite, rejected atomic.Uint64
+	cacheAsked, cacheHits, cacheEvictions                                         atomic.Uint64
 	cancelled                                                                     [NumPhases]atomic.Uint64
+
+	shares shares
 
 	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
@@ -134,7 +141,8 @@ func (e *Engine) Stats() Stats {
 	now := time.Since(e.born)
 	s := Stats{
 		Running: int(c.running.Load()), Queued: int(c.queued.Load()), QueuedTokens: int(c.queuedTokens.Load()), Suspended: int(c.suspended.Load()),
-		BlocksUsed: int(c.blocksUsed.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
+		BlocksUsed: int(c.blocksUsed.Load()), BlocksCached: int(c.blocksCached.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
+		CacheAsked: c.cacheAsked.Load(), CacheHits: c.cacheHits.Load(), CacheEvictions: c.cacheEvictions.Load(),
 		Steps: c.steps.Load(), PromptTokens: c.promptTokens.Load(), OutputTokens: c.outputTokens.Load(),
 		Preemptions: c.preemptions.Load(), Finished: c.finished.Load(), NotFinite: c.notFinite.Load(), Rejected: c.rejected.Load(),
 		LastStep: time.Duration(c.lastStep.Load()), HostTime: time.Duration(c.hostTime.Load()),
@@ -185,7 +193,7 @@ func (c *counters) countEnd(r *RequestInfo) {
 }
 
 func (c *counters) clearGauges() {
-	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.queued, &c.queuedTokens} {
+	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.blocksCached, &c.queued, &c.queuedTokens} {
 		gauge.Store(0)
 	}
 	c.stepBegan.Store(noStep)
@@ -199,6 +207,10 @@ func (e *Engine) publishGauges() {
 	}
 	c.running.Store(int64(len(s.running) - min(probes, len(s.running))))
 	c.blocksUsed.Store(int64(s.blocks.total() - s.blocks.numFree()))
-	c.suspended.Store(int64(s.suspended))
+	c.blocksCached.Store(int64(s.blocks.cache.idle))
+	c.cacheAsked.Store(s.hits.asked)
+	c.cacheHits.Store(s.hits.tokens)
+	c.cacheEvictions.Store(s.blocks.cache.evictions)
+	c.suspended.Store(int64(s.waiting.suspended.len))
 	c.preemptions.Store(s.preemptions)
 }

@@ -35,7 +35,7 @@ func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
 
-func (e *endless) Full(int, int) error { return nil }
+func (e *endless) Full(string, int, int) error { return nil }
 
 func (e *endless) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 

@@ -178,12 +178,12 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	return streams, nil
 }
 
-func (s *script) Full(int, int) error { return s.full }
+func (s *script) Full(string, int, int) error { return s.full }
 
 func (s *script) Outlook(r *engine.Request) (engine.Outlook, error) {
 	prompt := len(r.Prompt)
 	return engine.Outlook{
-		Fits: prompt+max(r.Stop.MaxTokens, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1,
+		Cached: prompt / 2, Fits: prompt+max(r.Stop.MaxTokens, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1,
 	}, s.refuse
 }
 

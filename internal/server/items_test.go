@@ -451,8 +451,8 @@ func TestDryRunTellsWhatTheEngineExpects(t *testing.T) {
 		request string
 		want    string
 	}{
-		{`model:"m" dry_run:true text:"hello"`, `prompt_tokens:6 fits:true queue_length:3 estimated_queue_time{nanos:7000000}`},
-		{`model:"m" dry_run:true text:"hello" stopping{max_tokens:27}`, `prompt_tokens:6 queue_length:3 estimated_queue_time{nanos:7000000}`},
+		{`model:"m" dry_run:true text:"hello"`, `prompt_tokens:6 cached_prompt_tokens:3 fits:true queue_length:3 estimated_queue_time{nanos:7000000}`},
+		{`model:"m" dry_run:true text:"hello" stopping{max_tokens:27}`, `prompt_tokens:6 cached_prompt_tokens:3 queue_length:3 estimated_queue_time{nanos:7000000}`},
 		{`model:"m" dry_run:true token_ids{ids:5}`, `prompt_tokens:1 fits:true queue_length:3`},
 	} {
 		answer, err := f.api.Generate(t.Context(), parse(t, c.request, &infernov1.GenerateRequest{}))
