@@ -7,15 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/inferno-serve/inferno/client"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // scripted is a server whose answers a test writes. Within a synctest bubble its delays are exact, and take no time.
 type scripted struct {

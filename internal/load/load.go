@@ -142,9 +142,7 @@ func (g *Generator) Run(ctx context.Context, p Point, done func()) (*Result, err
 	if err := g.pool.open(ctx, (p.Concurrency+g.o.StreamsPerConnection-1)/g.o.StreamsPerConnection); err != nil {
 		return nil, err
 	}
-	r := &run{Generator: g, point: p, record: record{targets: g.o.Targets, done: done}, first: g.made, start: time.Now()}
-	r.record.begin = p.WarmUp
-	r.record.end = never
+	r := &run{Generator: g, point: p, record: record{targets: g.o.Targets, done: done, begin: p.WarmUp, end: never}, first: g.made}
 	if p.Duration > 0 {
 		r.record.end = p.WarmUp + p.Duration
 	}

@@ -55,8 +55,13 @@ type levelSum struct {
 	n        int
 }
 
+// watch starts the run's clock. Where the window begins with it, so does what the server counts.
 func (r *run) watch(ctx context.Context) *watch {
 	w := &watch{run: r, quit: make(chan struct{}), levels: map[string]*levelSum{}}
+	if r.record.begin == 0 {
+		w.read(ctx)
+	}
+	r.start = time.Now()
 	w.done.Go(func() { w.follow(ctx) })
 	return w
 }
@@ -72,7 +77,9 @@ func (w *watch) follow(ctx context.Context) {
 		return
 	}
 	before := processCPU()
-	w.read(ctx)
+	if w.run.record.begin > 0 {
+		w.read(ctx)
+	}
 	for next := w.run.record.begin + watchInterval; next < w.run.record.end && w.wait(ctx, next); next += watchInterval {
 		w.read(ctx)
 	}
