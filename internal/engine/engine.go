@@ -105,6 +105,7 @@ type leaver struct {
 	seq    *sequence
 	err    error
 	reason FinishReason
+	at     time.Time // when the engine was told
 }
 
 type engineState uint8
@@ -141,7 +142,7 @@ func New(o Options) (*Engine, error) {
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
-	e.counters.blocksTotal = o.NumBlocks
+	e.counters.blocksTotal, e.counters.blockSize = o.NumBlocks, o.BlockSize
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
 	e.counters.stepBegan.Store(noStep)
 	return e, nil
@@ -271,8 +272,9 @@ func (e *Engine) leave(g *group, err error) {
 
 // evict puts all of a request on the list of those that leave; mu is held.
 func (m *mailbox) evict(g *group, err error) {
+	now := time.Now()
 	for _, seq := range g.members {
-		m.leavers = append(m.leavers, leaver{seq: seq, err: err})
+		m.leavers = append(m.leavers, leaver{seq: seq, err: err, at: now})
 	}
 }
 

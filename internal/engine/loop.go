@@ -126,6 +126,7 @@ func (e *Engine) takeMail() {
 		case l.reason != 0:
 			e.end(l.seq, l.reason, now)
 		default:
+			l.seq.left = l.at
 			e.cancel(l.seq, l.err, now)
 		}
 	}
@@ -146,6 +147,7 @@ func (e *Engine) dropExpired() {
 	for seq := s.waiting.front; seq != nil && places > 0; places-- {
 		next := seq.next
 		if !seq.deadline.IsZero() && !now.Before(seq.deadline) {
+			seq.left = seq.deadline
 			e.cancel(seq, context.DeadlineExceeded, now)
 		}
 		seq = next
@@ -159,6 +161,9 @@ func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
 	e.scheduler.Remove(seq)
 	seq.err = err
 	e.counters.cancelled[phase].Add(1)
+	if phase != Queued && seq.underWay == 0 && !seq.left.IsZero() {
+		e.counters.freed.add(now.Sub(seq.left))
+	}
 	if seq.started.IsZero() {
 		e.counters.queued.Add(-1)
 	}
@@ -261,6 +266,9 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		item := &b.items[i]
 		seq := item.seq
 		if item.dropped {
+			if seq.underWay == 0 && !seq.left.IsZero() {
+				e.counters.freed.add(now.Sub(seq.left))
+			}
 			continue
 		}
 		if seq.probe {

@@ -53,6 +53,7 @@ type sequence struct {
 	request  *Request
 	arrived  time.Time
 	deadline time.Time // zero: none
+	left     time.Time // when it was told to leave early; zero: it was not
 	group    *group    // the continuations of its request; nil: it is alone
 
 	order       uint64 // of arrival; what runs is older than what waits

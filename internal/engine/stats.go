@@ -27,6 +27,9 @@ type Stats struct {
 	Rejected        uint64            // requests that found the queue full
 	TokensPerSecond float64           // generated, over the last seconds
 
+	BlockSize int   // tokens of a KV block
+	Freed     Freed // what became of the blocks of those that left early
+
 	LastStep  time.Duration // how long it took
 	HostTime  time.Duration // what the loop itself did for all steps: planning, launching and handing out, waits left out
 	Heartbeat time.Time     // when the loop last ended a step or found nothing to do
@@ -92,10 +95,13 @@ type counters struct {
 
 	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
-	lastStep  atomic.Int64
-	hostTime  atomic.Int64
-	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
-	startGap  atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
+	blockSize int
+	freed     freedTimes
+
+	lastStep atomic.Int64
+	hostTime atomic.Int64
+	rate     atomic.Uint64 // tokens a second as of heartbeat, float64 bits
+	startGap atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
 }
 
 const noStep = -1
@@ -117,6 +123,7 @@ func (e *Engine) Stats() Stats {
 	for i := range s.Cancelled {
 		s.Cancelled[i] = c.cancelled[i].Load()
 	}
+	s.BlockSize, s.Freed = c.blockSize, c.freed.read()
 	heartbeat := time.Duration(c.heartbeat.Load())
 	s.Heartbeat = e.born.Add(heartbeat)
 	s.TokensPerSecond = math.Float64frombits(c.rate.Load()) * decay(now-heartbeat)
