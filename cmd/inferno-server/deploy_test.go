@@ -257,3 +257,30 @@ func TestGatewaysFindVLLMsNames(t *testing.T) {
 		t.Error("its own names are gone")
 	}
 }
+
+// TestEveryMetricIsDocumented holds docs/metrics.md to what a running server tells, both ways.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	p := startServer(t, "--model", "tiny="+tiny)
+	p.waitServing()
+	s := readScrape(p.metrics())
+	text, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`inferno_[^|]*) \\| ([a-z]+) \\|").FindAllStringSubmatch(string(text), -1) {
+		for _, name := range regexp.MustCompile("`(inferno_[a-z0-9_]+)`").FindAllStringSubmatch(row[1], -1) {
+			documented[name[1]] = row[2]
+		}
+	}
+	for name, kind := range s.kinds {
+		if strings.HasPrefix(name, "inferno_") && documented[name] != kind {
+			t.Errorf("docs/metrics.md has %s as %q, a running server as %q", name, documented[name], kind)
+		}
+	}
+	for name := range documented {
+		if s.kinds[name] == "" {
+			t.Errorf("docs/metrics.md has %s, a running server has not", name)
+		}
+	}
+}

@@ -75,52 +75,63 @@ func (b *benchCommand) Validate() error {
 	return nil
 }
 
-// Run measures each point in turn.
+// Run measures each point in turn. An interrupt ends it, with what has been measured until then.
 func (b *benchCommand) Run(ctx context.Context, c *console) error {
-	o, err := b.options(ctx)
+	o, err := b.workOn(ctx)
 	if err != nil {
 		return err
+	}
+	plot := func([]*load.Result) error { return nil }
+	if b.Plot != "" { // found out now, not after an hour
+		f, err := os.Create(b.Plot)
+		if err != nil {
+			return err
+		}
+		plot = func(results []*load.Result) error {
+			return errors.Join(load.Plot(f, o.Model+" at "+b.Addr, results), f.Close())
+		}
 	}
 	generator, err := load.Open(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer generator.Close()
-	var results []*load.Result
-	for _, point := range b.points(len(o.Workload.Sizes)) {
-		p := c.progress(pointName(point.Concurrency, point.Rate), point.Requests)
+	results, err := b.measure(ctx, c, generator, b.points(len(o.Workload.Sizes)))
+	if !b.JSON && len(results) > 0 {
+		err = errors.Join(err, printResults(c.out, results))
+	}
+	return errors.Join(err, plot(results), failures(results, &o.Workload))
+}
+
+func (b *benchCommand) measure(ctx context.Context, c *console, g *load.Generator, points []load.Point) (results []*load.Result, err error) {
+	for _, point := range points {
+		name := pointName(point.Concurrency, point.Rate)
+		p := c.progress(name, point.Requests)
 		p.every = 100 * time.Millisecond
-		result, err := generator.Run(ctx, point, p.step)
+		result, err := g.Run(ctx, point, p.step)
 		if ctx.Err() != nil {
-			return fmt.Errorf("interrupted at %s", pointName(point.Concurrency, point.Rate))
+			return results, fmt.Errorf("interrupted at %s", name)
 		}
 		if err != nil {
-			return err
+			return results, err
 		}
 		p.end(time.Duration(result.Seconds * float64(time.Second)))
 		results = append(results, result)
 		if b.JSON {
 			if err := c.writeJSON(result); err != nil {
-				return err
+				return results, err
 			}
 		}
 	}
-	if !b.JSON {
-		if err := printResults(c.out, results); err != nil {
-			return err
-		}
-	}
-	if b.Plot != "" {
-		if err := b.plot(o.Model, results); err != nil {
-			return err
-		}
-	}
-	return failures(results, &o.Workload)
+	return results, nil
 }
 
-func (b *benchCommand) options(ctx context.Context) (o load.Options, err error) {
+// workOn is what the flags say, for the model that the server has.
+func (b *benchCommand) workOn(ctx context.Context) (o load.Options, err error) {
+	dial := b.options()
+	dial.DisableRetries = true
 	o = load.Options{
-		Dial: func() (*client.Client, error) { return client.New(client.Options{Addr: b.Addr, DisableRetries: true}) },
+		Dial: func() (*client.Client, error) { return client.New(dial) },
 		Workload: load.Workload{
 			Prompt: b.PromptTokens, Output: b.MaxTokens,
 			Cancel: load.Cancel{Share: b.CancelShare, After: b.CancelAfter}, Deadline: b.Deadline, Seed: b.Seed,
@@ -172,14 +183,6 @@ func (b *benchCommand) points(sizes int) []load.Point {
 		add(load.Point{Concurrency: n}, max(8, 4*n))
 	}
 	return points
-}
-
-func (b *benchCommand) plot(model string, results []*load.Result) error {
-	f, err := os.Create(b.Plot)
-	if err != nil {
-		return err
-	}
-	return errors.Join(load.Plot(f, model+" at "+b.Addr, results), f.Close())
 }
 
 func pointName(concurrency int, rate float64) string {

@@ -48,6 +48,9 @@ func (r *run) next(at time.Duration) (t ticket, ok bool) {
 	return t, true
 }
 
+// failurePause is how long a place of a closed loop stays empty behind a request that failed: a server that is gone is not to be hammered.
+const failurePause = 10 * time.Millisecond
+
 // closedLoop keeps a number of requests going.
 func (r *run) closedLoop(ctx context.Context) {
 	var workers sync.WaitGroup
@@ -58,7 +61,12 @@ func (r *run) closedLoop(ctx context.Context) {
 				if !ok {
 					return
 				}
-				r.request(ctx, t)
+				if !r.request(ctx, t) {
+					select {
+					case <-time.After(failurePause):
+					case <-ctx.Done():
+					}
+				}
 			}
 		})
 	}

@@ -20,8 +20,8 @@ type outcome struct {
 	err          error
 }
 
-// request makes one request, and notes what came of it.
-func (r *run) request(ctx context.Context, t ticket) {
+// request makes one request, notes what came of it, and says whether it ended well.
+func (r *run) request(ctx context.Context, t ticket) bool {
 	req := r.maker.make(r.first+t.n, t.n)
 	o := outcome{began: r.now()}
 	c, err := r.pool.take()
@@ -34,6 +34,7 @@ func (r *run) request(ctx context.Context, t ticket) {
 	if ctx.Err() == nil && t.counts {
 		r.record.add(t, &req, &o)
 	}
+	return o.err == nil
 }
 
 // stream reads one answer. Tokens are counted as they come, by whatever request, since a window of time is measured.

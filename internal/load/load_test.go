@@ -269,3 +269,14 @@ func TestAnInterruptedRunIsAnError(t *testing.T) {
 		}
 	})
 }
+
+func TestAServerThatIsGoneIsNotHammered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{answer: func(int, *infernov1.GenerateRequest, *answer) error { return status.Error(codes.Unavailable, "gone") }}
+		g := s.open(t, Options{Workload: fixed(2, 2)})
+		r := mustRun(t, g, Point{Concurrency: 2, Duration: time.Second})
+		if r.Requests != 200 || r.Failed != 200 { // each place is empty for 10 ms
+			t.Errorf("%d requests of which %d failed, want 200", r.Requests, r.Failed)
+		}
+	})
+}

@@ -25,13 +25,18 @@ type Result struct {
 	Errors    map[string]int `json:"errors,omitempty"` // failed ones by status
 	Error     string         `json:"error,omitempty"`  // of the first that failed
 
+	TargetTTFT  float64 `json:"target_ttft_ms,omitempty"`
+	TargetTPOT  float64 `json:"target_tpot_ms,omitempty"`
+	TargetPause float64 `json:"target_pause_ms,omitempty"`
+
 	RequestsPerSecond float64 `json:"requests_per_second"` // succeeded
 	Good              int     `json:"good"`                // succeeded, not short, and within the targets
 	GoodPerSecond     float64 `json:"good_per_second"`     // the goodput
 
 	OutputTokens       int64   `json:"output_tokens"` // that came within the window, whatever their request
 	OutputPerSecond    float64 `json:"output_tokens_per_second"`
-	PromptPerSecond    float64 `json:"prompt_tokens_per_second"` // of prompts whose first token came within the window
+	PromptTokens       int64   `json:"prompt_tokens"` // of prompts whose first token came within the window
+	PromptPerSecond    float64 `json:"prompt_tokens_per_second"`
 	CachedPromptTokens int64   `json:"cached_prompt_tokens"`
 	Preemptions        int64   `json:"preemptions"`
 
@@ -78,9 +83,10 @@ func (r *run) result(seen *watch) *Result {
 	result := &Result{
 		Schema: Schema, Model: r.o.Model, Concurrency: r.point.Concurrency, Rate: r.point.Rate, Connections: r.pool.size(), Seconds: seconds,
 		Requests: c.requests, Succeeded: c.succeeded, Short: c.short, Cancelled: c.left, Failed: c.requests - c.succeeded - c.left,
+		TargetTTFT: milliseconds(c.targets.FirstToken), TargetTPOT: milliseconds(c.targets.PerOutputToken), TargetPause: milliseconds(c.targets.Pause),
 		Errors: c.errors, RequestsPerSecond: float64(c.succeeded) / seconds,
 		Good: c.good, GoodPerSecond: float64(c.good) / seconds,
-		OutputTokens: c.tokens.Load(), OutputPerSecond: float64(c.tokens.Load()) / seconds, PromptPerSecond: float64(c.promptTokens) / seconds,
+		PromptTokens: c.promptTokens, OutputTokens: c.tokens.Load(), OutputPerSecond: float64(c.tokens.Load()) / seconds, PromptPerSecond: float64(c.promptTokens) / seconds,
 		CachedPromptTokens: c.cached, Preemptions: c.preempts,
 		FirstToken: c.firstToken.distribution(), InterToken: c.interToken.distribution(), Pause: c.pause.distribution(),
 		PerOutputToken: c.perToken.distribution(), Total: c.total.distribution(), Queued: c.queued.distribution(),

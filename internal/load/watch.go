@@ -145,7 +145,7 @@ func (w *watch) server() *Server {
 	}
 	s := &Server{
 		CPUSeconds: w.grown("process_cpu_seconds_total"), OutputTokens: w.grown("inferno_output_tokens_total"),
-		PromptTokens: w.grown("inferno_prompt_tokens_total"), CachedTokens: w.grown("inferno_prompt_tokens_cached_total"),
+		PromptTokens: w.grown("inferno_prompt_tokens_total"), CachedTokens: w.grown("inferno_prefix_cache_hit_tokens_total"),
 		Preemptions: w.grown("inferno_preemptions_total"), Rejected: w.grown("inferno_requests_rejected_total"),
 		Steps:  w.grown("inferno_steps_total"),
 		Queued: w.levelOf("inferno_requests_queued"), Running: w.levelOf("inferno_requests_running"),
