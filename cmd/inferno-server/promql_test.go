@@ -36,9 +36,10 @@ type promReader struct {
 }
 
 var (
-	promToken = regexp.MustCompile(`^(?:[a-zA-Z_:][a-zA-Z0-9_:]*|[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d)?|"(?:[^"\\]|\\.)*"|=~|!~|!=|==|>=|<=|[-+*/%^<>=(){}\[\],])`)
-	promName  = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
-	promTime  = regexp.MustCompile(`^[0-9]+(ms|s|m|h|d)$`)
+	promToken = regexp.MustCompile(`^(?:[a-zA-Z_:][a-zA-Z0-9_:]*|[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d)?|"(?:[^"\\]|\\.)*"` +
+		`|=~|!~|!=|==|>=|<=|[-+*/%^<>=(){}\[\],])`)
+	promName = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
+	promTime = regexp.MustCompile(`^[0-9]+(ms|s|m|h|d)$`)
 
 	promAggregations = []string{"sum", "max", "min", "avg", "count"}
 	promFunctions    = map[string][]promType{
@@ -271,7 +272,8 @@ func TestPromQLReader(t *testing.T) {
 		}
 	}
 	got, kind, err := readPromQL(`sum by (x) (rate(a{b="c"}[5m])) - d`)
-	if err != nil || kind != vector || len(got) != 2 || got[0].name != "a" || !slices.Equal(got[0].labels, []string{"b", "x"}) || !got[0].inRate ||
+	if err != nil || kind != vector || len(got) != 2 ||
+		got[0].name != "a" || !slices.Equal(got[0].labels, []string{"b", "x"}) || !got[0].inRate ||
 		got[1].name != "d" || got[1].inRate || got[1].labels != nil {
 		t.Errorf("%+v %v %v", got, kind, err)
 	}

@@ -31,7 +31,8 @@ func printResults(w io.Writer, results []*load.Result) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintln(table, what+"\tCPU µs a token, bench\tserver\tqueued mean\tmax\trunning mean\tmax\tKV used mean\tmax\tpreemptions\tcached tokens\t")
+	fmt.Fprintln(table, what+"\tCPU µs a token, bench\tserver\tqueued mean\tmax\trunning mean\tmax\tKV used mean\tmax\t"+
+		"preemptions\tcached tokens\t")
 	for _, r := range results {
 		s := r.Server
 		if s == nil {

@@ -123,7 +123,7 @@ func serveTicks() {
 	panic(s.Serve(l))
 }
 
-// BenchmarkGenerator reads tokens, one a message, from a server in another process, with 128, 256 or 512 requests on their connections. It tells how
+// BenchmarkGenerator reads tokens, one a message, from a server in another process, with 128, 256 or 512 requests at a time. It tells how
 // many tokens a second came of those that the steps offered, and what one cost either process in CPU time.
 func BenchmarkGenerator(b *testing.B) {
 	for _, concurrency := range []int{128, 256, 512} {

@@ -171,7 +171,9 @@ func TestCancelTimes(t *testing.T) {
 
 func TestFaultsOfAWorkloadAreAllNamed(t *testing.T) {
 	err := (&Workload{PrefixTokens: 3, Cancel: Cancel{Share: 1.5}, Deadline: -1}).Validate()
-	for _, says := range []string{"prefixes: 0 of 3 tokens", "share of cancelled requests: 1.5, want 0 to 1", "deadline: -1ns", "prompt and output tokens: 0 and 0"} {
+	for _, says := range []string{
+		"prefixes: 0 of 3 tokens", "share of cancelled requests: 1.5, want 0 to 1", "deadline: -1ns", "prompt and output tokens: 0 and 0",
+	} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v lacks %q", err, says)
 		}

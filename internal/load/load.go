@@ -66,7 +66,7 @@ func (p Point) Validate() error {
 		faults = append(faults, fmt.Errorf("concurrency: %d, want 1 to %d", p.Concurrency, MaxConcurrency))
 	}
 	if !(p.Rate >= 0 && p.Rate <= MaxRate) {
-		faults = append(faults, fmt.Errorf("rate: %v requests a second, want more than 0 and up to %v", p.Rate, MaxRate))
+		faults = append(faults, fmt.Errorf("rate: %v a second, want more than 0 and up to %v", p.Rate, MaxRate))
 	}
 	if p.WarmUp < 0 || p.Duration < 0 || p.Requests < 0 || (p.Duration > 0) == (p.Requests > 0) {
 		faults = append(faults, fmt.Errorf("warm-up %v, duration %v, requests %d: want one of duration and requests, and none below 0",
@@ -90,7 +90,8 @@ func Open(ctx context.Context, o Options) (*Generator, error) {
 		return nil, err
 	}
 	if o.StreamsPerConnection < 0 || o.Connections < 0 || o.Connections > maxConnections {
-		return nil, fmt.Errorf("connections: %d with %d streams each, want 0 to %d, and 0 or more", o.Connections, o.StreamsPerConnection, maxConnections)
+		return nil, fmt.Errorf("connections: %d with %d streams each, want 0 to %d, and 0 or more",
+			o.Connections, o.StreamsPerConnection, maxConnections)
 	}
 	if o.StreamsPerConnection == 0 {
 		o.StreamsPerConnection = defaultStreamsEach
@@ -142,7 +143,9 @@ func (g *Generator) Run(ctx context.Context, p Point, done func()) (*Result, err
 	if err := g.pool.open(ctx, (p.Concurrency+g.o.StreamsPerConnection-1)/g.o.StreamsPerConnection); err != nil {
 		return nil, err
 	}
-	r := &run{Generator: g, point: p, record: record{targets: g.o.Targets, done: done, begin: p.WarmUp, end: never}, first: g.made}
+	r := &run{Generator: g, point: p, first: g.made}
+	r.record.targets, r.record.done = g.o.Targets, done
+	r.record.begin, r.record.end = p.WarmUp, never
 	if p.Duration > 0 {
 		r.record.end = p.WarmUp + p.Duration
 	}

@@ -81,12 +81,14 @@ func (r *run) result(seen *watch) *Result {
 	}
 	seconds := max((end - c.begin).Seconds(), time.Nanosecond.Seconds())
 	result := &Result{
-		Schema: Schema, Model: r.o.Model, Concurrency: r.point.Concurrency, Rate: r.point.Rate, Connections: r.pool.size(), Seconds: seconds,
-		Requests: c.requests, Succeeded: c.succeeded, Short: c.short, Cancelled: c.left, Failed: c.requests - c.succeeded - c.left,
-		TargetTTFT: milliseconds(c.targets.FirstToken), TargetTPOT: milliseconds(c.targets.PerOutputToken), TargetPause: milliseconds(c.targets.Pause),
-		Errors: c.errors, RequestsPerSecond: float64(c.succeeded) / seconds,
+		Schema: Schema, Model: r.o.Model, Concurrency: r.point.Concurrency, Rate: r.point.Rate,
+		Connections: r.pool.size(), Seconds: seconds, Requests: c.requests, Succeeded: c.succeeded, Short: c.short, Cancelled: c.left, Failed: c.requests - c.succeeded - c.left,
+		TargetTTFT: milliseconds(c.targets.FirstToken), TargetTPOT: milliseconds(c.targets.PerOutputToken),
+		TargetPause: milliseconds(c.targets.Pause),
+		Errors:      c.errors, RequestsPerSecond: float64(c.succeeded) / seconds,
 		Good: c.good, GoodPerSecond: float64(c.good) / seconds,
-		PromptTokens: c.promptTokens, OutputTokens: c.tokens.Load(), OutputPerSecond: float64(c.tokens.Load()) / seconds, PromptPerSecond: float64(c.promptTokens) / seconds,
+		PromptTokens: c.promptTokens, PromptPerSecond: float64(c.promptTokens) / seconds,
+		OutputTokens: c.tokens.Load(), OutputPerSecond: float64(c.tokens.Load()) / seconds,
 		CachedPromptTokens: c.cached, Preemptions: c.preempts,
 		FirstToken: c.firstToken.distribution(), InterToken: c.interToken.distribution(), Pause: c.pause.distribution(),
 		PerOutputToken: c.perToken.distribution(), Total: c.total.distribution(), Queued: c.queued.distribution(),

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -44,6 +45,12 @@ h_sum{ le="1", model="m", } NaN
 	}
 }
 
+// figures is a page of model m, which has 40 KV blocks.
+func figures(cpuSeconds, tokens, queued, used int) string {
+	return fmt.Sprintf("process_cpu_seconds_total %d\ninferno_output_tokens_total{model=\"m\"} %d\ninferno_requests_queued{model=\"m\"} %d\n"+
+		"inferno_kv_blocks_used{model=\"m\"} %d\ninferno_kv_blocks{model=\"m\"} 40\n", cpuSeconds, tokens, queued, used)
+}
+
 // TestServerFiguresAreOfTheWindow: what the server did before the warm-up's end is not in them.
 func TestServerFiguresAreOfTheWindow(t *testing.T) {
 	var mu sync.Mutex
@@ -56,11 +63,11 @@ func TestServerFiguresAreOfTheWindow(t *testing.T) {
 			return
 		}
 		text := map[int]string{
-			1: "process_cpu_seconds_total 1\ninferno_output_tokens_total{model=\"m\"} 500\n", // Open's
-			2: "process_cpu_seconds_total 10\ninferno_output_tokens_total{model=\"m\"} 1000\ninferno_requests_queued{model=\"m\"} 2\ninferno_kv_blocks_used{model=\"m\"} 10\ninferno_kv_blocks{model=\"m\"} 40\n",
+			1: figures(1, 500, 0, 0), // Open's
+			2: figures(10, 1000, 2, 10),
 		}[reads]
 		if text == "" {
-			text = "process_cpu_seconds_total 12\ninferno_output_tokens_total{model=\"m\"} 5000\ninferno_requests_queued{model=\"m\"} 6\ninferno_kv_blocks_used{model=\"m\"} 30\ninferno_kv_blocks{model=\"m\"} 40\n"
+			text = figures(12, 5000, 6, 30)
 		}
 		_, _ = w.Write([]byte(text))
 	}))
@@ -71,7 +78,8 @@ func TestServerFiguresAreOfTheWindow(t *testing.T) {
 	f := r.Server
 	// Read as the window begins, a second later, which fails, and as it ends.
 	if f == nil || *f.CPUSeconds != 2 || *f.OutputTokens != 4000 || *f.CPUPerToken != 500 || f.Queued.Mean != 4 || f.Queued.Max != 6 ||
-		f.KVUsed.Mean != .5 || f.KVUsed.Max != .75 || f.Unread != 1 || !strings.Contains(f.UnreadReason, "503") || f.Preemptions != nil || f.Running != nil {
+		f.KVUsed.Mean != .5 || f.KVUsed.Max != .75 || f.Unread != 1 || !strings.Contains(f.UnreadReason, "503") ||
+		f.Preemptions != nil || f.Running != nil {
 		t.Errorf("%+v after %d readings", f, reads)
 	}
 	if r.GeneratorCPU <= 0 {

@@ -118,7 +118,9 @@ func (w *watch) read(ctx context.Context) {
 		w.first = now
 	}
 	w.latest = now
-	for _, name := range []string{"inferno_requests_queued", "inferno_requests_running", "inferno_requests_suspended", "process_resident_memory_bytes"} {
+	for _, name := range []string{
+		"inferno_requests_queued", "inferno_requests_running", "inferno_requests_suspended", "process_resident_memory_bytes",
+	} {
 		if v, ok := now[name]; ok {
 			w.level(name, v)
 		}
