@@ -143,7 +143,7 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 
 // gatherer is what /metrics shows.
 func (b *backend) gatherer() prometheus.Gatherer {
-	if b.o.Config.MetricsCompat == "vllm" {
+	if b.o.Config.MetricNames == "vllm" {
 		return telemetry.VLLM(b.metrics)
 	}
 	return b.metrics

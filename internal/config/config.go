@@ -35,12 +35,12 @@ type Config struct {
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
 	GPUUtilization float64   `name:"gpu-memory-utilization" default:"0.9" help:"Most of a CUDA card's memory that this server takes, as a fraction of all of it."`
 
-	Listen        string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH." serve:""`
-	AdminListen   string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none." serve:""`
-	MetricsCompat string        `default:"none" help:"Names that /metrics has beside its own: none or vllm, which the Kubernetes gateway for inference reads." serve:""`
-	Reflection    bool          `default:"true" negatable:"" help:"Serve gRPC reflection." serve:""`
-	DrainDelay    time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice." serve:""`
-	DrainTimeout  time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
+	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH." serve:""`
+	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none." serve:""`
+	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection." serve:""`
+	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice." serve:""`
+	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
+	MetricNames  string        `name:"metrics-compat" default:"none" help:"Names that /metrics has beside its own: none or vllm, which the Kubernetes gateway for inference reads." serve:""`
 
 	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given." serve:""`
 	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given." serve:""`
@@ -96,7 +96,7 @@ func (c *Config) validateSettings() error {
 	}
 	oneOf(fault, "dtype", c.DType, auto, "f32", "f16", "bf16")
 	oneOf(fault, "load-format", c.Format, auto, "random")
-	oneOf(fault, "metrics-compat", c.MetricsCompat, "none", "vllm")
+	oneOf(fault, "metrics-compat", c.MetricNames, "none", "vllm")
 	oneOf(fault, "log-format", c.LogFormat, "text", "json")
 	oneOf(fault, "log-level", c.LogLevel, "debug", "info", "warn", "error")
 	c.validateDevice(fault)

@@ -11,7 +11,7 @@ var FreedEdges = [...]time.Duration{
 	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 10 * time.Second,
 }
 
-// Freed counts how long requests that left early still held their blocks: from the moment that the engine was told, or the deadline, to the
+// Freed counts how long requests that left early still held their blocks: from the moment that the engine was told to the
 // end of the last step that names them.
 type Freed struct {
 	Counts [len(FreedEdges) + 1]uint64 // [edges + 1] up to an edge and above the one before; the last has the rest

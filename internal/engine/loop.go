@@ -147,7 +147,6 @@ func (e *Engine) dropExpired() {
 	for seq := s.waiting.front; seq != nil && places > 0; places-- {
 		next := seq.next
 		if !seq.deadline.IsZero() && !now.Before(seq.deadline) {
-			seq.left = seq.deadline
 			e.cancel(seq, context.DeadlineExceeded, now)
 		}
 		seq = next

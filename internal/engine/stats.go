@@ -85,6 +85,7 @@ func (s *sequence) info(now time.Time) *RequestInfo {
 // counters are written by the loop, but for queued and rejected, and read by anyone. Times are since Engine.born.
 type counters struct {
 	blocksTotal int
+	freed       freedTimes
 
 	running, suspended, blocksUsed atomic.Int64
 	queued                         atomic.Int64 // Submit adds, the loop takes away
@@ -95,13 +96,10 @@ type counters struct {
 
 	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
-	blockSize int
-	freed     freedTimes
-
-	lastStep atomic.Int64
-	hostTime atomic.Int64
-	rate     atomic.Uint64 // tokens a second as of heartbeat, float64 bits
-	startGap atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
+	lastStep  atomic.Int64
+	hostTime  atomic.Int64
+	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
+	startGap  atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
 }
 
 const noStep = -1
@@ -123,7 +121,7 @@ func (e *Engine) Stats() Stats {
 	for i := range s.Cancelled {
 		s.Cancelled[i] = c.cancelled[i].Load()
 	}
-	s.BlockSize, s.Freed = c.blockSize, c.freed.read()
+	s.BlockSize, s.Freed = e.scheduler.blocks.blockSize, c.freed.read()
 	heartbeat := time.Duration(c.heartbeat.Load())
 	s.Heartbeat = e.born.Add(heartbeat)
 	s.TokensPerSecond = math.Float64frombits(c.rate.Load()) * decay(now-heartbeat)
