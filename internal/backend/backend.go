@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"regexp"
 	"time"
 
 	"github.com/google/uuid"
@@ -82,11 +83,19 @@ func Run(ctx context.Context, o Options) error {
 	return b.run(ctx, listener, admin)
 }
 
+// runtimeWaits are the runtime's own figures of what may hold a token up: goroutines that wait for a thread, pauses of the collector, mutexes.
+var runtimeWaits = collectors.GoRuntimeMetricsRule{
+	Matcher: regexp.MustCompile(`^/(sched/latencies|sched/pauses/total/gc|sync/mutex/wait/total):seconds$`),
+}
+
 func newBackend(o Options, address string) (*backend, error) {
 	b := &backend{
 		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
 	}
-	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	b.metrics.MustRegister(
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(runtimeWaits)),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
 	b.checker = health.NewChecker(health.Options{Bus: b.bus})
 	b.instance = discovery.Instance{
 		ID: o.Config.InstanceID, Address: o.Config.Advertise, Version: o.Version, StartTime: time.Now(),
