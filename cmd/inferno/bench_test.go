@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"os"
@@ -114,3 +116,26 @@ func membersOf(structure reflect.Type, prefix string) (names []string) {
 	}
 	return names
 }
+
+// TestInterruptedBenchTellsWhatItHas: an hour of points is not lost with the one that was cut off.
+func TestInterruptedBenchTellsWhatItHas(t *testing.T) {
+	f := startFake(t, true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var out, said bytes.Buffer
+	watched := writerFunc(func(text []byte) (int, error) {
+		if strings.HasPrefix(string(text), "concurrency 3") {
+			cancel()
+		}
+		return said.Write(text)
+	})
+	args := []string{"bench", "--addr=" + f.addr, "--concurrency=2,3", "--requests=5", "--prompt-tokens=4", "--max-tokens=6"}
+	code := run(ctx, args, &console{in: strings.NewReader(""), out: &out, err: watched})
+	if code != exitFailed || !strings.Contains(said.String(), "interrupted at concurrency 3") || !regexp.MustCompile(`(?m)^ +2 +5 +0 `).MatchString(out.String()) {
+		t.Errorf("exit code %d, printed %s and %s", code, out.String(), said.String())
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(text []byte) (int, error) { return f(text) }
