@@ -96,7 +96,7 @@ func Open(ctx context.Context, o Options) (*Generator, error) {
 	if o.StreamsPerConnection == 0 {
 		o.StreamsPerConnection = defaultStreamsEach
 	}
-	g := &Generator{o: o, http: http.Client{Transport: &http.Transport{}}, pool: &pool{dial: o.Dial, model: o.Model, streamsEach: o.StreamsPerConnection}}
+	g := &Generator{o: o, http: http.Client{Transport: &http.Transport{DisableCompression: true}}, pool: &pool{dial: o.Dial, model: o.Model, streamsEach: o.StreamsPerConnection}}
 	if err := g.begin(ctx); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
