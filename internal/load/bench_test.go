@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 
 // ticking is an engine that takes no time itself, in front of a device whose steps take stepTime: each step gives every stream a token.
 type ticking struct {
+	server.Generator // nothing else of it is called
+
 	steps atomic.Int64
 	step  atomic.Pointer[chan struct{}] // closed at the next step's end
 }
@@ -52,9 +54,9 @@ func (e *ticking) Submit(_ context.Context, r *engine.Request) ([]server.Stream,
 	return []server.Stream{&tickingStream{engine: e, request: r, seen: e.steps.Load()}}, nil
 }
 
-func (*ticking) Outlook(int, int) engine.Outlook { return engine.Outlook{Fits: true} }
-
 type tickingStream struct {
+	server.Stream // nothing else of it is called
+
 	engine  *ticking
 	request *engine.Request
 	seen    int64 // steps
@@ -85,13 +87,7 @@ func (s *tickingStream) Wait(ctx context.Context) error {
 	}
 }
 
-func (*tickingStream) Finish(engine.FinishReason) {}
-
 func (*tickingStream) Started() engine.Start { return engine.Start{} }
-
-func (*tickingStream) PromptLogprobs() []engine.TokenLogprob { return nil }
-
-func (*tickingStream) Logprobs(int) []engine.TokenLogprob { return nil }
 
 // one is the only model.
 type one struct{ *server.Model }
