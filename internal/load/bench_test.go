@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,6 +54,8 @@ func (e *ticking) run() {
 func (e *ticking) Submit(_ context.Context, r *engine.Request) ([]server.Stream, error) {
 	return []server.Stream{&tickingStream{engine: e, request: r, seen: e.steps.Load()}}, nil
 }
+
+func (*ticking) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{Fits: true}, nil }
 
 type tickingStream struct {
 	server.Stream // nothing else of it is called
@@ -134,6 +137,11 @@ func BenchmarkGenerator(b *testing.B) {
 			if err := command.Start(); err != nil {
 				b.Fatal(err)
 			}
+			stop := sync.OnceFunc(func() {
+				_ = command.Process.Kill()
+				_ = command.Wait()
+			})
+			b.Cleanup(stop)
 			address, err := bufio.NewReader(out).ReadString('\n')
 			if err != nil {
 				b.Fatal(err)
@@ -161,8 +169,7 @@ func BenchmarkGenerator(b *testing.B) {
 			if err := g.Close(); err != nil {
 				b.Error(err)
 			}
-			_ = command.Process.Kill()
-			_ = command.Wait()
+			stop()
 			state := command.ProcessState
 			b.ReportMetric(tokens/seconds, "tok/s")
 			b.ReportMetric(float64(concurrency)/stepTime.Seconds(), "offered-tok/s")
