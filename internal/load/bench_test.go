@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -35,8 +36,6 @@ func TestMain(m *testing.M) {
 
 // ticking is an engine that takes no time itself, in front of a device whose steps take stepTime: each step gives every stream a token.
 type ticking struct {
-	server.Generator // nothing else of it is called
-
 	steps atomic.Int64
 	step  atomic.Pointer[chan struct{}] // closed at the next step's end
 }
@@ -55,11 +54,11 @@ func (e *ticking) Submit(_ context.Context, r *engine.Request) ([]server.Stream,
 	return []server.Stream{&tickingStream{engine: e, request: r, seen: e.steps.Load()}}, nil
 }
 
-func (*ticking) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{Fits: true}, nil }
+func (*ticking) Outlook(*engine.Request) (engine.Outlook, error) {
+	return engine.Outlook{Fits: true}, nil
+}
 
 type tickingStream struct {
-	server.Stream // nothing else of it is called
-
 	engine  *ticking
 	request *engine.Request
 	seen    int64 // steps
@@ -90,7 +89,13 @@ func (s *tickingStream) Wait(ctx context.Context) error {
 	}
 }
 
+func (*tickingStream) Finish(engine.FinishReason) {}
+
 func (*tickingStream) Started() engine.Start { return engine.Start{} }
+
+func (*tickingStream) PromptLogprobs() []engine.TokenLogprob { return nil }
+
+func (*tickingStream) Logprobs(int) []engine.TokenLogprob { return nil }
 
 // one is the only model.
 type one struct{ *server.Model }
@@ -110,6 +115,7 @@ func serveTicks() {
 			Info: server.ModelInfo{Name: "m", State: server.ModelReady, VocabularySize: 1000, MaxContext: 1 << 20}, Engine: e,
 		}},
 		Health: health.NewChecker(health.Options{}), Instances: static.New(),
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {
 		panic(err)
