@@ -54,6 +54,8 @@ func (e *ticking) Submit(_ context.Context, r *engine.Request) ([]server.Stream,
 	return []server.Stream{&tickingStream{engine: e, request: r, seen: e.steps.Load()}}, nil
 }
 
+func (*ticking) Full(string, int, int) error { return nil }
+
 func (*ticking) Outlook(*engine.Request) (engine.Outlook, error) {
 	return engine.Outlook{Fits: true}, nil
 }
