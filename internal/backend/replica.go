@@ -126,7 +126,7 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 		return err
 	}
 	read := time.Since(began)
-	r.watchdog = newWatchdog(b.o.StuckStep, b.engines.Observer(r.name), b.o.Observer)
+	r.watchdog = newWatchdog(b.o.StuckStep, b.engines.Observer(r.name), b.requests.Observer(r.name), b.o.Observer)
 	r.engine, err = engine.New(engine.Options{
 		Model: loaded, Device: r.device, Memory: r.pool, Limits: plan.limits, NumBlocks: plan.blocks, BlockSize: plan.blockSize,
 		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue,

@@ -46,6 +46,7 @@ type Config struct {
 	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection." serve:""`
 	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice." serve:""`
 	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
+	MetricNames  string        `name:"metrics-compat" default:"none" help:"Names that /metrics has beside its own: none or vllm, which the Kubernetes gateway for inference reads." serve:""`
 
 	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given." serve:""`
 	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given." serve:""`
@@ -101,6 +102,7 @@ func (c *Config) validateSettings() error {
 	}
 	oneOf(fault, "dtype", c.DType, auto, "f32", "f16", "bf16")
 	oneOf(fault, "load-format", c.Format, auto, "random")
+	oneOf(fault, "metrics-compat", c.MetricNames, "none", "vllm")
 	oneOf(fault, "log-format", c.LogFormat, "text", "json")
 	oneOf(fault, "log-level", c.LogLevel, "debug", "info", "warn", "error")
 	c.validateDevice(fault)

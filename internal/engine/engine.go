@@ -114,6 +114,7 @@ type leaver struct {
 	seq    *sequence
 	err    error
 	reason FinishReason
+	at     time.Time // when the engine was told
 }
 
 type engineState uint8
@@ -294,8 +295,9 @@ func (e *Engine) leave(g *group, err error) {
 
 // evict puts all of a request on the list of those that leave; mu is held.
 func (m *mailbox) evict(g *group, err error) {
+	now := time.Now()
 	for _, seq := range g.members {
-		m.leavers = append(m.leavers, leaver{seq: seq, err: err})
+		m.leavers = append(m.leavers, leaver{seq: seq, err: err, at: now})
 	}
 }
 

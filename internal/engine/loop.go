@@ -132,6 +132,7 @@ func (e *Engine) takeMail() {
 		case l.reason != 0:
 			e.end(l.seq, l.reason, now)
 		default:
+			l.seq.left = l.at
 			e.cancel(l.seq, l.err, now)
 		}
 	}
@@ -169,6 +170,9 @@ func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
 	e.scheduler.Remove(seq)
 	seq.err = err
 	e.counters.cancelled[phase].Add(1)
+	if phase != Queued && seq.underWay == 0 && !seq.left.IsZero() {
+		e.counters.freed.add(now.Sub(seq.left))
+	}
 	if seq.started.IsZero() {
 		e.counters.leaveQueue(seq)
 	}
@@ -275,6 +279,9 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		item := &b.items[i]
 		seq := item.seq
 		if item.dropped {
+			if seq.underWay == 0 && !seq.left.IsZero() {
+				e.counters.freed.add(now.Sub(seq.left))
+			}
 			continue
 		}
 		if seq.probe {

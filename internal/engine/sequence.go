@@ -58,6 +58,7 @@ type sequence struct {
 	request  *Request
 	arrived  time.Time
 	deadline time.Time // zero: none
+	left     time.Time // when it was told to leave early; zero: it was not
 	group    *group    // the continuations of its request; nil: it is alone
 	prefix   prefix
 

@@ -32,6 +32,9 @@ type Stats struct {
 	Rejected        uint64            // requests that found the queue full
 	TokensPerSecond float64           // generated, over the last seconds
 
+	BlockSize int   // tokens of a KV block
+	Freed     Freed // what became of the blocks of those that left early
+
 	LastStep  time.Duration // how long it took
 	HostTime  time.Duration // what the loop itself did for all steps: planning, launching and handing out, waits left out
 	Heartbeat time.Time     // when the loop last ended a step or found nothing to do
@@ -110,6 +113,7 @@ func (s *sequence) info(now, born time.Time) *RequestInfo {
 // counters are written by the loop, but for queued and rejected, and read by anyone. Times are since Engine.born.
 type counters struct {
 	blocksTotal int
+	freed       freedTimes
 
 	running, suspended, blocksUsed, blocksCached atomic.Int64
 	queued, queuedTokens                         atomic.Int64 // Submit adds, the loop takes away
@@ -150,6 +154,7 @@ func (e *Engine) Stats() Stats {
 	for i := range s.Cancelled {
 		s.Cancelled[i] = c.cancelled[i].Load()
 	}
+	s.BlockSize, s.Freed = e.scheduler.blocks.blockSize, c.freed.read()
 	heartbeat := time.Duration(c.heartbeat.Load())
 	s.Heartbeat = e.born.Add(heartbeat)
 	s.TokensPerSecond = math.Float64frombits(c.rate.Load()) * decay(now-heartbeat)

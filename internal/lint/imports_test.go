@@ -121,11 +121,13 @@ var table = []row{
 
 	// The library that other people's programs import, and the programs. Concrete types meet in the server's.
 	{folder: "client", may: []string{"proto/inferno/v1"}},
+	// The load generator is a client, for the tool and for tests that want a server under load.
+	{folder: "internal/load", may: []string{"client", "proto/inferno/v1"}, tests: []string{"internal/..."}},
 	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"proto/inferno/v1"}},
 	{
 		folder: "cmd/inferno",
 		may: []string{
-			"client", "internal/model/gguf", "internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat",
+			"client", "internal/load", "internal/model/gguf", "internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat",
 			"internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
 		tests: []string{"internal/..."}, // a server to talk to

@@ -125,7 +125,7 @@ func TestLoggerHonoursFormatAndLevel(t *testing.T) {
 }
 
 // scrape reads /metrics over a real socket, and sees the admin listener end with its context.
-func scrape(t *testing.T, registry *prometheus.Registry) string {
+func scrape(t *testing.T, metrics prometheus.Gatherer) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -133,7 +133,7 @@ func scrape(t *testing.T, registry *prometheus.Registry) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- ServeAdmin(ctx, l, registry) }()
+	go func() { done <- ServeAdmin(ctx, l, metrics) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + l.Addr().String() + "/metrics")
 	if err != nil {
