@@ -62,6 +62,7 @@ struct decode_view {
   int32_t tiles;       // of query heads a KV head
   int32_t table_cols;
   bool settled;
+  attended_words handed;
 };
 
 // A block's part of a row. None: groups 0.
@@ -130,6 +131,7 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
   float *scores = (float *)(stages + STAGES * 2 * shape::TILE); // [2][TILE_HEADS][SCORE_PITCH]
   float *sent = scores + 2 * TILE_HEADS * SCORE_PITCH;          // [RESULT_FLOATS]
   if (!d.settled) dependency_wait();
+  uint32_t tag = d.handed.words ? d.handed.tag() : 0; // before the next kernel may start
   int kv_head = blockIdx.y / d.tiles, tile = blockIdx.y % d.tiles, group = d.a.heads / d.a.kv_heads;
   int first_head = kv_head * group + tile * TILE_HEADS, num_heads = min((int)TILE_HEADS, group - tile * TILE_HEADS);
   int64_t head = (int64_t)kv_head * d.a.block_size * K;
@@ -160,7 +162,13 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
   }
   dependency_wait();
   allow_dependents();
-  if (p.groups == 0) return;
+  row_writer out = {d.a.out.row(p.row) + (int64_t)first_head * K, d.a.wide_rows, NULL, tag};
+  if (d.handed.words) out.words = d.handed.words + ((int64_t)p.row * d.handed.columns + first_head * K) / 2;
+  if (p.groups == 0) {
+    // Whoever waits for the words of a row of no sequence gets zeros.
+    for (int at = threadIdx.x; out.words && blockIdx.x == 0 && at < num_heads * K / 2; at += THREADS) send(out.words + at, 0, tag);
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < STAGES; i++) {
     if (p.first + i >= old) load(p.first + i, place_of<K>(d, blocks[i], p.first + i));
@@ -170,7 +178,6 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
 
   int next_block = block_of(d, p, p.first + STAGES); // of the chunk that is asked for next
   float scale = d.a.scale * 1.44269504f;             // softmax in powers of 2
-  bf16 *out = d.a.out.row(p.row) + (int64_t)first_head * K;
   if (meets) cluster_wait(); // all have begun, and can be sent results
   int64_t item = (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
   int group_floats = num_heads * shape::PITCH, part_floats = d.slots * group_floats;
@@ -196,7 +203,7 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     if (p.groups == 1) {
       float share[2];
       by_column::factors(share, 1 / x.weights);
-      each_value<K>(x, num_heads, [&](int j, int column, float v, int odd) { out[j * K + column] = from_float<bf16>(v * share[odd]); });
+      put_values<K>(out, x, share, num_heads);
       return;
     }
     int lane = threadIdx.x % 32, its_head = threadIdx.x < 32 && lane % 4 == 0 ? lane / 4 : num_heads;
@@ -216,11 +223,11 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
     int from = slices.first_of(blockIdx.x), to = slices.first_of(blockIdx.x + 1);
     if (from == to) return;
     slices.wait();
-    merge_all<K>(out, d.a.wide_rows, slices, p, from, to);
+    merge_all<K>(out, slices, p, from, to);
   } else {
     if (p.first == p.end || !arrive_last(d.partials.arrivals + item, min(p.groups, 1 << d.parts_bits))) return;
     group_results<K> results = {all, p, part_floats, group_floats};
-    merge_all<K>(out, d.a.wide_rows, results, p, 0, num_heads * K);
+    merge_all<K>(out, results, p, 0, num_heads * K);
   }
 }
 
@@ -251,10 +258,13 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
                    slice_bits,
                    (int)tiles,
                    (int)a->block_table.cols,
-                   cuda_settled(dev, a->q.rows)};
+                   cuda_settled(dev, a->q.rows),
+                  {}};
+  if (which == EVERY_ROW) d.handed = cuda_attended_words(dev, a->q.rows, a->q.cols);
   dim3 grid(1u << bits, (unsigned)(a->kv_heads * tiles), (unsigned)rows);
   if (CLUSTERED) cuda_launch_clusters(dev, "attention", kernel, grid, THREADS, shape::SHARED, 1u << bits, d);
   else cuda_launch(dev, "attention", kernel, grid, THREADS, shape::SHARED, d);
+  if (d.handed.words) dev->handed = a->out.data;
 }
 
 void cuda_attention_decode(inferno_device *dev, const inferno_attention_args *a, decode_rows which) {

@@ -92,4 +92,17 @@ __device__ __forceinline__ void each_value(const partial<4 * decode_shape<K>::VA
   }
 }
 
+// Puts a result, times its heads' shares, into out: neighbouring columns are four lanes apart.
+template <int K>
+__device__ __forceinline__ void put_values(const row_writer &out, const partial<4 * decode_shape<K>::VALUE_TILES> &x, const float (&share)[2],
+                                           int num_heads) {
+  int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int i = 0; i < 4 * decode_shape<K>::VALUE_TILES; i++) {
+    int head = 2 * t + i % 2, column = (warp * decode_shape<K>::VALUE_TILES + i / 4) * 16 + i / 2 % 2 * 8 + g;
+    float v = x.values[i] * share[i % 2], next = __shfl_down_sync(~0u, v, 4);
+    if (head < num_heads && g % 2 == 0) out.put(head * K + column, v, next);
+  }
+}
+
 #endif // INFERNO_CUDA_ATTENTION_DECODE_CUH

@@ -24,7 +24,7 @@
 
 // What the blocks of a launch share: exchanges, and the count of blocks that ever began, which numbers the launches.
 struct dense_space {
-  uint64_t *words; // [3][EXCHANGED / 2]; NULL: all is composed
+  uint64_t *words; // [4][EXCHANGED / 2], the last of attention; NULL: all is composed
   unsigned long long *tickets;
 };
 
@@ -37,7 +37,7 @@ bool dense_open(inferno_device *dev) {
   if (!s || !dev->encode_tensor_map || dev->exact || dev->ordinal >= 64) return s;
   inferno_device *none = NULL;
   if (!waiting[dev->ordinal].compare_exchange_strong(none, dev)) return true;
-  size_t bytes = 3 * EXCHANGED / 2 * sizeof(uint64_t);
+  size_t bytes = 4 * EXCHANGED / 2 * sizeof(uint64_t);
   return !cudaMalloc((void **)&s->words, bytes) && !cudaMalloc((void **)&s->tickets, sizeof *s->tickets) &&
          !cudaMemset(s->words, 0, bytes) && !cudaMemset(s->tickets, 0, sizeof *s->tickets);
 }
@@ -49,6 +49,18 @@ void dense_close(inferno_device *dev) {
   free(dev->dense);
   inferno_device *own = dev;
   if (dev->ordinal < 64) waiting[dev->ordinal].compare_exchange_strong(own, NULL);
+}
+
+// Those of the last attention that sends any.
+static attended_words handed_words(const inferno_device *dev, int64_t rows, int64_t columns) {
+  const dense_space *s = dev->dense;
+  if (!s->words || rows > DENSE_ROWS || rows * columns > EXCHANGED || columns % 8) return {};
+  return {s->words + 3 * EXCHANGED / 2, (const uint32_t *)s->tickets, dev->attended, (int32_t)columns};
+}
+
+attended_words cuda_attended_words(inferno_device *dev, int64_t rows, int64_t columns) {
+  dev->attended++;
+  return handed_words(dev, rows, columns);
 }
 
 // Weights of every other type are BF16 once packed.
@@ -89,6 +101,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   d.attended = view<const bf16>(a->attended), d.x = view<bf16>(a->o.out);
   for (int i = 0; i < 3; i++) d.exchange[i] = dev->dense->words + i * EXCHANGED / 2;
   d.tickets = dev->dense->tickets;
+  if (dev->handed == a->attended.data) d.handed = handed_words(dev, n, queries);
 
   dense_product *p = d.product;
   int offset = 0;
