@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(THREADS, decode_shape<K>::BLOCKS) attention_de
 
   int next_block = block_of(d, p, p.first + STAGES); // of the chunk that is asked for next
   float scale = d.a.scale * 1.44269504f;             // softmax in powers of 2
-  if (meets) cluster_wait(); // all have begun, and can be sent results
+  if (meets) cluster_wait();                         // all have begun, and can be sent results
   int64_t item = (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
   int group_floats = num_heads * shape::PITCH, part_floats = d.slots * group_floats;
   float *all = d.partials.results + (item << d.parts_bits) * d.slots * min(group, (int)TILE_HEADS) * shape::PITCH;
@@ -259,7 +259,7 @@ template <int K, bool CLUSTERED> static void go(inferno_device *dev, const infer
                    (int)tiles,
                    (int)a->block_table.cols,
                    cuda_settled(dev, a->q.rows),
-                  {}};
+                   {}};
   if (which == EVERY_ROW) d.handed = cuda_attended_words(dev, a->q.rows, a->q.cols);
   dim3 grid(1u << bits, (unsigned)(a->kv_heads * tiles), (unsigned)rows);
   if (CLUSTERED) cuda_launch_clusters(dev, "attention", kernel, grid, THREADS, shape::SHARED, 1u << bits, d);

@@ -94,8 +94,8 @@ __device__ __forceinline__ void each_value(const partial<4 * decode_shape<K>::VA
 
 // Puts a result, times its heads' shares, into out: neighbouring columns are four lanes apart.
 template <int K>
-__device__ __forceinline__ void put_values(const row_writer &out, const partial<4 * decode_shape<K>::VALUE_TILES> &x, const float (&share)[2],
-                                           int num_heads) {
+__device__ __forceinline__ void put_values(const row_writer &out, const partial<4 * decode_shape<K>::VALUE_TILES> &x,
+                                           const float (&share)[2], int num_heads) {
   int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < 4 * decode_shape<K>::VALUE_TILES; i++) {

@@ -11,7 +11,7 @@ enum dense_step { OUT, GATE_UP, DOWN, QKV, MAX_STEPS };
 
 // Before this step a block waits for attention's end, where it does not do so before all. What attention sent has come by then, so that it
 // hardly waits; but the next attention, which cannot start before, is to be ready when this kernel ends.
-enum { SETTLED = DENSE_SETTLED };
+enum { SETTLED = GATE_UP };
 
 enum {
   DENSE_WARPS = 8,
