@@ -77,6 +77,7 @@ type Engine struct {
 	maxBatch  int  // sequences that it always has room for, and a block's worth of tokens beside them
 	turn      turn
 	waker     *waker
+	code      []code // of the loop
 
 	born     time.Time // zero of the counters' times
 	counters counters
@@ -141,6 +142,7 @@ func New(o Options) (*Engine, error) {
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
+	r.beforeEnd, e.code = e.warm, loopCode()
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
 	e.counters.stepBegan.Store(noStep)
@@ -206,11 +208,8 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 		arrived = time.Now()
 	}
 	g := newGroup(r, e.context, e.runner.vocabulary())
-	if first := g.members[0]; first.masked() && first.deadEnd() {
-		return nil, &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
-	}
-	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && g.members[0].adjusted) {
-		return nil, &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}
+	if err := e.answerable(r, g.members[0]); err != nil {
+		return nil, err
 	}
 	streams := make([]*Stream, len(g.members))
 	wake := make(chan struct{}, 1)
@@ -225,6 +224,17 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	}
 	e.notify()
 	return streams, nil
+}
+
+// answerable returns a *LimitError where a request, the first of whose sequences is s, can have no output, or not what it asks for beside it.
+func (e *Engine) answerable(r *Request, s *sequence) error {
+	if s.masked() && s.deadEnd() {
+		return &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
+	}
+	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && s.adjusted) {
+		return &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}
+	}
+	return nil
 }
 
 func (e *Engine) push(ctx context.Context, g *group) error {
