@@ -8,8 +8,8 @@
 
 enum {
   WARPS = 4,
-  THREADS = 32 * WARPS,
-  CHUNK = 64, // keys
+  THREADS = 32 * WARPS, // of a team, which takes chunks by itself
+  CHUNK = 64,           // keys
   TILE_HEADS = 8,
   FAN_BITS = 2,
   FAN = 1 << FAN_BITS, // groups of a level in one of the next
@@ -71,14 +71,15 @@ template <typename HEADS, int N> struct merge_tree {
   }
 };
 
-template <int K> struct decode_shape {
-  static constexpr int STAGES = K == 128 ? 2 : 3, TILE = CHUNK * K; // elements
-  static constexpr int BLOCKS = K == 128 ? 3 : 4;                   // on a multiprocessor
-  static constexpr int VALUE_TILES = K / 16 / WARPS;                // of 16 columns, a warp
-  static constexpr int PITCH = K + 4;                               // floats of a head of a result
-  static constexpr int RESULT_FLOATS = 12 * PITCH;                  // of the results that a block is sent
-  static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) +
-                                   (2 * SCORE_PITCH * TILE_HEADS + RESULT_FLOATS) * sizeof(float) + sizeof(uint64_t); // a barrier
+template <int K, int TEAMS = 1> struct decode_shape {
+  static constexpr int STAGES = K == 128 || TEAMS > 1 ? 2 : 3, TILE = CHUNK * K; // elements
+  static constexpr int BLOCKS = TEAMS > 1 ? 2 : K == 128 ? 3 : 4;                // on a multiprocessor
+  static constexpr int SCORES = 2 * SCORE_PITCH * TILE_HEADS;                    // of a team
+  static constexpr int VALUE_TILES = K / 16 / WARPS;                             // of 16 columns, a warp
+  static constexpr int PITCH = K + 4;                                            // floats of a head of a result
+  static constexpr int RESULT_FLOATS = 12 * PITCH;                               // of the results that a block is sent
+  static constexpr size_t SHARED =
+      (size_t)TEAMS * STAGES * 2 * TILE * sizeof(bf16) + (TEAMS * SCORES + RESULT_FLOATS) * sizeof(float) + sizeof(uint64_t); // a barrier
 };
 
 // Meeting the other blocks of the cluster: what they wrote to shared memory before they came can be read then.

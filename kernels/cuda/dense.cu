@@ -10,7 +10,8 @@
 //
 // What one product hands the next goes through the L2: two columns and the number of the launch are one word of 8 bytes, so that whoever
 // needs a row of x reads it until all of its words are of this launch. There is no barrier, and nothing to reset. Launches are numbered by
-// counting the blocks that begin: every launch has as many, and all of one begin before any of the next (see below).
+// counting the blocks that begin: every launch has as many, and all of one begin before any of the next (see below). Attention, if it is the
+// kernel before, hands its rows over in the same way, and is waited for only after they are used.
 //
 // Blocks wait for blocks, so all of a launch must come to run. A block that has not begun needs what others hold of a multiprocessor; these
 // are blocks of kernels before it, which end by themselves, or of other streams (loads), which do, too, or of kernels behind it, of which
@@ -71,7 +72,7 @@ static bool pairs(const inferno_tensor &t) { return t.dtype == INFERNO_BF16 && (
 
 // What a block of attention_decode.cu takes of a multiprocessor's shared memory. One has room beside a block of this kernel: the layer's own
 // attention is at work while this kernel fills its rings, and the next layer's waits for its end.
-static int64_t attention_bytes(int64_t head_dim) { return head_dim > 64 ? 75 << 10 : 56 << 10; }
+static int64_t attention_bytes(int64_t head_dim) { return head_dim > 64 ? 75 << 10 : 78 << 10; }
 
 struct dense_plan {
   size_t rest;   // shared memory besides the rings
