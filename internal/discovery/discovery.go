@@ -14,6 +14,9 @@ var ErrDuplicate = errors.New("instance id is registered by another process")
 
 // Provider is a registry of instances. Methods may be called from any goroutine.
 type Provider interface {
+	// Vacant returns nil when the id of i can be registered, after the wait for a predecessor that was killed, if there was one. The error
+	// wraps ErrDuplicate when another live instance holds it; any other means that the registry does not answer.
+	Vacant(ctx context.Context, i Instance) error
 	// Register makes an instance known. The registration stays, through whatever happens to the registry, until Withdraw.
 	Register(ctx context.Context, i Instance) (Registration, error)
 	// List returns all instances by id.
@@ -27,6 +30,8 @@ type Provider interface {
 type Registration interface {
 	// Update replaces what is known of the instance; its id cannot change.
 	Update(ctx context.Context, i Instance) error
+	// Held is nil while the registry holds the instance, and else why it does not; the Registration works on that by itself.
+	Held() error
 	// Withdraw ends the registration. Idempotent.
 	Withdraw(ctx context.Context) error
 }
