@@ -89,6 +89,7 @@ var table = []row{
 	{folder: "internal/discovery/static", may: []string{"internal/discovery"}},
 	// An instance has one form on the wire, whether a server answers with it or a registry holds it: clients read both with one type.
 	{folder: "internal/discovery/record", may: []string{"internal/discovery", "proto/inferno/v1"}},
+	{folder: "internal/discovery/etcd/etcdtest"},
 	{
 		folder: "internal/discovery/etcd",
 		may:    []string{"internal/discovery", "internal/discovery/record"},
