@@ -94,7 +94,10 @@ func newBackend(o Options, address string) (*backend, error) {
 		b.instance.ID = uuid.NewString()
 	}
 	if b.instance.Address == "" {
-		b.instance.Address = address
+		b.instance.Address = discovery.Reachable(address, o.Config.EtcdEndpoints)
+	}
+	if metrics, ok := o.Registry.(prometheus.Collector); ok {
+		b.metrics.MustRegister(metrics)
 	}
 	for _, m := range o.Config.Models {
 		b.replicas = append(b.replicas, newReplica(m.Name, m.Path))
@@ -156,7 +159,11 @@ func ended() context.Context {
 
 // serve loads, announces, and returns when the server has drained or something broke. life ends when a background goroutine failed.
 func (b *backend) serve(ctx, life context.Context) error {
-	if err := b.load(ctx, life); err != nil {
+	err := b.vacant(ctx)
+	if err == nil {
+		err = b.load(ctx, life)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop before it was up
 		}
@@ -172,7 +179,6 @@ func (b *backend) serve(ctx, life context.Context) error {
 	withdrawn := make(chan error, 1)
 	go func() { withdrawn <- announcer.Run(announcing) }()
 
-	var err error
 	select {
 	case <-ctx.Done():
 	case <-life.Done():
@@ -187,6 +193,25 @@ func (b *backend) serve(ctx, life context.Context) error {
 		return err // streams have ended with the engine; there is nothing to wait for
 	}
 	return b.drain()
+}
+
+// vacant asks the registry, before a weight is read, whether it is there and the configured id is free, as far as the start depends on that.
+func (b *backend) vacant(ctx context.Context) error {
+	c := b.o.Config
+	if c.InstanceID == "" && !c.RequireEtcd {
+		return nil // an id of this start's own is taken by nobody
+	}
+	err := b.o.Registry.Vacant(ctx, b.instance)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, discovery.ErrDuplicate):
+		return err
+	case c.RequireEtcd:
+		return fmt.Errorf("require-etcd: %w", err)
+	}
+	b.log.Warn("the registry does not answer, starting without it", "error", err)
+	return nil
 }
 
 // load brings every replica up, one after the other, and ends with the first that fails.

@@ -165,5 +165,8 @@ func innermost(message string) string {
 	if _, inner, ok := strings.Cut(message, `desc = "`); ok {
 		message = strings.TrimSuffix(inner, `"`)
 	}
-	return strings.TrimPrefix(strings.TrimPrefix(message, "transport: "), "Error while dialing: ")
+	for _, wrapper := range []string{"latest balancer error: ", "connection error: ", "transport: ", "Error while dialing: "} {
+		message = strings.TrimPrefix(message, wrapper)
+	}
+	return message
 }
