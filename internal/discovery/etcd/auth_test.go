@@ -47,7 +47,7 @@ func TestExpiredTokensAreFetchedAnew(t *testing.T) {
 	<-events
 	changes := watchKey(t, root)
 	<-changes
-	for n := range rounds(4, 60) {
+	for n := range rounds(3, 60) {
 		time.Sleep(2500 * time.Millisecond) // the token is gone by now
 		if n%3 == 2 {
 			c.Members[0].Kill()

@@ -98,6 +98,9 @@ func ttl(d time.Duration) func(*etcd.Options) { return func(o *etcd.Options) { o
 // start is etcdtest.Start for a test that leaves nothing behind: neither goroutines nor leases.
 func start(t *testing.T, members int, flags ...string) *etcdtest.Cluster {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("runs etcd processes")
+	}
 	known := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, known) })
 	return etcdtest.Start(t, members, flags...)

@@ -175,7 +175,7 @@ func TestRegistrationLivesOnABadLine(t *testing.T) {
 			changes := watchKey(t, eye)
 			<-changes
 			updates, refused := 0, 0
-			for end := time.Now().Add(time.Duration(rounds(12, 120)) * time.Second); time.Now().Before(end); {
+			for end := time.Now().Add(time.Duration(rounds(6, 120)) * time.Second); time.Now().Before(end); {
 				i.Load.Running++
 				if g.Update(t.Context(), i) == nil {
 					updates++

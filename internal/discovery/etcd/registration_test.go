@@ -185,7 +185,7 @@ func TestKeysThatOthersTouchArePutRight(t *testing.T) {
 func TestAnIDThatAnotherProcessHoldsIsLeftToIt(t *testing.T) {
 	c := start(t, 1)
 	eye := c.Client(t)
-	r, other := open(t, c), open(t, c, ttl(2*time.Second))
+	r, other := open(t, c, ttl(2*time.Second)), open(t, c, ttl(2*time.Second))
 	first := register(t, r, instance("a", "m"))
 	second := instance("a", "m")
 	second.Address = "127.0.0.2:1"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -159,7 +160,8 @@ func checkAddress(address string) error {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || port == "" {
+	number, notNumber := strconv.ParseUint(port, 10, 16)
+	if err != nil || host == "" || notNumber != nil || number == 0 {
 		return fmt.Errorf("address: %q, want HOST:PORT or unix:///PATH", address)
 	}
 	return nil
