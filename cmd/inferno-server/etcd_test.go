@@ -311,3 +311,40 @@ func TestEtcdSecretsComeFromFiles(t *testing.T) {
 		}
 	}
 }
+
+func TestEtcdBehindTLS(t *testing.T) {
+	a := etcdtest.NewAuthority(t)
+	c := etcdtest.StartTLS(t, a)
+	endpoint := "https://" + c.Endpoints()[0]
+	base := []string{"--model", "tiny=" + tiny, "--device=cpu", "--require-etcd", "--etcd-endpoints", endpoint}
+
+	stranger := etcdtest.NewAuthority(t)
+	cert, key := a.Issue("instance")
+	for what, args := range map[string][]string{
+		"unknown authority":       {"--etcd-cert", cert, "--etcd-key", key},
+		"certificate is not ours": {"--etcd-ca", stranger.File, "--etcd-cert", cert, "--etcd-key", key},
+		"no certificate":          {"--etcd-ca", a.File},
+	} {
+		code, out := runServer(t, append(base, args...)...)
+		if code != 2 || !strings.Contains(out, "tls: ") {
+			t.Errorf("%s: exit code %d, want 2 and what TLS says:\n%s", what, code, out)
+		}
+	}
+
+	p := startServer(t, append(base, "--lease-ttl", "2s", "--etcd-ca", a.File, "--etcd-cert", cert, "--etcd-key", key)...)
+	p.waitServing()
+	p.waitInstances(1)
+	// The files are read for each connection: what is wrong with them shows, and is right again once they are.
+	if err := os.WriteFile(cert, []byte("half a certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Members[0].Kill()
+	c.Members[0].Start()
+	c.Members[0].WaitReady()
+	p.waitFor("the reason names the files", func() bool {
+		return strings.Contains(p.waitRegistration(infernov1.HealthState_HEALTH_STATE_DEGRADED), "etcd-cert, etcd-key: ")
+	})
+	a.Issue("instance")
+	p.waitRegistration(infernov1.HealthState_HEALTH_STATE_SERVING)
+	p.waitInstances(1)
+}

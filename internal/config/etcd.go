@@ -18,7 +18,7 @@ const maxEtcdPrefix = 256
 // validateEtcd refuses what etcd would, what would have no effect, and a password or certificate that the connection would not be safe for.
 func (c *Config) validateEtcd(fault func(string, ...any)) {
 	if c.LeaseTTL < 2*time.Second || c.LeaseTTL > 10*time.Minute || c.LeaseTTL%time.Second != 0 {
-		fault("lease-ttl: %v, want 2s to 10m in whole seconds", c.LeaseTTL)
+		fault("lease-ttl: %v, want 2s to 10m0s in whole seconds", c.LeaseTTL)
 	}
 	if c.EtcdPrefix == "" || len(c.EtcdPrefix) > maxEtcdPrefix || strings.HasSuffix(c.EtcdPrefix, "/") ||
 		strings.ContainsFunc(c.EtcdPrefix, func(r rune) bool { return r <= ' ' || r == 0x7f }) {

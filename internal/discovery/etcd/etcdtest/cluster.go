@@ -4,6 +4,7 @@ package etcdtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -24,6 +25,7 @@ import (
 // Cluster is the members of one etcd.
 type Cluster struct {
 	Members []*Member
+	tls     *tls.Config // of the test's own clients; nil: none
 }
 
 // Member is one etcd server.
@@ -32,6 +34,7 @@ type Member struct {
 	name    string
 	address string // of clients, without the proxy between
 	args    []string
+	tls     *tls.Config
 	Proxy   *Proxy // what Endpoints names
 
 	mu      sync.Mutex
@@ -42,16 +45,33 @@ type Member struct {
 // Start runs n members and waits until they answer. flags are more arguments of etcd.
 func Start(t testing.TB, n int, flags ...string) *Cluster {
 	t.Helper()
+	return run(t, n, "http", nil, flags)
+}
+
+// StartTLS runs one member that talks to clients which show a certificate of a's alone.
+func StartTLS(t testing.TB, a *Authority) *Cluster {
+	t.Helper()
+	cert, key := a.Issue("etcd")
+	mine, err := tls.LoadX509KeyPair(a.Issue("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: a.pool, Certificates: []tls.Certificate{mine}}
+	return run(t, 1, "https", clients, []string{"--cert-file", cert, "--key-file", key, "--trusted-ca-file", a.File, "--client-cert-auth"})
+}
+
+func run(t testing.TB, n int, scheme string, clients *tls.Config, flags []string) *Cluster {
+	t.Helper()
 	program := find(t)
-	c := &Cluster{}
+	c := &Cluster{tls: clients}
 	var peers []string
 	for i := range n {
 		name, peer := fmt.Sprintf("m%d", i), "http://"+freeAddress(t)
 		peers = append(peers, name+"="+peer)
-		m := &Member{t: t, name: name, address: freeAddress(t)}
+		m := &Member{t: t, name: name, address: freeAddress(t), tls: clients}
 		m.args = append([]string{
 			program, "--name", name, "--data-dir", filepath.Join(t.TempDir(), name), "--unsafe-no-fsync", "--log-level", "error",
-			"--listen-client-urls", "http://" + m.address, "--advertise-client-urls", "http://" + m.address,
+			"--listen-client-urls", scheme + "://" + m.address, "--advertise-client-urls", scheme + "://" + m.address,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 		}, flags...)
 		m.Proxy = newProxy(t, m.address)
@@ -118,7 +138,7 @@ func (c *Cluster) ClientAs(t testing.TB, user, password string) *clientv3.Client
 	for _, m := range c.Members {
 		endpoints = append(endpoints, m.address)
 	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Username: user, Password: password, Logger: zap.NewNop()})
+	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: c.tls, Username: user, Password: password, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +179,7 @@ func (m *Member) Start() {
 // WaitReady returns once the server answers with the agreement of the others.
 func (m *Member) WaitReady() {
 	m.t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.address}, Logger: zap.NewNop()})
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.address}, TLS: m.tls, Logger: zap.NewNop()})
 	if err != nil {
 		m.t.Fatal(err)
 	}
