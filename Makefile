@@ -67,8 +67,9 @@ proto: bin/tools/buf ## regenerate the Go code of proto/
 bench: build bin/tools/grpc-health-probe ## serve the default model and measure it with `inferno bench` (BENCH_FLAGS)
 	@scripts/serve bin/inferno bench --addr $(ADDR) --model "$$(name='$(MODEL)'; name=$${name%%=*}; echo "$${name:-smollm2}")" $(BENCH_FLAGS)
 
-soak: build bin/tools/grpc-health-probe ## serve the default model under random load with killed clients for SOAKTIME
+soak: build bin/tools/grpc-health-probe bin/tools/etcd ## serve the default model under random load for SOAKTIME; then the registry's faults in full (an hour)
 	@scripts/serve scripts/soak
+	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 2h ./internal/discovery/etcd -args -soak
 
 fuzz: | prerequisites ## run every fuzz target for FUZZTIME
 	@scripts/fuzz
@@ -83,8 +84,9 @@ prerequisites:
 	@scripts/prerequisites
 
 # The tools: each is built from the versions of tools/go.mod, and again when those change.
-GO_TOOLS := buf golangci-lint gotestsum grpcurl grpc-health-probe
+GO_TOOLS := buf etcd golangci-lint gotestsum grpcurl grpc-health-probe
 bin/tools/buf: package := github.com/bufbuild/buf/cmd/buf
+bin/tools/etcd: package := go.etcd.io/etcd/server/v3
 bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 bin/tools/gotestsum: package := gotest.tools/gotestsum
 bin/tools/grpcurl: package := github.com/fullstorydev/grpcurl/cmd/grpcurl
