@@ -96,6 +96,9 @@ func newBackend(o Options, address string) (*backend, error) {
 	if b.instance.Address == "" {
 		b.instance.Address = discovery.Reachable(address, o.Config.EtcdEndpoints)
 	}
+	if discovery.OnlyHere(b.instance.Address, o.Config.EtcdEndpoints) {
+		b.log.Warn("other hosts cannot reach the advertised address: set listen, or advertise", "address", b.instance.Address)
+	}
 	if metrics, ok := o.Registry.(prometheus.Collector); ok {
 		b.metrics.MustRegister(metrics)
 	}

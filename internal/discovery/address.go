@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -57,4 +58,24 @@ func firstOfInterfaces() (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// OnlyHere tells an address that no other host can connect to, while the registry is not of this host alone.
+func OnlyHere(address string, registry []string) bool {
+	return isLocal(address) && slices.ContainsFunc(registry, func(endpoint string) bool { return !isLocal(endpoint) })
+}
+
+func isLocal(address string) bool {
+	if strings.HasPrefix(address, "unix:") {
+		return true
+	}
+	if _, rest, ok := strings.Cut(address, "://"); ok {
+		address = rest
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }

@@ -22,8 +22,8 @@ type member struct {
 	value    string // that it was read from
 }
 
-// page is how many keys are read by one call: a fleet in one or two, while keys with the largest values that etcd takes still fit.
-const page = 512
+// page is how many keys are read by one call: few calls for a fleet, and not too much memory for the largest values that etcd takes, 1.5 MiB.
+const page = 128
 
 // list reads the whole fleet as of one revision.
 func (r *Registry) list(ctx context.Context) (*fleet, error) {

@@ -22,7 +22,7 @@ type registration struct {
 	updates chan update // taken by keep at once, or with the next try
 
 	end  context.CancelFunc
-	done chan struct{} // closed when keep has returned
+	done chan struct{} // closed when keep has returned, or will never run
 
 	wanted     discovery.Instance // what etcd shall hold
 	generation uint64             // the last one given
@@ -43,6 +43,11 @@ const (
 	causeSilent = "no_answer"  // not renewed for as long as it lasts
 )
 
+var lossReasons = map[string]error{
+	causeGone:   errors.New("the lease was revoked or has expired"),
+	causeSilent: errors.New("etcd has not answered for as long as the lease lasts"),
+}
+
 // retryCap bounds the time from one try to the next; the second follows the first at once.
 const retryCap = time.Second
 
@@ -62,6 +67,7 @@ func (r *Registry) Register(ctx context.Context, i discovery.Instance) (discover
 	if err != nil {
 		end()
 		r.remove(g)
+		close(g.done)
 		return nil, fmt.Errorf("register instance %q: %w", i.ID, err)
 	}
 	g.holds(h)
@@ -163,7 +169,7 @@ func (g *registration) keep(ctx context.Context, h *held) {
 
 // regain registers the instance again, for as long as it takes; nil once ctx has ended.
 func (g *registration) regain(ctx context.Context, cause string) *held {
-	g.setReason(fmt.Errorf("registration lost: %s", cause))
+	g.setReason(lossReasons[cause])
 	for try := 1; ; try++ {
 		began := time.Now()
 		h, err := g.r.establish(ctx, g.wanted, g.generation)
