@@ -73,6 +73,8 @@ type Model struct {
 	Revision   string
 	Ready      bool
 	MaxContext int // tokens of one request
+	MaxBatch   int // requests that run at once
+	MaxQueue   int // requests that wait
 }
 
 // Load is how busy an instance is.

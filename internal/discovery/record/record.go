@@ -48,7 +48,8 @@ func Of(i discovery.Instance) *infernov1.Instance {
 			state = infernov1.ModelState_MODEL_STATE_READY
 		}
 		out.Models = append(out.Models, &infernov1.InstanceModel{
-			Name: m.Name, Revision: m.Revision, State: state, MaxContext: uint32(m.MaxContext),
+			Name: m.Name, Revision: m.Revision, State: state, MaxContext: uint32(m.MaxContext), MaxBatch: uint32(m.MaxBatch),
+			MaxQueue: uint32(m.MaxQueue),
 		})
 	}
 	return out
@@ -108,8 +109,8 @@ func Decode(value []byte) (discovery.Instance, error) {
 	}
 	for _, m := range p.GetModels() {
 		i.Models = append(i.Models, discovery.Model{
-			Name: m.GetName(), Revision: m.GetRevision(), MaxContext: int(m.GetMaxContext()),
-			Ready: m.GetState() == infernov1.ModelState_MODEL_STATE_READY,
+			Name: m.GetName(), Revision: m.GetRevision(), MaxContext: int(m.GetMaxContext()), MaxBatch: int(m.GetMaxBatch()),
+			MaxQueue: int(m.GetMaxQueue()), Ready: m.GetState() == infernov1.ModelState_MODEL_STATE_READY,
 		})
 	}
 	return i, check(i)

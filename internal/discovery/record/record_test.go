@@ -18,7 +18,7 @@ import (
 func full() discovery.Instance {
 	return discovery.Instance{
 		ID: "a/b", Address: "[::1]:50051", Version: "v1.2", StartTime: time.Unix(1e9, 123456789).UTC(), Generation: 1<<63 + 1,
-		Models: []discovery.Model{{Name: "org/m", Revision: "sha", Ready: true, MaxContext: 8192}, {Name: "n", MaxContext: 4}},
+		Models: []discovery.Model{{Name: "org/m", Revision: "sha", Ready: true, MaxContext: 8192, MaxBatch: 64, MaxQueue: 256}, {Name: "n", MaxContext: 4}},
 		State:  discovery.Degraded,
 		Load:   discovery.Load{Running: 3, Queued: 2, KVUse: 0.125, TokensPerSecond: 70.5},
 	}
@@ -27,10 +27,12 @@ func full() discovery.Instance {
 // Every field comes back, the ones that are added later too.
 func TestInstanceComesBackWhole(t *testing.T) {
 	want := full()
-	left := reflect.ValueOf(want)
-	for n := range left.NumField() {
-		if name := left.Type().Field(n).Name; left.Field(n).IsZero() && name != "LeaseLeft" { // what a reader sets
-			t.Errorf("the test says nothing of %s", name)
+	for _, part := range []any{want, want.Load, want.Models[0]} {
+		fields := reflect.ValueOf(part)
+		for n := range fields.NumField() {
+			if name := fields.Type().Field(n).Name; fields.Field(n).IsZero() && name != "LeaseLeft" { // what a reader sets
+				t.Errorf("the test says nothing of %T.%s", part, name)
+			}
 		}
 	}
 	value, err := record.Encode(want)
