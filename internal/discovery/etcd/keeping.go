@@ -194,9 +194,10 @@ func (w *watches) start(ctx context.Context, h *held) {
 	w.stop()
 	ctx, w.cancel = context.WithCancel(ctx)
 	w.watching = map[string]bool{}
+	from := h.revision + 1
 	for key := range h.values {
 		w.watching[key] = true
-		w.running.Go(func() { w.follow(ctx, key, h.revision+1) })
+		w.running.Go(func() { w.follow(ctx, key, from) })
 	}
 }
 
