@@ -112,6 +112,31 @@ func TestRegistrationOutlivesItsLeader(t *testing.T) {
 	withdraw(t, g, eye)
 }
 
+// The leader stands still, with its connections open, for longer than the lease lasts, and comes back as one that still thinks it leads.
+func TestRegistrationOutlivesALeaderThatStandsStill(t *testing.T) {
+	c := start(t, 3)
+	eye := c.Client(t)
+	i := instance("a", "m")
+	g := register(t, open(t, c), i)
+	changes := watchKey(t, eye)
+	<-changes
+	for n := range rounds(1, 20) {
+		leader := c.Leader(t)
+		leader.Pause()
+		i.Load.Running = 100 + n
+		took := eventually(t, "updated without the leader", func() bool { return g.Update(t.Context(), i) == nil })
+		figure(t, "an update is taken while the leader stands still", took, 10*time.Second)
+		time.Sleep(6 * time.Second) // more than the lease
+		leader.Resume()
+		leader.WaitReady()
+	}
+	eventually(t, "held", func() bool { return g.Update(t.Context(), i) == nil && g.Held() == nil })
+	if absent := removals(changes); absent > 0 {
+		t.Errorf("the key went %d times, want never: a majority was there all the time", absent)
+	}
+	withdraw(t, g, eye)
+}
+
 // The member that the instance is connected to falls silent, while a majority is there: the way to the others is found before the lease ends.
 func TestSilentMemberIsLeftForAnother(t *testing.T) {
 	c := start(t, 3)

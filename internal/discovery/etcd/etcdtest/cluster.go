@@ -200,6 +200,21 @@ func (m *Member) WaitReady() {
 	}
 }
 
+// Pause stops the server as if its host had no power, and Resume lets it go on as if nothing had been.
+func (m *Member) Pause() { m.signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (m *Member) Resume() { m.signal(syscall.SIGCONT) }
+
+func (m *Member) signal(s syscall.Signal) {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.process.Process.Signal(s); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 // Kill ends the server as a crash does. Idempotent.
 func (m *Member) Kill() {
 	m.mu.Lock()
