@@ -15,8 +15,8 @@ import (
 	"github.com/inferno-serve/inferno/internal/discovery/static"
 )
 
-// openRegistry opens the registry that c names: etcd, or this process's memory. Whether etcd is there shows later; a file that cannot be used
-// is an error now.
+// openRegistry opens the registry that c names: etcd, or this process's memory. Whether etcd is there shows later; a file that cannot be
+// used is an error now.
 func openRegistry(c *config.Config, log *slog.Logger) (registry discovery.Provider, closeIt func() error, err error) {
 	if len(c.EtcdEndpoints) == 0 {
 		return static.New(), func() error { return nil }, nil

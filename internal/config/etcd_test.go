@@ -36,7 +36,10 @@ func TestRegistrySettingsNameTheirFaults(t *testing.T) {
 		{[]string{"--etcd-endpoints=http://a:1", "--etcd-ca=f"}, []string{`"http://a:1" is not encrypted`}},
 		{[]string{"--etcd-endpoints=a:1", "--etcd-cert=f"}, []string{`etcd-cert, etcd-key: "f", "", want both or none`}},
 		{[]string{"--etcd-endpoints=a:1", "--etcd-user=u"}, []string{`etcd-user, etcd-password-file: "u", "", want both or none`}},
-		{[]string{"--etcd-endpoints=a:1", "--etcd-user=u", "--etcd-password-file=f", "--etcd-token-file=g"}, []string{`etcd-token-file: "g" beside etcd-user "u"`}},
+		{
+			[]string{"--etcd-endpoints=a:1", "--etcd-user=u", "--etcd-password-file=f", "--etcd-token-file=g"},
+			[]string{`etcd-token-file: "g" beside etcd-user "u"`},
+		},
 		{[]string{"--etcd-endpoints=a:1", "--etcd-prefix=x/"}, []string{`etcd-prefix: "x/", want`}},
 		{[]string{"--etcd-endpoints=a:1", "--etcd-prefix="}, []string{`etcd-prefix: "", want`}},
 		{[]string{"--etcd-endpoints=a:1", "--lease-ttl=1s"}, []string{"lease-ttl: 1s, want 2s to 10m"}},

@@ -60,8 +60,9 @@ func hasIPv6() bool {
 func TestAddressThatOnlyThisHostReachesIsKnown(t *testing.T) {
 	far, near := []string{"http://127.0.0.1:2379", "https://etcd.example:2379"}, []string{"localhost:2379", "https://[::1]:2379"}
 	for _, address := range []string{"127.0.0.1:1", "localhost:1", "[::1]:1", "unix:///run/s"} {
-		if !discovery.OnlyHere(address, far) || discovery.OnlyHere(address, near) || discovery.OnlyHere(address, nil) {
-			t.Errorf("%s: %t with a registry elsewhere, %t with one here", address, discovery.OnlyHere(address, far), discovery.OnlyHere(address, near))
+		elsewhere, here, none := discovery.OnlyHere(address, far), discovery.OnlyHere(address, near), discovery.OnlyHere(address, nil)
+		if !elsewhere || here || none {
+			t.Errorf("%s: %t with a registry elsewhere, %t with one here, %t with none", address, elsewhere, here, none)
 		}
 	}
 	if discovery.OnlyHere("10.0.0.1:1", far) || discovery.OnlyHere("host.example:1", far) {

@@ -24,7 +24,9 @@ func withUsers(t *testing.T, c *etcdtest.Cluster) *clientv3.Client {
 		_, err = open.UserGrantRole(ctx, name, name)
 		check(t, err)
 	}
-	_, err := open.RoleGrantPermission(ctx, "inferno", prefix+"/", clientv3.GetPrefixRangeEnd(prefix+"/"), clientv3.PermissionType(clientv3.PermReadWrite))
+	below := prefix + "/"
+	_, err := open.RoleGrantPermission(
+		ctx, "inferno", below, clientv3.GetPrefixRangeEnd(below), clientv3.PermissionType(clientv3.PermReadWrite))
 	check(t, err)
 	_, err = open.AuthEnable(ctx)
 	check(t, err)

@@ -6,8 +6,8 @@
 //
 // MODEL and ID are escaped as path segments. Endpoints are there only while the instance takes requests.
 //
-// The registry may be away at any time, for any time. Nothing here waits for it without a deadline, and a registration that was lost is made
-// again for as long as it takes, on a goroutine of its own (registration.go). Methods may be called from any goroutine.
+// The registry may be away at any time, for any time. Nothing here waits for it without a deadline, and a registration that was lost is
+// made again for as long as it takes, on a goroutine of its own (registration.go). Methods may be called from any goroutine.
 package etcd
 
 import (
@@ -83,8 +83,8 @@ func (r *Registry) Close() error {
 	return r.link.close()
 }
 
-// Vacant returns nil when the id of i may be registered. Where its key is there under a foreign lease, it waits as long as that of a killed
-// predecessor may last; a key that is still there then is another live instance's, and the error wraps discovery.ErrDuplicate.
+// Vacant returns nil when the id of i may be registered. Where its key is there under a foreign lease, it waits as long as that of a
+// killed predecessor may last; a key that is still there then is another live instance's, and the error wraps discovery.ErrDuplicate.
 func (r *Registry) Vacant(ctx context.Context, i discovery.Instance) error {
 	seen, err := r.look(ctx, i)
 	if err != nil || !seen.foreign {

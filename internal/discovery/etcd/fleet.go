@@ -22,7 +22,7 @@ type member struct {
 	value    string // that it was read from
 }
 
-// page is how many keys are read by one call: few calls for a fleet, and not too much memory for the largest values that etcd takes, 1.5 MiB.
+// page is how many keys are read by one call: few calls for a fleet, and bounded memory for the largest values that etcd takes (1.5 MiB).
 const page = 128
 
 // list reads the whole fleet as of one revision.

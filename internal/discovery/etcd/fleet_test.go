@@ -30,7 +30,8 @@ func scripted(t *testing.T, c *clientv3.Client, id string, running int) {
 	t.Helper()
 	_, err := c.Put(t.Context(), prefix+"/instances/"+id, fmt.Sprintf(
 		`{"id":%q,"address":"10.0.0.1:50051","models":[{"name":"llama-3","revision":"r","state":"MODEL_STATE_READY","maxContext":8192}],`+
-			`"state":"INSTANCE_STATE_SERVING","load":{"runningRequests":%d},"version":"v1","startTime":"2026-01-01T00:00:00Z","generation":"7"}`, id, running))
+			`"state":"INSTANCE_STATE_SERVING","load":{"runningRequests":%d},"version":"v1","startTime":"2026-01-01T00:00:00Z",`+
+			`"generation":"7"}`, id, running))
 	check(t, err)
 }
 

@@ -18,7 +18,7 @@ type held struct {
 	lease      clientv3.LeaseID
 	ttl        time.Duration // as etcd granted it, which may be more than was asked for
 	renewed    time.Time     // the last answer to a renewal
-	silent     bool          // renewals are overdue
+	unanswered bool          // there was no client, or no answer to renewals: the reason until there is one
 	generation uint64
 
 	values   map[string]string // by key, all that etcd may hold of ours

@@ -121,6 +121,7 @@ func (k *keeping) without(ctx context.Context, err error) (cause string, again b
 		return "", false
 	}
 	k.g.setReason(k.g.r.link.explain(err))
+	k.h.unanswered = true
 	k.failures++
 	if !k.g.rest(ctx, pause(k.failures)) {
 		return "", false
@@ -155,9 +156,9 @@ func (k *keeping) expired() (cause string, again bool) {
 
 func (k *keeping) renewed() {
 	k.h.renewed = time.Now()
-	if k.h.silent {
-		k.h.silent, k.h.doubt = false, true
-		k.again() // the reason was the silence alone, or there is more to it
+	if k.h.unanswered {
+		k.h.unanswered, k.h.doubt = false, true
+		k.again() // that etcd did not answer was the whole reason, or there is more to it
 	}
 	k.awaitAnswer()
 }
@@ -166,7 +167,7 @@ func (k *keeping) renewed() {
 func (k *keeping) awaitAnswer() {
 	overdue := max(k.h.ttl/2, k.h.ttl/3+time.Second)
 	if time.Since(k.h.renewed) >= overdue {
-		k.h.silent = true
+		k.h.unanswered = true
 		overdue = k.h.ttl
 	}
 	k.silence.Reset(overdue - time.Since(k.h.renewed))

@@ -29,7 +29,8 @@ func TestAnInstanceIsOneLeaseAndItsKeysComeTogether(t *testing.T) {
 	for _, kv := range all.Kvs {
 		keys = append(keys, string(kv.Key))
 		if kv.Lease == 0 || kv.Lease != all.Kvs[0].Lease || kv.ModRevision != all.Kvs[0].ModRevision {
-			t.Errorf("%s: lease %x, revision %d, want those of all: %x, %d", kv.Key, kv.Lease, kv.ModRevision, all.Kvs[0].Lease, all.Kvs[0].ModRevision)
+			t.Errorf("%s: lease %x, revision %d, want those of all: %x, %d",
+				kv.Key, kv.Lease, kv.ModRevision, all.Kvs[0].Lease, all.Kvs[0].ModRevision)
 		}
 	}
 	want := []string{prefix + "/endpoints/llama-3/a%2Fb", prefix + "/endpoints/org%2Fother/a%2Fb", prefix + "/instances/a%2Fb"}
@@ -43,7 +44,8 @@ func TestAnInstanceIsOneLeaseAndItsKeysComeTogether(t *testing.T) {
 	stock, err := naming.List(t.Context())
 	check(t, err)
 	e, ok := stock[want[0]]
-	if metadata, _ := e.Metadata.(map[string]any); !ok || e.Addr != i.Address || metadata["model"] != "llama-3" || metadata["revision"] != "r1" {
+	metadata, _ := e.Metadata.(map[string]any)
+	if !ok || e.Addr != i.Address || metadata["model"] != "llama-3" || metadata["revision"] != "r1" {
 		t.Errorf("the stock reader sees %+v", stock)
 	}
 	// And the record is JSON that names its fields as the API does.
@@ -189,7 +191,8 @@ func TestAnIDThatAnotherProcessHoldsIsLeftToIt(t *testing.T) {
 	first := register(t, r, instance("a", "m"))
 	second := instance("a", "m")
 	second.Address = "127.0.0.2:1"
-	if _, err := other.Register(t.Context(), second); !errors.Is(err, discovery.ErrDuplicate) || !strings.Contains(err.Error(), "127.0.0.1:50051") {
+	_, err := other.Register(t.Context(), second)
+	if !errors.Is(err, discovery.ErrDuplicate) || !strings.Contains(err.Error(), "127.0.0.1:50051") {
 		t.Errorf("registered beside a live instance: %v, want ErrDuplicate and the other's address", err)
 	}
 	if _, err := r.Register(t.Context(), instance("a")); !errors.Is(err, discovery.ErrDuplicate) {

@@ -18,9 +18,11 @@ import (
 func full() discovery.Instance {
 	return discovery.Instance{
 		ID: "a/b", Address: "[::1]:50051", Version: "v1.2", StartTime: time.Unix(1e9, 123456789).UTC(), Generation: 1<<63 + 1,
-		Models: []discovery.Model{{Name: "org/m", Revision: "sha", Ready: true, MaxContext: 8192, MaxBatch: 64, MaxQueue: 256}, {Name: "n", MaxContext: 4}},
-		State:  discovery.Degraded,
-		Load:   discovery.Load{Running: 3, Queued: 2, KVUse: 0.125, TokensPerSecond: 70.5},
+		Models: []discovery.Model{
+			{Name: "org/m", Revision: "sha", Ready: true, MaxContext: 8192, MaxBatch: 64, MaxQueue: 256}, {Name: "n", MaxContext: 4},
+		},
+		State: discovery.Degraded,
+		Load:  discovery.Load{Running: 3, Queued: 2, KVUse: 0.125, TokensPerSecond: 70.5},
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package etcdtest runs real etcd servers for tests, one or a cluster of several processes, each behind a TCP proxy that goes wrong when it is
-// told to. Servers keep their data in the test's folder, listen on loopback, and end with the test.
+// Package etcdtest runs real etcd servers for tests, one or a cluster of several processes, each behind a TCP proxy that goes wrong when it
+// is told to. Servers keep their data in the test's folder, listen on loopback, and end with the test.
 package etcdtest
 
 import (
