@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 4
+#define INFERNO_ABI_VERSION 5
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -462,6 +462,10 @@ typedef struct {
   void (*pool)(inferno_device *dev, const inferno_pool_args *args);
 
   void (*dense)(inferno_device *dev, const inferno_dense_args *args); // optional fused op
+
+  // Optional: says that a launch of graph is near, so that what it needs on the host's side can be brought near too. Changes nothing, and
+  // waits for nothing.
+  void (*expect)(inferno_device *dev, inferno_graph *graph);
 } inferno_table;
 
 // What a device library exports, and all that it exports.

@@ -133,6 +133,12 @@ type Profiler interface {
 	Profile() []ProfileRow
 }
 
+// Expecter is a Device that makes use of hearing of a launch ahead of it.
+type Expecter interface {
+	// Expect says that a launch of g is near, which may then cost its caller less. It changes nothing and waits for nothing.
+	Expect(g Graph)
+}
+
 // ProfileRow is the calls of an op with one shape.
 type ProfileRow struct {
 	Op, Shape string

@@ -79,13 +79,3 @@ func (r *runner) adjustmentArgs(args *device.SampleArgs, tables device.Tensor) {
 func (r *runner) remember(tokens, slots device.Tensor) {
 	r.device.Scatter(device.Vector(r.history.Data, device.I32, r.history.Len()), slots, tokens)
 }
-
-// anyPenalized says whether a step needs or makes history.
-func anyPenalized(b *batch) bool {
-	for i := range b.items {
-		if b.items[i].seq.penalized {
-			return true
-		}
-	}
-	return false
-}

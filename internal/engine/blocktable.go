@@ -8,6 +8,7 @@ type blockTables struct {
 	seated  []*sequence // [max b] by row; stale where the sequence's place is another one
 	stride  int         // elements from row to row
 	width   int         // of them blocks; then banned ids
+	rows    int         // up to the last one of the batch seated last
 	changed []change    // reused: what a step uploads
 	banned  [maxBanned]int32
 }
@@ -29,6 +30,16 @@ func newBlockTables(b *buffers, numBlocks int) blockTables {
 // seat gives every sequence of b a row, the lowest that are free, and returns how many rows there are up to the last one of b. Where a
 // smaller graph would do without the gaps that others left, it closes them.
 func (t *blockTables) seat(b *batch, graph func(rows int) *stepGraph) (used int) {
+	used, all := t.used(b)
+	if !all || graph(used).rows > graph(len(b.items)).rows {
+		t.reseat(b, graph)
+		used, _ = t.used(b)
+	}
+	t.rows = used
+	return used
+}
+
+func (t *blockTables) reseat(b *batch, graph func(rows int) *stepGraph) {
 	seated := 0
 	for i, seq := range t.seated {
 		switch {
@@ -53,7 +64,8 @@ func (t *blockTables) seat(b *batch, graph func(rows int) *stepGraph) (used int)
 			seated++
 		}
 	}
-	if most := graph(seated).rows; graph(t.used(b)).rows > most {
+	if used, _ := t.used(b); graph(used).rows > graph(seated).rows {
+		most := graph(seated).rows
 		for i := most; i < len(t.seated); i++ {
 			if seq := t.seated[i]; seq != nil {
 				t.seated[i] = nil
@@ -61,15 +73,16 @@ func (t *blockTables) seat(b *batch, graph func(rows int) *stepGraph) (used int)
 			}
 		}
 	}
-	return t.used(b)
 }
 
-// used is one more than the highest row of b.
-func (t *blockTables) used(b *batch) (rows int) {
+// used is one more than the highest row of b, and whether all have one.
+func (t *blockTables) used(b *batch) (rows int, all bool) {
+	all = true
 	for i := range b.items {
-		rows = max(rows, b.items[i].seq.place+1)
+		place := b.items[i].seq.place
+		rows, all = max(rows, place+1), all && place != nowhere
 	}
-	return rows
+	return rows, all
 }
 
 // update notes what the device lacks of a sequence's row. position is that of the token that the step samples.

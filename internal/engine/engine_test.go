@@ -285,8 +285,8 @@ func TestTokensOfASharedStepArriveTogetherWithTheirTimes(t *testing.T) {
 		if got, want := strings.Join(watch.lines, "\n"), `step 10ms b=1 prefill=8 decode=0 first=[] gaps=[]
 step 10ms b=1 prefill=8 decode=0 first=[] gaps=[]
 step 10ms b=1 prefill=4 decode=0 first=[35ms] gaps=[]
-step 10ms b=1 prefill=0 decode=1 first=[] gaps=[10ms]
-step 10ms b=1 prefill=0 decode=1 first=[] gaps=[10ms]
+step 10ms b=1 prefill=0 decode=1 first=[] gaps=[{10ms 1}]
+step 10ms b=1 prefill=0 decode=1 first=[] gaps=[{10ms 1}]
 request a max_tokens 20+3`; got != want {
 			t.Errorf("observed:\n%s\nwant:\n%s", got, want)
 		}
@@ -801,56 +801,6 @@ func TestNewReportsEveryFault(t *testing.T) {
 	if _, err := New(Options{}); err == nil {
 		t.Error("no fault in empty options")
 	}
-}
-
-// BenchmarkStep is what the engine adds to a step: a device that takes no time decodes for n sequences, while nobody or everybody reads.
-func BenchmarkStep(b *testing.B) {
-	for _, n := range []int{1, 32, 256} {
-		for _, reading := range []bool{false, true} {
-			b.Run(fmt.Sprintf("%d/reading=%v", n, reading), func(b *testing.B) { benchmarkStep(b, n, reading) })
-		}
-	}
-}
-
-func benchmarkStep(b *testing.B, n int, reading bool) {
-	limits := model.Limits{MaxTokens: 512, MaxSeqs: n, MaxRows: n, Context: 1 << 12}
-	d := newFakeDevice(96 << 20)
-	d.info = device.Info{Capture: true, Overlap: true}
-	e, err := New(Options{
-		Model: &fakeModel{device: d}, Device: d, Memory: fakeMemory{d}, Limits: limits, NumBlocks: n << 8, MaxQueue: n,
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	var readers sync.WaitGroup
-	submitted := 0
-	fill := func() {
-		for e.scheduler.live() < n {
-			submitted++
-			s, err := e.Submit(b.Context(), &Request{ID: fmt.Sprint(submitted), Prompt: []int32{1}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			if reading {
-				readers.Go(func() { _, _, _ = readAll(s[0]) })
-			}
-			e.turnOnce(b.Context())
-		}
-	}
-	if err := e.Warmup(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	d.idle = true
-	b.ReportAllocs()
-	for b.Loop() {
-		fill()
-		e.turnOnce(b.Context())
-		if err := e.stepOnce(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	e.Close()
-	readers.Wait()
 }
 
 func TestALastTokenComesWithTheFinish(t *testing.T) { inEveryMode(t, aLastTokenComesWithTheFinish) }

@@ -20,6 +20,7 @@ type stepGraph struct {
 	failed bool         // to make it
 	graphLayout
 	expected time.Duration // of a step, smoothed; 0: none has run
+	lates    int           // steps, up to the last one, that had ended when the loop woke up for them
 }
 
 // graphLayout places the parts of a graph's input block, in bytes from its start.
@@ -78,12 +79,17 @@ func (r *runner) capture(ctx context.Context) error {
 		r.graphs = append(r.graphs, g)
 	}
 	slices.Reverse(r.graphs)
+	for i := range r.graphs {
+		for len(r.graphOf) <= r.graphs[i].rows {
+			r.graphOf = append(r.graphOf, uint8(i))
+		}
+	}
 	return nil
 }
 
 // rehearse computes a step of padding alone.
 func (r *runner) rehearse(g *stepGraph) error {
-	r.writePadding(g)
+	r.writePadding(g, &batch{})
 	r.record(g, true)
 	r.device.Flush()
 	r.launched++
@@ -122,16 +128,12 @@ func (r *runner) record(g *stepGraph, whole bool) {
 
 // graphFor is the graph that computes b, with its sequences in their places, or nil.
 func (r *runner) graphFor(b *batch) *stepGraph {
-	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows || b.promptRows > 0 || b.vectors > 0 {
+	if len(r.graphs) == 0 || len(b.items) > r.graphs[len(r.graphs)-1].rows || b.promptRows > 0 || b.vectors > 0 ||
+		b.tokens != len(b.items) || b.rows != len(b.items) { // each sequence computes a token, and samples one
 		return nil
 	}
 	if !r.padded && r.graph(len(b.items)).rows != len(b.items) {
 		return nil
-	}
-	for i := range b.items {
-		if b.items[i].count != 1 || b.items[i].row < 0 {
-			return nil
-		}
 	}
 	used := r.tables.seat(b, r.graph)
 	if used > r.graphs[len(r.graphs)-1].rows {
@@ -148,17 +150,11 @@ func (r *runner) graphFor(b *batch) *stepGraph {
 }
 
 // graph is the smallest of at least that many rows; the largest if there is none.
-func (r *runner) graph(rows int) *stepGraph {
-	i := 0
-	for i < len(r.graphs)-1 && r.graphs[i].rows < rows {
-		i++
-	}
-	return &r.graphs[i]
-}
+func (r *runner) graph(rows int) *stepGraph { return &r.graphs[r.graphOf[min(rows, len(r.graphOf)-1)]] }
 
 // replay starts g for a batch that is seated.
 func (r *runner) replay(g *stepGraph, b *batch) {
-	r.writePadding(g)
+	r.writePadding(g, b)
 	host := r.slot()
 	tokens, from := part[int32](host, g.tokens, g.rows), part[int32](host, g.from, g.rows)
 	positions, slots := part[int32](host, g.positions, g.rows), part[int32](host, g.slots, g.rows)
@@ -172,7 +168,8 @@ func (r *runner) replay(g *stepGraph, b *batch) {
 		at := seq.place
 		tokens[at], from[at] = seq.input(item.start)
 		positions[at] = int32(item.start)
-		slots[at] = r.slotOf(seq, item.start)
+		last := len(seq.table) - 1 // the block of the token, which is the last one that is computed
+		slots[at] = seq.table[last]*int32(r.kv.BlockSize) + int32(item.start-last*r.kv.BlockSize)
 		kvLen[at] = int32(item.start + 1)
 		params[at] = seq.sampleParams(item.start + 1)
 		params[at].Adjustment = pool.add(seq, at, r.vocabulary())
@@ -181,7 +178,7 @@ func (r *runner) replay(g *stepGraph, b *batch) {
 	}
 	r.writeChanges(g)
 	r.pullAdjustments(&pool)
-	if anyPenalized(b) { // the graph pulls and feeds once more, to the same end
+	if b.penalized { // the graph pulls and feeds once more, to the same end
 		r.pull(0, g.kvLen)
 		tokens := device.Vector(r.at(g.tokens), device.I32, g.rows)
 		r.device.Feed(tokens, device.Vector(r.at(g.from), device.I32, g.rows), r.sampled)
@@ -216,14 +213,23 @@ func (r *runner) askingOf(g *stepGraph) *stepGraph {
 	return g
 }
 
-// writePadding fills the input block of g as if no row had a sequence.
-func (r *runner) writePadding(g *stepGraph) {
+// writePadding fills the input block of g, but for rows that b, which is seated, has sequences for.
+func (r *runner) writePadding(g *stepGraph, b *batch) {
 	host := r.slot()
-	clear(host[:g.bytes])
-	for _, offset := range []int{g.slots, g.from, g.index} {
-		fill(part[int32](host, offset, g.rows), -1)
+	fill(part[int32](host, g.index, g.rows), -1)
+	first := len(b.items)
+	if r.tables.rows > first { // there are gaps between them
+		first = 0
 	}
-	fill(part[int32](host, g.kvLen, g.rows), 1)
+	rows := func(offset int) []int32 { return part[int32](host, offset, g.rows)[first:] }
+	for _, offset := range []int{g.tokens, g.positions} {
+		clear(rows(offset))
+	}
+	for _, offset := range []int{g.slots, g.from} {
+		fill(rows(offset), -1)
+	}
+	fill(rows(g.kvLen), 1)
+	clear(part[device.SampleParams](host, g.params, g.rows)[first:])
 }
 
 func fill(v []int32, value int32) {

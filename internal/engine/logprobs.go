@@ -102,6 +102,9 @@ type rowBudget struct{ rows, pooled int }
 
 // most is how many of count tokens of seq the budget allows in the step.
 func (b *rowBudget) most(seq *sequence, count int) int {
+	if !seq.curious {
+		return count
+	}
 	a := &seq.asked
 	if a.pooling != NoPooling && b.pooled == 0 {
 		return 0
@@ -116,6 +119,9 @@ func (b *rowBudget) most(seq *sequence, count int) int {
 
 // take counts what a chunk of count tokens uses.
 func (b *rowBudget) take(seq *sequence, count int) {
+	if !seq.curious {
+		return
+	}
 	_, rows := seq.asked.rowsOf(seq.computed, count)
 	b.rows -= rows + seq.rawRows(count)
 	if seq.asked.pooling != NoPooling && count > 0 {
@@ -145,12 +151,18 @@ type question struct {
 	broken         bool // set by the runner: an answer was not finite
 }
 
+// noQuestion is that of an item which is asked for a token at most.
+func noQuestion() question { return question{raw: -1, vector: -1} }
+
 // ask notes what a chunk of seq, which is being added to b, is asked for.
-func (b *batch) ask(item *batchItem) {
+func (b *batch) ask(item *batchItem) *question {
 	seq := item.seq
+	if !seq.curious {
+		return &b.nothing
+	}
 	a := &seq.asked
-	q := &item.asks
-	q.vector, q.raw, q.query = -1, -1, b.queries
+	b.questions = append(b.questions, question{raw: -1, query: b.queries, vector: -1})
+	q := &b.questions[len(b.questions)-1]
 	q.last = a.goal > 0 && item.start+item.count == a.goal
 	l := &seq.request.Logprobs
 	if q.output = l.Output && item.row >= 0; q.output {
@@ -180,6 +192,7 @@ func (b *batch) ask(item *batchItem) {
 		b.vectors++
 		a.nextPooled = item.start + item.count
 	}
+	return q
 }
 
 // answered says whether the step told something of the item's prompt, and it was sound.

@@ -26,6 +26,7 @@ type turn struct {
 	hostFrom  time.Time // the loop has been at work, or in waits that the runner counts, since then
 	lastStart time.Time
 	tokenCost float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
+	warmed    byte    // what warm read, so that it does
 }
 
 // launched is a step under way.
@@ -235,7 +236,7 @@ func (e *Engine) collect() error {
 
 // markStarts notes when requests leave the queue for the first time.
 func (e *Engine) markStarts(b *batch, now time.Time) {
-	for i := range b.items {
+	for i := b.decodes; i < len(b.items); i++ {
 		seq := b.items[i].seq
 		if !seq.started.IsZero() || seq.probe {
 			continue
@@ -257,6 +258,7 @@ func (e *Engine) markStarts(b *batch, now time.Time) {
 func (e *Engine) deliver(b *batch, now time.Time) {
 	info := &e.turn.info
 	info.FirstTokens, info.Gaps = info.FirstTokens[:0], info.Gaps[:0]
+	at := now.Sub(e.born)
 	for i := range b.items {
 		item := &b.items[i]
 		seq := item.seq
@@ -271,13 +273,13 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.tellPrompt(b, item)
 		}
 		if item.row >= 0 && item.token >= 0 && !item.asks.broken {
-			if seq.first.IsZero() {
-				seq.first = now
+			if seq.generated() == 1 {
+				seq.first = at
 				info.FirstTokens = append(info.FirstTokens, now.Sub(seq.arrived))
 			} else {
-				info.Gaps = append(info.Gaps, now.Sub(seq.last))
+				info.addGap(at - seq.last)
 			}
-			seq.last = now
+			seq.last = at
 			seq.stream.put(item.token)
 			if item.asks.output {
 				logprob, _ := e.runner.Logprobs(b, item)
@@ -319,14 +321,7 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	info.Host = e.runner.hostTime(now.Sub(t.hostFrom))
 	t.hostFrom = now
 	info.Sequences = len(b.items)
-	info.DecodeTokens, info.PrefillTokens = 0, 0
-	for i := range b.items {
-		if b.items[i].decode {
-			info.DecodeTokens++
-		} else {
-			info.PrefillTokens += b.items[i].count
-		}
-	}
+	info.DecodeTokens, info.PrefillTokens = b.decodes, b.tokens-b.decodes
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
 	if e.measure {
@@ -395,7 +390,7 @@ func (e *Engine) forget(ended []*sequence) {
 }
 
 func (e *Engine) endStream(seq *sequence, now time.Time) {
-	info := seq.info(now)
+	info := seq.info(now, e.born)
 	e.counters.countEnd(info)
 	var finish *Finish
 	if seq.err == nil {

@@ -51,6 +51,7 @@ func (s *sequence) setMask(mask []uint32, newMasker func() Masker) {
 		s.masker = newMasker()
 	}
 	s.hostBound = s.masker != nil
+	s.watched = s.watched || s.masker != nil
 	s.adjusted = s.adjusted || s.mask != nil || s.masker != nil
 }
 

@@ -25,17 +25,19 @@ type runner struct {
 
 	tables      blockTables
 	graphs      []stepGraph // by rows, ascending; nil: none
+	graphOf     []uint8     // by rows: the smallest of the graphs that has as many
 	padded      bool        // graphs compute rows of padding where no sequence is
 	depth       int         // steps that may be under way
 	launched    int64       // steps, as the device counts them
 	collected   int64
-	rows        [maxUnderWay]int        // ids of the steps under way
-	timings     [maxUnderWay]stepTiming // when they began
-	step        model.Batch             // that is being enqueued; here so that it is not allocated for each
-	ids         []int32                 // [r] of the step collected last
-	ran, waited time.Duration           // in calls that compute, and in waits, since the last look
-	lastEnd     time.Time               // of the last step collected
-	warmed      byte                    // what warm read, so that it does
+	rows        [maxUnderWay]int         // ids of the steps under way
+	timings     [maxUnderWay]stepTiming  // when they began
+	step        model.Batch              // that is being enqueued; here so that it is not allocated for each
+	ids         []int32                  // [r] of the step collected last
+	ran, waited time.Duration            // in calls that compute, and in waits, since the last look
+	lastEnd     time.Time                // of the last step collected
+	expecter    device.Expecter          // nil: the device makes no use of it
+	beforeEnd   func(*batch, *stepGraph) // called shortly before a step of a graph is expected to end; nil: nothing is
 }
 
 // buffers is the engine's memory on the device.
@@ -111,6 +113,7 @@ func newRunner(d device.Device, m model.Model, a memory.Allocator, l model.Limit
 		ids: make([]int32, l.MaxRows), tables: newBlockTables(&b, numBlocks),
 	}
 	r.collected = r.launched
+	r.expecter, _ = d.(device.Expecter)
 	r.padded = !r.info.Unified
 	if r.info.Overlap {
 		r.depth = maxUnderWay
@@ -214,16 +217,13 @@ func (r *runner) Launch(b *batch) {
 
 // enqueue starts a step op by op.
 func (r *runner) enqueue(b *batch) {
-	width, bannedWidth, fed := 0, 0, 0
+	width, bannedWidth, fed := 0, 0, b.decodes
 	for i := range b.items {
 		item := &b.items[i]
 		item.at = item.row
 		width = max(width, len(item.seq.table))
 		if item.row >= 0 {
 			bannedWidth = max(bannedWidth, item.seq.numBanned(item.start+item.count))
-		}
-		if item.decode {
-			fed++
 		}
 	}
 	l := layoutFor(b.tokens, fed, len(b.items), width, b.rows, b.promptRows, bannedWidth)
@@ -247,7 +247,7 @@ func (r *runner) enqueue(b *batch) {
 	if fed > 0 && r.launched > r.collected { // otherwise the host has all tokens
 		r.device.Feed(device.Vector(r.step.Tokens.Data, device.I32, fed), device.Vector(r.at(l.from), device.I32, fed), r.sampled)
 	}
-	if anyPenalized(b) {
+	if b.penalized {
 		r.remember(r.step.Tokens, r.step.Slots)
 	}
 	args := device.SampleArgs{Params: device.Matrix(r.at(l.params), device.I32, b.rows, device.SampleParamsBytes/4)}

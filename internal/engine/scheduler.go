@@ -36,19 +36,25 @@ const maxUnderWay = 2
 
 // batch is what one step computes: rows of decoding sequences first, then chunks of prompts, each in order of arrival.
 type batch struct {
-	items  []batchItem
-	tokens int // n
-	rows   int // r: sequences that get a token from this step
+	items     []batchItem
+	questions []question // of the few items that have one; within its capacity, as items point into it
+	nothing   question   // that of all others
+	tokens    int        // n
+	rows      int        // r: sequences that get a token from this step
 
 	promptRows int // rows of logits behind those, for prompts
 	queries    int // rows whose log-probabilities are told, each beside `top` likeliest and `ids` other tokens
 	top, ids   int
 	vectors    int // sums of hidden states
+
+	decodes   int  // items of sequences that already generate
+	penalized bool // the device has to know the tokens of one of them
 }
 
-// batchItem is the part of one sequence.
+// batchItem is the part of one sequence: less than a cache line, as a step writes and reads hundreds of them.
 type batchItem struct {
 	seq     *sequence
+	asks    *question
 	start   int   // position of the first token
 	count   int   // tokens
 	row     int   // of the logits; −1: the prompt goes on in a later step
@@ -56,7 +62,6 @@ type batchItem struct {
 	decode  bool  // one token of a sequence that already generates
 	dropped bool  // set by Commit: the sequence had left before the step ended
 	token   int32 // sampled; set by Commit, −1 where the logits were not finite
-	asks    question
 }
 
 // newScheduler makes a scheduler for up to maxBatch sequences of up to `context` tokens, with maxRows rows of logits for prompts.
@@ -65,7 +70,7 @@ func newScheduler(blocks *blockPool, maxBatch, maxTokens, maxRows, context int) 
 		blocks: blocks, maxSeqs: maxBatch, maxRows: maxRows, running: make([]*sequence, 0, maxBatch), tables: make([][]int32, maxBatch),
 	}
 	for i := range s.batches {
-		s.batches[i].items = make([]batchItem, 0, maxBatch)
+		s.batches[i] = batch{items: make([]batchItem, 0, maxBatch), questions: make([]question, 0, maxBatch), nothing: noQuestion()}
 	}
 	width := blocks.blocksFor(context)
 	all := make([]int32, maxBatch*width)
@@ -123,7 +128,7 @@ func (s *scheduler) Next() *batch {
 		s.admit(left)
 	}
 	b := &s.batches[s.launched%maxUnderWay]
-	*b = batch{items: b.items[:0]}
+	*b = batch{items: b.items[:0], questions: b.questions[:0], nothing: noQuestion()}
 	s.fill(b)
 	if len(b.items) > 0 {
 		s.launched++
@@ -139,9 +144,13 @@ func (s *scheduler) Next() *batch {
 // hold keeps the sequences that need the host between their tokens out of a step while one of them is in a step under way: the others run
 // ahead, and those stay together.
 func (s *scheduler) hold() {
-	ahead := false
+	any, ahead := false, false
 	for _, seq := range s.running {
+		any = any || seq.hostBound
 		ahead = ahead || seq.hostBound && seq.pending > 0
+	}
+	if !any {
+		return
 	}
 	for _, seq := range s.running {
 		seq.held = ahead && seq.hostBound && seq.expected() > 0
@@ -159,12 +168,15 @@ func (s *scheduler) fits() bool {
 	left, need := s.maxTokens, 0
 	for _, seq := range s.running {
 		if seq.decoding() {
+			need += s.missing(seq, 1)
 			left--
 		}
 	}
+	if s.maxTokens-left == len(s.running) {
+		return need <= s.blocks.numFree()
+	}
 	for _, seq := range s.running {
 		if seq.decoding() {
-			need += s.missing(seq, 1)
 			continue
 		}
 		want := min(seq.remaining(), left)
@@ -187,9 +199,9 @@ func (s *scheduler) growRunning() (left int, settled bool) {
 	}
 	for i := 0; i < len(s.running); i++ {
 		seq := s.running[i]
-		want := min(seq.remaining(), left)
-		if seq.decoding() {
-			want = 1
+		want, decoding := 1, seq.decoding()
+		if !decoding {
+			want = min(seq.remaining(), left)
 		}
 		want = s.budget.most(seq, want)
 		for s.missing(seq, want) > s.blocks.numFree() && i < len(s.running)-1 {
@@ -204,7 +216,7 @@ func (s *scheduler) growRunning() (left int, settled bool) {
 			want, settled = room, false
 		}
 		s.grow(seq, want)
-		if !seq.decoding() {
+		if !decoding {
 			left -= want
 		}
 	}
@@ -213,6 +225,9 @@ func (s *scheduler) growRunning() (left int, settled bool) {
 
 // missing is how many more blocks seq needs to compute that many tokens.
 func (s *scheduler) missing(seq *sequence, tokens int) int {
+	if seq.computed+tokens <= len(seq.table)*s.blocks.blockSize {
+		return 0 // as in most steps, and without a division
+	}
 	return s.blocks.blocksFor(seq.computed+tokens) - len(seq.table)
 }
 
@@ -305,26 +320,36 @@ func (s *scheduler) start(seq *sequence) {
 
 // fill writes down what was scheduled.
 func (s *scheduler) fill(b *batch) {
+	others := 0
 	for _, seq := range s.running {
-		if seq.decoding() && seq.scheduled > 0 {
-			b.add(seq)
+		switch {
+		case seq.scheduled == 0:
+		case seq.decoding():
+			b.add(seq, true)
+		default:
+			others++
 		}
 	}
+	b.decodes = len(b.items)
+	if others == 0 {
+		return
+	}
 	for _, seq := range s.running {
-		if !seq.decoding() && seq.scheduled > 0 {
-			b.add(seq)
+		if seq.scheduled > 0 {
+			b.add(seq, false)
 		}
 	}
 }
 
-func (b *batch) add(seq *sequence) {
-	item := batchItem{seq: seq, start: seq.computed, count: seq.scheduled, row: -1, decode: seq.decoding()}
-	if seq.scheduled == seq.remaining() && seq.asked.goal == 0 {
+func (b *batch) add(seq *sequence, decode bool) {
+	item := batchItem{seq: seq, start: seq.computed, count: seq.scheduled, row: -1, decode: decode}
+	if decode || seq.scheduled == seq.remaining() && seq.asked.goal == 0 {
 		item.row = b.rows
 		b.rows++
 		seq.pending++
 	}
-	b.ask(&item)
+	b.penalized = b.penalized || seq.penalized
+	item.asks = b.ask(&item)
 	b.items = append(b.items, item)
 	b.tokens += seq.scheduled
 	seq.computed += seq.scheduled

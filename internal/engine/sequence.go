@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/inferno-serve/inferno/internal/device"
 )
@@ -13,43 +14,46 @@ import (
 // A sequence waits, runs or has ended. While it runs, the first `computed` tokens have their keys and values in the blocks of its
 // table, or get them by a step under way; it holds just the blocks for those.
 type sequence struct {
-	// What a step touches comes first, in few cache lines.
-	tokens   []int32 // prompt, then what was generated
-	prompt   int     // tokens of the prompt
-	maxNew   int     // tokens that may be generated
-	pending  int     // tokens that steps under way sample
-	computed int     // tokens whose keys and values are in the cache once the steps under way have ended
+	// What each step touches comes first, in as few cache lines as it takes: stepBytes.
+	tokens    []int32 // prompt, then what was generated
+	prompt    int     // tokens of the prompt
+	maxNew    int     // tokens that may be generated
+	pending   int     // tokens that steps under way sample
+	computed  int     // tokens whose keys and values are in the cache once the steps under way have ended
+	scheduled int     // tokens in the step being planned
+
 	table    []int32 // blocks, in the order of the tokens; its capacity is the context's
-
-	scheduled int  // tokens in the step being planned
-	underWay  int  // steps that name its blocks and are not committed
-	held      bool // out of the step being planned: its tokens so far have to be seen first
-	hostBound bool // it needs the host between its tokens: it has a masker
-	penalized bool // the device has to know its tokens
-	adjusted  bool // its rows of logits have an adjustment
-	state     sequenceState
-	finish    FinishReason
-	probe     bool  // made by Probe or Warmup: not counted, and nobody reads
-	err       error // why it ended, where that is no finish
-
+	underWay int     // steps that name its blocks and are not committed
 	// The runner's: where the device has what of s.
 	place   int // row of its block table; nowhere: none
 	placed  int // blocks of the table that are there
 	sampled int // row of its latest sampled id
 
+	held      bool // out of the step being planned: its tokens so far have to be seen first
+	hostBound bool // it needs the host between its tokens: it has a masker
+	penalized bool // the device has to know its tokens
+	adjusted  bool // its rows of logits have an adjustment
+	curious   bool // it may ask a step for more than a token
+	watched   bool // each of its tokens is shown to a masker or a loop detector
+	state     sequenceState
+	finish    FinishReason
+	probe     bool // made by Probe or Warmup: not counted, and nobody reads
+
+	minNew int                 // tokens before any of ends and stops
+	params device.SampleParams // of the request, the same for each token
+	stream *Stream             // nil in tests of the scheduler
+	ends   []int32             // the model's, unless they are ignored
+	stops  []int32             // the request's
+	last   time.Duration       // from the engine's birth to its latest token
+
+	err      error         // why it ended, where that is no finish
+	first    time.Duration // from the engine's birth to its first token
+	started  time.Time     // of its first step
 	asked    asked
-	pooled   []float64           // [d] sum of hidden states so far
-	params   device.SampleParams // of the request, the same for each token
-	mask     []uint32            // tokens that may be chosen, which does not change; nil: all
-	masker   Masker              // and which does; nil: none. s is not planned ahead of its tokens then
+	pooled   []float64 // [d] sum of hidden states so far
+	mask     []uint32  // tokens that may be chosen, which does not change; nil: all
+	masker   Masker    // and which does; nil: none. s is not planned ahead of its tokens then
 	loop     loopDetector
-	minNew   int       // tokens before any of ends and stops
-	ends     []int32   // the model's, unless they are ignored
-	stops    []int32   // the request's
-	stream   *Stream   // nil in tests of the scheduler
-	started  time.Time // of its first step
-	first    time.Time // of its first token
-	last     time.Time // of its latest token
 	request  *Request
 	arrived  time.Time
 	deadline time.Time // zero: none
@@ -59,6 +63,9 @@ type sequence struct {
 	preemptions int
 	prev, next  *sequence // in the queue
 }
+
+// stepBytes is what a step touches of a sequence itself.
+const stepBytes = unsafe.Offsetof(sequence{}.err)
 
 type sequenceState uint8
 
@@ -77,7 +84,7 @@ func newSequence(r *Request, context int) *sequence {
 		params: r.Sampling.params(), minNew: r.Stop.MinTokens, stops: r.Stop.StopTokens, asked: newAsked(r),
 	}
 	if r.Stop.Loop.MaxPeriod > 0 {
-		s.loop = newLoopDetector(r.Stop.Loop)
+		s.loop, s.watched = newLoopDetector(r.Stop.Loop), true
 	}
 	s.penalized = r.Sampling.penalizes()
 	s.adjusted = s.penalized || len(r.Sampling.LogitBias) > 0
@@ -87,6 +94,7 @@ func newSequence(r *Request, context int) *sequence {
 	if r.PromptOnly {
 		s.maxNew = 0
 	}
+	s.curious = r.PromptOnly || r.Logprobs.Output || r.Logprobs.Prompt
 	s.tokens = append(make([]int32, 0, len(r.Prompt)+min(s.maxNew, 64)), r.Prompt...)
 	return s
 }
@@ -99,7 +107,7 @@ func (s *sequence) expected() int { return s.generated() + s.pending }
 // remaining is the tokens that have to be computed before the next one can be sampled, or where none will be: 1 while decoding, 0 when all
 // that may be generated is under way, or when s is held.
 func (s *sequence) remaining() int {
-	if s.asked.goal > 0 {
+	if s.curious && s.asked.goal > 0 {
 		return s.asked.goal - s.computed
 	}
 	if s.expected() >= s.maxNew || s.held {
@@ -146,7 +154,7 @@ func (s *sequence) phase() Phase {
 // accept appends a sampled token and says whether the output ends with it.
 func (s *sequence) accept(id int32) FinishReason {
 	s.tokens = append(s.tokens, id)
-	if s.masker != nil {
+	if s.watched && s.masker != nil {
 		s.masker.Accept(id)
 	}
 	switch {
@@ -154,9 +162,9 @@ func (s *sequence) accept(id int32) FinishReason {
 		return EndToken
 	case slices.Contains(s.stops, id):
 		return StopToken
-	case len(s.loop.run) > 0 && s.loop.accept(s.tokens[s.prompt:]):
+	case s.watched && len(s.loop.run) > 0 && s.loop.accept(s.tokens[s.prompt:]):
 		return Loop
-	case s.generated() < s.maxNew && s.masker != nil && s.masked() && s.deadEnd():
+	case s.watched && s.generated() < s.maxNew && s.masker != nil && s.masked() && s.deadEnd():
 		return MaskDone
 	case s.generated() < s.maxNew:
 		return 0

@@ -48,7 +48,30 @@ type StepInfo struct {
 	DecodeTokens  int             // rows of sequences that already generate
 	Preemptions   int             // that made room for it
 	FirstTokens   []time.Duration // a request's arrival to its first token, for those that got it in this step
-	Gaps          []time.Duration // a request's last token to this one, for all others that got one
+	Gaps          []Gap           // a request's last token to this one, for all others that got one
+}
+
+// Gap is a time between two tokens that so many requests in a row of a step have seen: mostly all of them.
+type Gap struct {
+	Time  time.Duration
+	Count int
+}
+
+func (s *StepInfo) addGap(d time.Duration) {
+	if n := len(s.Gaps); n > 0 && s.Gaps[n-1].Time == d {
+		s.Gaps[n-1].Count++
+		return
+	}
+	s.Gaps = append(s.Gaps, Gap{d, 1})
+}
+
+// tokens is how many the step generated.
+func (s *StepInfo) tokens() int {
+	n := len(s.FirstTokens)
+	for i := range s.Gaps {
+		n += s.Gaps[i].Count
+	}
+	return n
 }
 
 // RequestInfo describes a request at its end.
@@ -61,7 +84,7 @@ type RequestInfo struct {
 }
 
 // info sums a request up at its end.
-func (s *sequence) info(now time.Time) *RequestInfo {
+func (s *sequence) info(now, born time.Time) *RequestInfo {
 	i := &RequestInfo{
 		ID: s.request.ID, Reason: s.finish, Err: s.err,
 		Usage:   Usage{PromptTokens: s.prompt, CompletionTokens: s.generated()},
@@ -71,10 +94,10 @@ func (s *sequence) info(now time.Time) *RequestInfo {
 	switch {
 	case s.started.IsZero():
 		t.Queued = t.Total
-	case s.first.IsZero():
+	case s.generated() == 0:
 		t.Queued, t.Prefill = s.started.Sub(s.arrived), now.Sub(s.started)
 	default:
-		t.Queued, t.Prefill, t.Decode = s.started.Sub(s.arrived), s.first.Sub(s.started), s.last.Sub(s.first)
+		t.Queued, t.Prefill, t.Decode = s.started.Sub(s.arrived), born.Add(s.first).Sub(s.started), s.last-s.first
 	}
 	return i
 }
@@ -136,7 +159,7 @@ func (c *counters) beat(now time.Duration, tokens int) {
 }
 
 func (c *counters) endStep(s *StepInfo, now time.Duration, another bool) {
-	tokens := len(s.FirstTokens) + len(s.Gaps)
+	tokens := s.tokens()
 	c.steps.Add(1)
 	c.promptTokens.Add(uint64(s.PrefillTokens))
 	c.outputTokens.Add(uint64(tokens))

@@ -66,7 +66,7 @@ func (r *runner) writeAsked(b *batch, l *toldLayout, logitRows []int32) {
 	n := 0
 	for i := range b.items {
 		item := &b.items[i]
-		q, seq := &item.asks, item.seq
+		q, seq := item.asks, item.seq
 		at := q.query
 		if q.output {
 			rows[at], from[at] = int32(item.at), int32(item.at)
@@ -133,8 +133,8 @@ func (r *runner) check(b *batch) {
 		return
 	}
 	l := r.told(b, 0)
-	for i := range b.items {
-		q := &b.items[i].asks
+	for i := range b.questions {
+		q := &b.questions[i]
 		n := q.rows
 		if q.output {
 			n++
@@ -159,7 +159,7 @@ func (r *runner) told32(at, n int) []int32 {
 
 // Logprobs reads the log-probabilities that the step collected last tells of an item: of its token, if it asked for that, and of its prompt.
 func (r *runner) Logprobs(b *batch, item *batchItem) (output TokenLogprob, prompt []TokenLogprob) {
-	q, seq := &item.asks, item.seq
+	q, seq := item.asks, item.seq
 	l := r.told(b, 0)
 	at := q.query
 	read := func(id int32) TokenLogprob {

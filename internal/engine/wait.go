@@ -11,8 +11,8 @@ import (
 // How the loop waits for a device that works beside it. A step whose length is known is slept through and polled at its end; any other is
 // polled at a small share of what it has taken, so that neither holds a core.
 const (
-	wakeBefore  = 120 * time.Microsecond // the expected end: what waking up and warm take
-	pollFor     = 260 * time.Microsecond // at the shortest pauses, from wakeBefore on
+	wakeBefore  = 150 * time.Microsecond // the expected end: what waking up and warm take
+	pollFor     = 290 * time.Microsecond // at the shortest pauses, from wakeBefore on
 	pollPause   = 5 * time.Microsecond
 	pollShare   = 16 // of the time that a step has taken, between two looks at it
 	minPause    = 20 * time.Microsecond
@@ -26,6 +26,7 @@ type stepTiming struct {
 	began time.Time
 	graph *stepGraph // nil: no graph
 	batch *batch     // of a graph
+	late  bool       // it had ended when the loop woke up for it
 }
 
 // wait returns when step k has ended.
@@ -37,15 +38,26 @@ func (r *runner) wait(k int64) error {
 	if err != nil {
 		return err
 	}
-	if g := r.timings[k%maxUnderWay].graph; g != nil {
-		took := now.Sub(r.beginning(k))
-		if g.expected == 0 {
-			g.expected = took
-		}
-		g.expected += (took - g.expected) / smoothing
+	if flight := &r.timings[k%maxUnderWay]; flight.graph != nil {
+		flight.graph.learn(now.Sub(r.beginning(k)), flight.late)
 	}
 	r.lastEnd = now
 	return nil
+}
+
+// learn follows the length of a step. One that had ended when the loop woke up took less than it seems, nobody knows how much less: the loop
+// wakes up earlier for the next one, and ever more so as long as that is late too.
+func (g *stepGraph) learn(took time.Duration, late bool) {
+	switch {
+	case late:
+		g.expected = max(took-wakeBefore<<min(g.lates, 5), 1)
+		g.lates++
+		return
+	case g.expected == 0:
+		g.expected = took
+	}
+	g.lates = 0
+	g.expected += (took - g.expected) / smoothing
 }
 
 // beginning is when step k had the device to itself.
@@ -74,8 +86,8 @@ func (r *runner) await(k int64) error {
 		pollUntil = end.Add(pollFor - wakeBefore)
 		if r.device.Passed() <= k {
 			pause(time.Until(end.Add(-wakeBefore)))
-			if flight.batch != nil && r.device.Passed() <= k {
-				r.warm(flight.batch)
+			if flight.late = r.device.Passed() > k; !flight.late && r.beforeEnd != nil {
+				r.beforeEnd(flight.batch, g)
 			}
 		}
 	}

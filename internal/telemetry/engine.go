@@ -10,9 +10,9 @@ import (
 type Engines struct {
 	stats func() map[string]engine.Stats // by model, at each scrape
 
-	steps, firstToken, interToken, queue, total *prometheus.HistogramVec
-	batch                                       *prometheus.HistogramVec
-	ended                                       *prometheus.CounterVec
+	steps, firstToken, queue, total, batch *prometheus.HistogramVec
+	interToken                             *histograms
+	ended                                  *prometheus.CounterVec
 }
 
 // Bucket edges in seconds: those of tokens from a fast card's to a slow CPU's, those of requests up to ten minutes.
@@ -31,7 +31,7 @@ func NewEngines(registry *prometheus.Registry, stats func() map[string]engine.St
 		stats:      stats,
 		steps:      histogram("inferno_step_seconds", "Time of a step, from its launch, or from the end of the one before if that was later, to its tokens.", tokenBuckets),
 		firstToken: histogram("inferno_time_to_first_token_seconds", "A request's arrival to its first token.", requestBuckets),
-		interToken: histogram("inferno_inter_token_seconds", "Time between two tokens of a request.", tokenBuckets),
+		interToken: newHistograms("inferno_inter_token_seconds", "Time between two tokens of a request.", tokenBuckets),
 		queue:      histogram("inferno_queue_seconds", "A request's arrival to its first step.", requestBuckets),
 		total:      histogram("inferno_request_seconds", "A request's arrival to its end.", requestBuckets),
 		batch:      histogram("inferno_batch_sequences", "Sequences in a step.", batchBuckets),
@@ -47,7 +47,7 @@ func NewEngines(registry *prometheus.Registry, stats func() map[string]engine.St
 func (e *Engines) Observer(model string) engine.Observer {
 	o := &observer{
 		steps: e.steps.WithLabelValues(model), firstToken: e.firstToken.WithLabelValues(model),
-		interToken: e.interToken.WithLabelValues(model), queue: e.queue.WithLabelValues(model), total: e.total.WithLabelValues(model),
+		interToken: e.interToken.of(model), queue: e.queue.WithLabelValues(model), total: e.total.WithLabelValues(model),
 		batch: e.batch.WithLabelValues(model), ended: map[engine.FinishReason]prometheus.Counter{},
 	}
 	for _, reason := range engine.FinishReasons() {
@@ -57,8 +57,9 @@ func (e *Engines) Observer(model string) engine.Observer {
 }
 
 type observer struct {
-	steps, firstToken, interToken, queue, total, batch prometheus.Observer
-	ended                                              map[engine.FinishReason]prometheus.Counter
+	steps, firstToken, queue, total, batch prometheus.Observer
+	interToken                             *histogram
+	ended                                  map[engine.FinishReason]prometheus.Counter
 }
 
 func (o *observer) ObserveStep(s *engine.StepInfo) {
@@ -67,8 +68,8 @@ func (o *observer) ObserveStep(s *engine.StepInfo) {
 	for _, d := range s.FirstTokens {
 		o.firstToken.Observe(d.Seconds())
 	}
-	for _, d := range s.Gaps {
-		o.interToken.Observe(d.Seconds())
+	for _, g := range s.Gaps {
+		o.interToken.observe(g.Time.Seconds(), g.Count)
 	}
 }
 

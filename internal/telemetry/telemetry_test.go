@@ -31,7 +31,7 @@ func TestEngineMetricsHoldWhatTheEngineSays(t *testing.T) {
 	o := engines.Observer("m")
 	o.ObserveStep(&engine.StepInfo{
 		Duration: 20 * time.Millisecond, Sequences: 3, FirstTokens: []time.Duration{time.Second},
-		Gaps: []time.Duration{time.Millisecond, time.Millisecond},
+		Gaps: []engine.Gap{{Time: time.Millisecond, Count: 2}},
 	})
 	o.ObserveRequest(&engine.RequestInfo{Reason: engine.EndToken, Timings: engine.Timings{Total: time.Second}})
 	for _, reason := range engine.FinishReasons()[1:] {

@@ -51,6 +51,7 @@ struct inferno_device {
   op_profile *profile; // NULL unless `profiles`
   step_marks *steps;
   inferno_graph *graphs; // all that live
+  cudaStream_t aside;    // where nothing runs: for what shall not wait for the steps
 };
 
 // Makes the device's card the calling thread's.

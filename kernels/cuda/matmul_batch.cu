@@ -1,12 +1,18 @@
 // matmul_batch.cu: out[n,m] = x[n,c] · w[m,c]ᵀ for 17 to 256 rows of x on Hopper, BF16 operands, float32 sums.
-// Bound by the weights' bytes, 2·m·c, each read once, up to some 64 rows: on an H200 the 15.0 GB of the 8B shape's layers take 3.88 ms at 32
-// rows (3.9 TB/s), 4.20 at 64 (3.6 TB/s); then more and more by the matrix units, 5.44 ms at 128 and 7.8 at 256 (490 TFLOP/s).
-//
 // Weights are the 64-row operand of wgmma, tokens its N columns. The blocks of a cluster share a tile of 64·R rows of w and cut K into S
 // parts, which they add in the order of K: each block ends a part of the tokens, whose sums all of them store into its shared memory as their
 // registers hold them. In a block one warp copies weights into a ring of units, beginning before the kernel that makes x has ended, another x
 // into a second ring, and both go on into the next tile while R warpgroups multiply and end the one before. The rings are apart because a
-// multiprocessor gets no more than 35 GB/s out of memory, and only with many units asked for at once; x comes from the L2.
+// multiprocessor gets no more than about 35 bytes a nanosecond out of memory, and only with many units asked for at once; x comes from the L2.
+//
+// Bound by the weights' bytes, 2·m·c, each read once, up to 128 rows, and by the matrix units at 256: the layers of the 8B
+// shape, 15.0 GB, take 3.91 ms at 32 rows, 4.31 at 64, 4.87 at 128, 7.74 at 256 on an H200. By product (µs; TB/s):
+//   rows       32          64          128         256, and its TFLOP/s
+//   qkv        15.0; 3.4   16.0; 3.1   18.4; 2.7   25.0; 515
+//   o          11.4; 2.9   12.1; 2.8   14.3; 2.3   18.4; 467
+//   gate, up   55.6; 4.2   60.3; 3.9   63.2; 3.7   94.2; 639
+//   down       30.0; 3.9   31.7; 3.7   34.3; 3.4   48.3; 622
+//   head       250; 4.2    269; 3.9    292; 3.6    402; 668
 #include "matmul_batch.cuh"
 #include "wgmma.cuh"
 
@@ -173,9 +179,9 @@ __global__ void __launch_bounds__(batch_threads(R), 1)
 enum { MULTIPROCESSOR_BYTES = 227 << 10, MOST_W_STAGES = 16 }; // of shared memory; a block takes 1 KiB more than it asks for
 
 // Units of x that a ring holds where one or two blocks share a multiprocessor: with fewer, products wait for the L2.
-constexpr int x_stages_of(int N, int blocks) {
-  if (blocks == 1) return N == 256 ? 4 : N == 128 ? 6 : 8;
-  return N == 128 ? 4 : N == 64 ? 5 : 6;
+constexpr int x_stages_of(int N, int S, int blocks) {
+  if (blocks == 1) return N == 256 ? (S > 1 ? 5 : 4) : N == 128 ? 6 : 8;
+  return N == 64 ? 5 : 6;
 }
 
 template <int N, int R, int S> struct batch_launch {
@@ -194,7 +200,7 @@ template <int N, int R, int S> struct batch_launch {
 
   // Fills shared memory with rings where so many blocks share a multiprocessor. Whether all tiles then run at once.
   bool cut(int blocks, int sums) {
-    s.sums = S == 1 ? 0 : sums, s.x_stages = x_stages_of(N, blocks);
+    s.sums = S == 1 ? 0 : sums, s.x_stages = x_stages_of(N, S, blocks);
     s.w_stages = MOST_W_STAGES;
     size_t room = MULTIPROCESSOR_BYTES / blocks - 1024 * (blocks - 1);
     while (s.w_stages > 2 && bytes() > room) s.w_stages--;
@@ -219,12 +225,13 @@ template <int N, int R, int S> struct batch_launch {
   }
 };
 
-// Up to 128 rows: K is cut as for a few.
+// Up to 64 rows: K is cut as for a few.
 template <int N, int S> static void go(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
-  constexpr int R = N == 128 && S == 1 ? 2 : 1, ONCE = N == 128 ? 0 : 1; // buffers of sums where a cluster has one tile
-  batch_launch<N, R, S> launch(dev, x, products, count);
-  if (S == 1) launch.cut(N == 128 ? 1 : 2, 0);
-  else if (!launch.cut(1, ONCE) && !launch.cut(2, ONCE)) launch.cut(1, 2);
+  batch_launch<N, 1, S> launch(dev, x, products, count);
+  int units = launch.s.units / S; // of a tile in a block
+  // Two blocks on a multiprocessor where their work is short, so that one begins while another ends; one with deeper rings where it is long.
+  if (S == 1) launch.cut(2, 0);
+  else if (!(units <= 32 && launch.cut(2, 1)) && !launch.cut(1, 1) && !launch.cut(2, 1)) launch.cut(units < 32 ? 2 : 1, 2);
   launch.start();
 }
 
@@ -234,22 +241,24 @@ template <int N> static void run(inferno_device *dev, const inferno_tensor &x, c
   log_split == 2 ? go<N, 4>(dev, x, products, count) : go<N, 8>(dev, x, products, count);
 }
 
-// Up to 256 rows: K is cut where the card then works on all tiles at once.
-template <int R, int S> static bool go_256(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
-  batch_launch<256, R, S> launch(dev, x, products, count);
-  bool once = launch.cut(1, 0);
+// More rows: K is cut where the card then works on all tiles at once. False: it would not.
+template <int N, int R, int S>
+static bool go_once(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
+  batch_launch<N, R, S> launch(dev, x, products, count);
+  bool once = launch.cut(1, N == 128 ? 1 : 0);
   if (once || S == 1) launch.start();
   return once || S == 1;
 }
 
-static void run_256(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count, int groups, int log_split) {
-  if (log_split >= 3 && go_256<1, 8>(dev, x, products, count)) return;
-  if (log_split >= 2 && go_256<1, 4>(dev, x, products, count)) return;
-  if (log_split >= 1 && go_256<1, 2>(dev, x, products, count)) return;
+template <int N>
+static void run_once(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count, int groups, int log_split) {
+  if (log_split >= 3 && go_once<N, 1, 8>(dev, x, products, count)) return;
+  if (log_split >= 2 && go_once<N, 1, 4>(dev, x, products, count)) return;
+  if (log_split >= 1 && go_once<N, 1, 2>(dev, x, products, count)) return;
   // Tiles of 64 rows take 0.57 of the time of tiles of 128; fewer may be left over.
   int card = dev->properties.multiProcessorCount;
   int64_t rounds = div_up(div_up(groups, 2), card), halves = div_up(groups, card);
-  57 * halves < 100 * rounds ? go_256<1, 1>(dev, x, products, count) : go_256<2, 1>(dev, x, products, count);
+  57 * halves < 100 * rounds ? go_once<N, 1, 1>(dev, x, products, count) : go_once<N, 2, 1>(dev, x, products, count);
 }
 
 void cuda_matmul_batch(inferno_device *dev, const inferno_tensor &x, const inferno_product *products, int count) {
@@ -258,6 +267,6 @@ void cuda_matmul_batch(inferno_device *dev, const inferno_tensor &x, const infer
   int log_split = split_of(groups, x.cols);
   if (x.rows <= 32) return run<32>(dev, x, products, count, log_split);
   if (x.rows <= 64) return run<64>(dev, x, products, count, log_split);
-  if (x.rows <= 128) return run<128>(dev, x, products, count, log_split);
-  run_256(dev, x, products, count, groups, log_split);
+  if (x.rows <= 128) return run_once<128>(dev, x, products, count, groups, log_split);
+  run_once<256>(dev, x, products, count, groups, log_split);
 }

@@ -9,6 +9,8 @@ package native
 // #cgo nocallback call_graph_free
 // #cgo noescape call_launch
 // #cgo nocallback call_launch
+// #cgo noescape call_expect
+// #cgo nocallback call_expect
 // #cgo noescape call_sync
 // #cgo nocallback call_sync
 import "C"
@@ -67,11 +69,21 @@ func (g *graph) Close() {
 // Launch implements device.Device.
 func (d *native) Launch(g device.Graph) {
 	d.mustBeOpen()
+	C.call_launch(d.table, d.dev, d.own(g))
+}
+
+// Expect implements device.Expecter.
+func (d *native) Expect(g device.Graph) {
+	d.mustBeOpen()
+	C.call_expect(d.table, d.dev, d.own(g))
+}
+
+func (d *native) own(g device.Graph) *C.inferno_graph {
 	own, ok := g.(*graph)
 	if !ok || own.device != d || own.graph == nil {
-		panic("native: launch of a graph that is closed or another device's")
+		panic("native: a graph that is closed or another device's")
 	}
-	C.call_launch(d.table, d.dev, own.graph)
+	return own.graph
 }
 
 // Flush implements device.Device.

@@ -40,6 +40,9 @@ static inline int32_t call_capture_end(const inferno_table *t, inferno_device *d
 }
 static inline void call_graph_free(const inferno_table *t, inferno_device *dev, inferno_graph *graph) { t->graph_free(dev, graph); }
 static inline void call_launch(const inferno_table *t, inferno_device *dev, inferno_graph *graph) { t->launch(dev, graph); }
+static inline void call_expect(const inferno_table *t, inferno_device *dev, inferno_graph *graph) {
+  if (t->expect) t->expect(dev, graph);
+}
 static inline int32_t call_sync(const inferno_table *t, inferno_device *dev, char *reason, size_t reason_bytes) {
   return t->sync(dev, reason, reason_bytes);
 }
