@@ -198,17 +198,28 @@ func (b *backend) serve(ctx, life context.Context) error {
 	return b.drain()
 }
 
+// A registry that comes up beside this server, or chooses a leader, has this long to answer at the start.
+const (
+	registryPatience = 5 * time.Second
+	registryPause    = 200 * time.Millisecond
+)
+
 // vacant asks the registry, before a weight is read, whether it is there and the configured id is free, as far as the start depends on that.
 func (b *backend) vacant(ctx context.Context) error {
 	c := b.o.Config
 	if c.InstanceID == "" && !c.RequireEtcd {
 		return nil // an id of this start's own is taken by nobody
 	}
+	began := time.Now()
 	err := b.o.Registry.Vacant(ctx, b.instance)
+	for err != nil && !errors.Is(err, discovery.ErrDuplicate) && ctx.Err() == nil && time.Since(began) < registryPatience {
+		time.Sleep(registryPause)
+		err = b.o.Registry.Vacant(ctx, b.instance)
+	}
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, discovery.ErrDuplicate):
+	case errors.Is(err, discovery.ErrDuplicate), ctx.Err() != nil:
 		return err
 	case c.RequireEtcd:
 		return fmt.Errorf("require-etcd: %w", err)
