@@ -12,7 +12,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/naming/resolver"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/inferno-serve/inferno/internal/discovery/etcd/etcdtest"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -218,6 +220,10 @@ func TestEtcdThatGoesAndComesCostsNoRequest(t *testing.T) {
 			t.Logf("while etcd is away: %s", reason)
 			if !strings.Contains(reason, "etcd at "+c.Endpoints()[0]) {
 				t.Errorf("the reason is %q, want one that names etcd", reason)
+			}
+			_, err := infernov1.NewRegistryServiceClient(p.dial()).ListInstances(t.Context(), &infernov1.ListInstancesRequest{})
+			if status.Code(err) != codes.Unavailable {
+				t.Errorf("listed without etcd: %v, want UNAVAILABLE", err)
 			}
 		}
 		time.Sleep(outage)

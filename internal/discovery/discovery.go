@@ -12,6 +12,9 @@ import (
 // ErrDuplicate means that another live instance is registered under the id.
 var ErrDuplicate = errors.New("instance id is registered by another process")
 
+// ErrAway means that the registry does not answer, or refuses to. Requests can do without it.
+var ErrAway = errors.New("the registry does not answer")
+
 // Provider is a registry of instances. Methods may be called from any goroutine.
 type Provider interface {
 	// Vacant returns nil when the id of i can be registered, after the wait for a predecessor that was killed, if there was one. The error
@@ -19,7 +22,7 @@ type Provider interface {
 	Vacant(ctx context.Context, i Instance) error
 	// Register makes an instance known. The registration stays, through whatever happens to the registry, until Withdraw.
 	Register(ctx context.Context, i Instance) (Registration, error)
-	// List returns all instances by id.
+	// List returns all instances by id. The error wraps ErrAway, or is that of ctx.
 	List(ctx context.Context) ([]Instance, error)
 	// Watch sends the whole list, then each change, until ctx ends; then it closes the channel. After a gap, or for a reader that fell
 	// behind, the whole list comes again.

@@ -132,9 +132,18 @@ func (r *Registry) timeToLive(ctx context.Context, lease clientv3.LeaseID) (gran
 func (r *Registry) List(ctx context.Context) ([]discovery.Instance, error) {
 	f, err := r.list(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("registry: %w", err)
+		return nil, away(ctx, err)
 	}
 	return f.instances(), nil
+}
+
+// away is what a reader is told of an error. The cause is text, for a log: as a status of etcd it would be taken for one of the server that
+// asked.
+func away(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %s", discovery.ErrAway, err.Error())
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

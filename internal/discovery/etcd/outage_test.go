@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/discovery/etcd/etcdtest"
 )
 
@@ -152,6 +154,9 @@ func TestEtcdThatIsAwayIsAnErrorThatSaysSo(t *testing.T) {
 			t.Errorf("%s: %v, want an error that names the endpoint", what, err)
 		}
 		t.Logf("%s: %v", what, err)
+		if readers := what == "list" || what == "watch"; readers && !errors.Is(err, discovery.ErrAway) {
+			t.Errorf("%s: %v, want ErrAway", what, err)
+		}
 	}
 	c.Members[0].Proxy.Set(etcdtest.Fault{})
 	c.Members[0].Start()

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,7 +17,7 @@ const watchBuffer = 64
 func (r *Registry) Watch(ctx context.Context) (<-chan discovery.Event, error) {
 	f, err := r.list(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("registry: %w", err)
+		return nil, away(ctx, err)
 	}
 	w := &watcher{r: r, out: make(chan discovery.Event), news: make(chan news)}
 	ctx, cancel := context.WithCancel(ctx)
