@@ -215,8 +215,8 @@ func (echo) Submit(_ context.Context, r *engine.Request) ([]server.Stream, error
 	return streams, nil
 }
 
-func (echo) Outlook(prompt, maxNew int) engine.Outlook {
-	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
+func (echo) Outlook(r *engine.Request) (engine.Outlook, error) {
+	return engine.Outlook{Fits: len(r.Prompt)+max(r.Stop.MaxTokens, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}, nil
 }
 
 type echoStream struct {
@@ -316,11 +316,11 @@ func (w *waiting) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (w *waiting) Logprobs(int) []engine.TokenLogprob { return nil }
 
-func (w *waiting) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+func (w *waiting) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 type lost struct{}
 
-func (lost) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+func (lost) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 func (lost) Submit(context.Context, *engine.Request) ([]server.Stream, error) {
 	return nil, engine.ErrNotFinite

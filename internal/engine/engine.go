@@ -207,11 +207,8 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 		arrived = time.Now()
 	}
 	g := newGroup(r, e.context, e.runner.vocabulary())
-	if first := g.members[0]; first.masked() && first.deadEnd() {
-		return nil, &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
-	}
-	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && g.members[0].adjusted) {
-		return nil, &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}
+	if err := e.answerable(r, g.members[0]); err != nil {
+		return nil, err
 	}
 	streams := make([]*Stream, len(g.members))
 	wake := make(chan struct{}, 1)
@@ -226,6 +223,17 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	}
 	e.notify()
 	return streams, nil
+}
+
+// answerable returns a *LimitError where a request, the first of whose sequences is s, can have no output, or not what it asks for beside it.
+func (e *Engine) answerable(r *Request, s *sequence) error {
+	if s.masked() && s.deadEnd() {
+		return &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
+	}
+	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && s.adjusted) {
+		return &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}
+	}
+	return nil
 }
 
 func (e *Engine) push(ctx context.Context, g *group) error {

@@ -304,20 +304,33 @@ func TestOutlook(t *testing.T) {
 		for _, c := range []struct {
 			prompt, maxNew int
 			fits           bool
-		}{{1, 0, true}, {63, 0, true}, {64, 0, false}, {63, 1, true}, {63, 2, false}, {0, 1, false}, {1000, 1, false}} {
-			if o := r.Outlook(c.prompt, c.maxNew); o != (Outlook{Fits: c.fits, Unknown: !c.fits}) {
-				t.Errorf("a prompt of %d and %d new tokens: %+v, want it to fit: %v, and no wait", c.prompt, c.maxNew, o, c.fits)
+		}{{1, 0, true}, {63, 0, true}, {64, 0, false}, {63, 1, true}, {63, 2, false}, {1000, 1, false}} {
+			asked := &Request{ID: "o", Prompt: prompt(c.prompt, 1), Stop: Stopping{MaxTokens: c.maxNew}}
+			if o, err := r.Outlook(asked); err != nil || o != (Outlook{Fits: c.fits, Unknown: !c.fits}) {
+				t.Errorf("a prompt of %d and %d new tokens: %+v, want it to fit: %v, and no wait (%v)", c.prompt, c.maxNew, o, c.fits, err)
+			}
+		}
+		for name, bad := range map[string]*Request{
+			"nothing that may be chosen": {ID: "o", Prompt: prompt(4, 1), Sampling: Sampling{Allowed: []int32{5}, Banned: []int32{5}}},
+			"that of what is too long":   {ID: "o", Prompt: prompt(1000, 1), Sampling: Sampling{Allowed: []int32{5}, Banned: []int32{5}}},
+			"an id beyond the logits":    {ID: "o", Prompt: prompt(4, 1), Sampling: Sampling{Allowed: []int32{fakeVocabulary}}},
+			"no prompt":                  {ID: "o"},
+		} {
+			var limit *LimitError
+			if o, err := r.Outlook(bad); !errors.As(err, &limit) {
+				t.Errorf("%s: %+v, %v, want what Submit refuses it with", name, o, err)
 			}
 		}
 		for i := range 4 {
 			r.submit(t.Context(), t, &Request{ID: fmt.Sprint(i), Prompt: prompt(4, i), Stop: Stopping{MaxTokens: 8}})
 		}
 		time.Sleep(stepTime / 2)
-		if o := r.Outlook(4, 1); o != (Outlook{Fits: true, Queued: 2, Unknown: true}) {
+		one := &Request{ID: "o", Prompt: prompt(4, 9), Stop: Stopping{MaxTokens: 1}}
+		if o, _ := r.Outlook(one); o != (Outlook{Fits: true, Queued: 2, Unknown: true}) {
 			t.Errorf("behind two that wait: %+v", o)
 		}
 		time.Sleep(9 * stepTime) // the first two have ended
-		if o := r.Outlook(4, 1); o.Queued != 0 || o.Wait <= 0 || o.Unknown {
+		if o, _ := r.Outlook(one); o.Queued != 0 || o.Wait <= 0 || o.Unknown {
 			t.Errorf("where all places are taken: %+v, want an estimate", o)
 		}
 	})

@@ -1,6 +1,9 @@
 package engine
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Outlook is what would become of a request that came now.
 type Outlook struct {
@@ -10,11 +13,22 @@ type Outlook struct {
 	Unknown bool          // it would never start, or others wait and none has started yet to estimate Wait by
 }
 
-// Outlook says what would become of a request of so many tokens that may generate maxNew, or as many as fit where that is 0. From any
-// goroutine; nothing is queued, and the loop does not hear of it.
-func (e *Engine) Outlook(prompt, maxNew int) Outlook {
+// Outlook says what would become of a request. The error is what Submit would refuse it with, but for its length. From any goroutine; nothing
+// is queued, and the loop does not hear of it.
+func (e *Engine) Outlook(r *Request) (Outlook, error) {
+	if err := r.validate(e.context, e.runner.vocabulary()); err != nil && !errors.Is(err, ErrTooLong) {
+		return Outlook{}, err
+	}
+	if err := e.answerable(r, newGroup(r, e.context, e.runner.vocabulary()).members[0]); err != nil {
+		return Outlook{}, err
+	}
+	return e.outlook(len(r.Prompt), r.Stop.MaxTokens), nil
+}
+
+// outlook is that of a prompt of so many tokens and maxNew to generate, or as many as fit where that is 0.
+func (e *Engine) outlook(prompt, maxNew int) Outlook {
 	c, blocks := &e.counters, e.scheduler.blocks
-	o := Outlook{Fits: prompt > 0 && prompt+max(maxNew, 1) <= e.context, Queued: int(c.queued.Load())}
+	o := Outlook{Fits: prompt+max(maxNew, 1) <= e.context, Queued: int(c.queued.Load())}
 	if !o.Fits {
 		o.Unknown = true
 		return o

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/inferno-serve/inferno/internal/engine"
@@ -16,10 +17,11 @@ type bannedText struct {
 	tokenizer *tokenizer.Tokenizer
 	silent    func(id int32) bool // adds no text to this output
 	always    []uint32            // the mask where the output ends with no start of any string; shared
-	strings   []prefixMatcher
+	trie      bannedTrie          // shared
+	at        int32               // the longest start of a string that the output ends with
 	mask      []uint32
-	near      bool // the output ends with a start of one
-	current   bool // and mask is that of the tokens so far
+	current   bool    // mask is that of the tokens so far
+	nodes     []int32 // a stack
 }
 
 // newBannedText returns what makes one for each continuation.
@@ -31,15 +33,12 @@ func newBannedText(g *generation, texts []string) func() engine.Masker {
 		always[id/32] |= 1 << (id % 32)
 	}
 	texts = slices.Compact(slices.Sorted(slices.Values(texts)))
-	matchers := make([]prefixMatcher, len(texts))
-	for i, text := range texts {
-		matchers[i] = newPrefixMatcher(text)
+	for _, text := range texts {
 		leaveOut(always, t.Containing(text), silent)
 	}
+	trie := newBannedTrie(texts)
 	return func() engine.Masker {
-		return &bannedText{
-			tokenizer: t, silent: silent, always: always, strings: append([]prefixMatcher(nil), matchers...), mask: make([]uint32, len(always)),
-		}
+		return &bannedText{tokenizer: t, silent: silent, always: always, trie: trie, mask: make([]uint32, len(always))}
 	}
 }
 
@@ -54,20 +53,46 @@ func leaveOut(mask []uint32, ids []int32, silent func(int32) bool) {
 // Mask implements engine.Masker.
 func (b *bannedText) Mask() []uint32 {
 	switch {
-	case !b.near:
+	case b.at == 0:
 		return b.always
 	case b.current:
 		return b.mask
 	}
 	copy(b.mask, b.always)
-	for i := range b.strings {
-		s := &b.strings[i]
-		for n := s.matched; n > 0; n = int(s.borders[n-1]) {
-			leaveOut(b.mask, b.tokenizer.WithPrefix(s.text[n:]), b.silent)
-		}
+	b.nodes = b.nodes[:0]
+	for at := b.at; at != 0; at = b.trie[at].fail {
+		b.nodes = append(b.nodes, at)
 	}
+	b.complete(b.nodes, b.tokenizer.AllByText())
 	b.current = true
 	return b.mask
+}
+
+// complete leaves out the tokens of some that begin alike that complete a string, where nodes are the starts that the output ends with once it
+// goes on with that beginning: all at once, since there may be hundreds of them, and few beginnings that tokens have.
+func (b *bannedText) complete(nodes []int32, tokens tokenizer.ByText) {
+	mark := len(b.nodes)
+	for _, at := range nodes {
+		for on := b.trie[at].first; on != 0; on = b.trie[on].sibling {
+			b.nodes = append(b.nodes, on)
+		}
+	}
+	longer := b.nodes[mark:]
+	slices.SortFunc(longer, func(x, y int32) int { return cmp.Compare(b.trie[x].last, b.trie[y].last) })
+	for len(longer) > 0 {
+		next, n, whole := b.trie[longer[0]].last, 0, false
+		for ; n < len(longer) && b.trie[longer[n]].last == next; n++ {
+			whole = whole || b.trie[longer[n]].whole
+		}
+		switch found := tokens.Next(next); {
+		case whole:
+			leaveOut(b.mask, found.IDs(), b.silent)
+		case len(found.IDs()) > 0:
+			b.complete(longer[:n], found)
+		}
+		longer = longer[n:]
+	}
+	b.nodes = b.nodes[:mark]
 }
 
 // Accept implements engine.Masker.
@@ -77,11 +102,7 @@ func (b *bannedText) Accept(id int32) {
 	if !ok || b.silent(id) {
 		return
 	}
-	b.near = false
-	for i := range b.strings {
-		for j := range len(text) {
-			b.strings[i].step(text[j])
-		}
-		b.near = b.near || b.strings[i].matched > 0
+	for i := range len(text) {
+		b.at = b.trie.step(b.at, text[i])
 	}
 }

@@ -2,9 +2,14 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/tokenizer"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -30,7 +35,7 @@ func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
 
-func (e *endless) Outlook(int, int) engine.Outlook { return engine.Outlook{} }
+func (e *endless) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 // BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
 func BenchmarkStreamedToken(b *testing.B) {
@@ -45,6 +50,34 @@ func BenchmarkStreamedToken(b *testing.B) {
 		if _, err := stream.Recv(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkBannedStrings is the mask of an output that ends with hundreds of starts of as many banned strings as there may be, with the
+// vocabulary of a reference tokenizer.
+func BenchmarkBannedStrings(b *testing.B) {
+	path := filepath.Join(os.Getenv("INFERNO_FIXTURES"), "tokenizers", "llama3_1", "tokenizer.json")
+	tok, err := tokenizer.LoadFile(path)
+	if err != nil {
+		b.Skipf("no reference tokenizer (INFERNO_FIXTURES): %v", err)
+	}
+	run := strings.Repeat("a", maxBannedBytes-2)
+	var texts []string
+	for i := range maxBannedStrings {
+		texts = append(texts, fmt.Sprintf("%s%02x", run, i))
+	}
+	g := &generation{model: &Model{Tokenizer: tok, Info: ModelInfo{VocabularySize: tok.NumTokens()}}, request: &engine.Request{}}
+	masker := newBannedText(g, texts)()
+	ids, err := tok.Encode(run[:200], tokenizer.EncodeOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, id := range ids {
+		masker.Accept(id)
+	}
+	for b.Loop() {
+		masker.Accept(ids[0])
+		masker.Mask()
 	}
 }
 

@@ -264,7 +264,7 @@ func (s *Server) chatTokens(
 		options.Content = prompt.Content
 	}
 	ids, err = s.encodeAs(ctx, f, "chat", prompt.Text, options, model)
-	return ids, prompt.Text, err
+	return truncateText(ids, o, options.AddSpecial, model), prompt.Text, err
 }
 
 // sizeOf is the bytes of a conversation that a template may print.

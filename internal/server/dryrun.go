@@ -8,14 +8,17 @@ import (
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
-// dryRun checks a request and says what would become of it. No engine hears of it.
+// dryRun checks a request and says what would become of it. No engine does anything for it.
 func (s *Server) dryRun(ctx context.Context, req *infernov1.GenerateRequest) (*infernov1.GenerationStart, *infernov1.DryRun, error) {
 	g, err := s.check(ctx, req)
 	if err != nil {
 		return nil, nil, err
 	}
 	prompt := len(g.request.Prompt)
-	o := g.model.Engine.Outlook(prompt, g.request.Stop.MaxTokens)
+	o, err := g.model.Engine.Outlook(g.request)
+	if err != nil {
+		return nil, nil, err
+	}
 	dry := &infernov1.DryRun{PromptTokens: uint32(prompt), Fits: o.Fits, QueueLength: uint32(o.Queued)}
 	if !o.Unknown {
 		dry.EstimatedQueueTime = durationpb.New(o.Wait)

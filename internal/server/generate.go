@@ -23,7 +23,14 @@ func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateR
 		start, dry, err := s.dryRun(ctx, req)
 		return &infernov1.GenerateResponse{Start: start, DryRun: dry}, err
 	}
-	out, err := s.open(ctx, req)
+	g, err := s.check(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.checkWhole(g.request.Stop.MaxTokens); err != nil {
+		return nil, err
+	}
+	out, err := s.open(ctx, g)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +43,9 @@ func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateR
 	for done := false; !done; {
 		var deltas []*infernov1.Delta
 		if deltas, done, err = out.next(); err != nil {
+			return nil, err
+		}
+		if err := g.checkWhole(out.tokens() / g.request.N); err != nil { // nobody knew how many there would be
 			return nil, err
 		}
 		for _, d := range deltas {
@@ -62,7 +72,11 @@ func (s inferenceService) GenerateStream(
 		}
 		return stream.Send(&infernov1.GenerateStreamResponse{Start: start, DryRun: dry})
 	}
-	out, err := s.open(stream.Context(), req)
+	g, err := s.check(stream.Context(), req)
+	if err != nil {
+		return err
+	}
+	out, err := s.open(stream.Context(), g)
 	if err != nil {
 		return err
 	}
@@ -113,13 +127,9 @@ func (s *Server) check(ctx context.Context, req *infernov1.GenerateRequest) (*ge
 	return g, err
 }
 
-// open checks req and gives it to the engine. The caller closes the output.
-func (s *Server) open(ctx context.Context, req *infernov1.GenerateRequest) (*output, error) {
-	g, err := s.check(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	out := &output{generation: g, live: &s.live}
+// open gives a request to the engine. The caller closes the output.
+func (s *Server) open(ctx context.Context, g *generation) (out *output, err error) {
+	out = &output{generation: g, live: &s.live}
 	if out.ctx, out.cancel, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err
 	}

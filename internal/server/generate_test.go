@@ -687,6 +687,10 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 		{`model:"m" text:"<s>" prompt_options{add_special_tokens:false parse_special:false}`, `token_ids:[60,115,62] max_context:32`},
 		{`model:"m" text:""`, `token_ids:[256] max_context:32`},
 		{`model:"m" text:"h\303\251" pieces:true`, `token_ids:[256,104,195,169] pieces:["<s>","h","\303","\251"] max_context:32`},
+		{`model:"m" text:"abcd" prompt_options{truncate_to:3}`, `token_ids:[256,99,100] max_context:32`},
+		{`model:"m" text:"abcd" prompt_options{truncate_to:3} pieces:true`, `token_ids:[256,99,100] pieces:["<s>","c","d"] max_context:32`},
+		{`model:"m" text:"abcd" prompt_options{truncate_to:2 add_special_tokens:false}`, `token_ids:[99,100] max_context:32`},
+		{`model:"m" text:"ab" prompt_options{truncate_to:3}`, `token_ids:[256,97,98] max_context:32`},
 	} {
 		got, err := f.api.Tokenize(t.Context(), parse(t, c.request, &infernov1.TokenizeRequest{}))
 		if err != nil {
@@ -700,7 +704,8 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 		`text:"x"`:             "model",
 		`model:"ids" text:"x"`: "text",
 		`model:"m" chat{}`:     "chat.messages",
-		`model:"m" text:"x" prompt_options{truncation_side:TRUNCATION_SIDE_LEFT}`: "prompt_options.truncation_side",
+		`model:"m" text:"x" prompt_options{truncation_side:3}`: "prompt_options.truncation_side",
+		`model:"m" text:"x" prompt_options{truncate_to:0}`:     "prompt_options.truncate_to",
 	} {
 		_, err := f.api.Tokenize(t.Context(), parse(t, request, &infernov1.TokenizeRequest{}))
 		if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); found[at] == "" {

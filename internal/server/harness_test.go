@@ -51,6 +51,11 @@ var longToken = "<" + strings.Repeat("long", 16) + ">"
 // byteTokenizer is the tokenizer of the tests. Words are further tokens, from longID + 1 on.
 func byteTokenizer(t testing.TB, words ...string) *tokenizer.Tokenizer {
 	t.Helper()
+	return loaded(t, byteTokenizerFile(words...))
+}
+
+// byteTokenizerFile is its tokenizer.json.
+func byteTokenizerFile(words ...string) map[string]any {
 	vocab := map[string]int{}
 	for i, word := range words {
 		var symbols strings.Builder
@@ -67,7 +72,7 @@ func byteTokenizer(t testing.TB, words ...string) *tokenizer.Tokenizer {
 			"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
 		}
 	}
-	file := map[string]any{
+	return map[string]any{
 		"version": "1.0", "added_tokens": []any{special(bosID, "<s>"), special(eosID, "</s>"), special(longID, longToken)},
 		"normalizer":    nil,
 		"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
@@ -80,6 +85,11 @@ func byteTokenizer(t testing.TB, words ...string) *tokenizer.Tokenizer {
 		"decoder": map[string]any{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
 		"model":   map[string]any{"type": "BPE", "vocab": vocab, "merges": []any{}},
 	}
+}
+
+// loaded is the tokenizer of a tokenizer.json.
+func loaded(t testing.TB, file map[string]any) *tokenizer.Tokenizer {
+	t.Helper()
 	data, err := json.Marshal(file)
 	if err != nil {
 		t.Fatal(err)
@@ -88,11 +98,11 @@ func byteTokenizer(t testing.TB, words ...string) *tokenizer.Tokenizer {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := tokenizer.LoadFile(path)
+	tok, err := tokenizer.LoadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return loaded
+	return tok
 }
 
 // byteSymbol is the rune by which byte-level BPE writes a byte: itself where it prints, else the next one from U+0100 on.
@@ -167,8 +177,11 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	return streams, nil
 }
 
-func (s *script) Outlook(prompt, maxNew int) engine.Outlook {
-	return engine.Outlook{Fits: prompt+max(maxNew, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1}
+func (s *script) Outlook(r *engine.Request) (engine.Outlook, error) {
+	prompt := len(r.Prompt)
+	return engine.Outlook{
+		Fits: prompt+max(r.Stop.MaxTokens, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1,
+	}, s.refuse
 }
 
 // scripted is one request of which the test makes the tokens.

@@ -68,6 +68,9 @@ func (f *faults) noTruncation(o *infernov1.PromptOptions) {
 	if o != nil && o.TruncateTo != nil {
 		f.add("prompt_options.truncate_to", "is %d, want unset: inputs are not cut", o.GetTruncateTo())
 	}
+	if side := o.GetTruncationSide(); side != infernov1.TruncationSide_TRUNCATION_SIDE_UNSPECIFIED {
+		f.add("prompt_options.truncation_side", "is %v, want unset: inputs are not cut", side)
+	}
 }
 
 // run has the engine compute all items without a fault, as many at a time as it may run: request makes what the engine is asked for. The

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -285,6 +286,162 @@ func TestAbortEndsAScore(t *testing.T) {
 	}
 	wantStatus(t, <-ended, codes.Canceled, "ABORTED")
 	<-first.ctx.Done() // the engine's requests end with it
+}
+
+// What a tokenizer adds behind a text is behind the whole, and no token of the context.
+func TestContextsDoNotEndTheText(t *testing.T) {
+	file := byteTokenizerFile()
+	piece := func(id string) map[string]any {
+		return map[string]any{"SpecialToken": map[string]any{"id": id, "type_id": 0}}
+	}
+	file["post_processor"] = map[string]any{
+		"type": "TemplateProcessing", "pair": []any{},
+		"single": []any{piece("<s>"), map[string]any{"Sequence": map[string]any{"id": "A", "type_id": 0}}, piece("</s>")},
+		"special_tokens": map[string]any{
+			"<s>":  map[string]any{"id": "<s>", "ids": []int{bosID}, "tokens": []string{"<s>"}},
+			"</s>": map[string]any{"id": "</s>", "ids": []int{eosID}, "tokens": []string{"</s>"}},
+		},
+	}
+	g := scoring()
+	f := start(t, g, func(o *Options) { o.Models.(models)[2].Tokenizer = loaded(t, file) })
+	for _, c := range []struct {
+		input  string
+		prompt []int32
+		from   int
+	}{
+		{`context_text:"ab" text:"cd"`, []int32{bosID, 'a', 'b', 'c', 'd', eosID}, 3},
+		{`context_text:"ab" token_ids{ids:[6,7]}`, []int32{bosID, 'a', 'b', 6, 7}, 3},
+		{`text:"ab"`, []int32{bosID, 'a', 'b', eosID}, 0},
+	} {
+		answer, err := f.api.Score(t.Context(), parse(t, `model:"m" inputs{`+c.input+`}`, &infernov1.ScoreRequest{}))
+		if err != nil || answer.GetResults()[0].GetError() != nil {
+			t.Errorf("%s: %v, %v", c.input, answer, err)
+			continue
+		}
+		if r := <-g.requests; !slices.Equal(r.Prompt, c.prompt) || r.Logprobs.Start != c.from {
+			t.Errorf("%s: %v from %d on, want %v from %d on", c.input, r.Prompt, r.Logprobs.Start, c.prompt, c.from)
+		}
+	}
+}
+
+func TestGreedyMeansEveryScoredToken(t *testing.T) {
+	f := start(t, scoring())
+	answer, err := f.api.Score(t.Context(), parse(t,
+		`model:"m" inputs{token_ids{ids:[5,3,0]}} inputs{token_ids{ids:[5,0,0]}} inputs{token_ids{ids:[5,0,3]}}`, &infernov1.ScoreRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{false, true, false} { // 0 is the likeliest everywhere
+		if got := answer.GetResults()[i].GetGreedy(); got != want {
+			t.Errorf("input %d: greedy is %t, want %t", i, got, want)
+		}
+	}
+}
+
+func TestTheEngineHearsOfNoInputWithAFault(t *testing.T) {
+	g := scoring()
+	f := start(t, g)
+	answer, err := f.api.Score(t.Context(), parse(t, `model:"m" inputs{text:""} inputs{text:"ab"} inputs{}`, &infernov1.ScoreRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, fault := range []bool{true, false, true} {
+		if got := answer.GetResults()[i].GetError() != nil; got != fault {
+			t.Errorf("input %d: has a fault: %t, want %t", i, got, fault)
+		}
+	}
+	if n := len(g.requests); n != 1 {
+		t.Errorf("the engine got %d requests, want that of the good input", n)
+	}
+}
+
+// Of several continuations: from the first that starts to the first token of any, and to the last of any.
+func TestTimingsAreThoseOfAllContinuations(t *testing.T) {
+	o := &output{}
+	for _, c := range []engine.Timings{
+		{Queued: 5 * time.Millisecond, Prefill: 20 * time.Millisecond, Decode: 100 * time.Millisecond, Total: 125 * time.Millisecond},
+		{Queued: 7 * time.Millisecond, Prefill: 3 * time.Millisecond, Decode: 40 * time.Millisecond, Total: 50 * time.Millisecond},
+	} {
+		o.continuations = append(o.continuations, &continuation{finish: &engine.Finish{Timings: c}})
+	}
+	want := parse(t, `queued{nanos:5000000} prefill{nanos:5000000} time_to_first_token{nanos:10000000} decode{nanos:115000000} total{nanos:125000000}`,
+		&infernov1.Timings{})
+	if got := o.timings(); !proto.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// An echo with log-probabilities tells of the whole prompt, wherever prompt_logprobs starts.
+func TestEchoTellsOfThePromptFromItsStart(t *testing.T) {
+	g := play(part{ids: []int32{'x'}, finish: finished(engine.MaxTokens, 'x')})
+	f := start(t, g)
+	answer, err := f.api.Generate(t.Context(), parse(t,
+		`model:"m" token_ids{ids:[7,8,9]} output{prompt_logprobs:0 prompt_logprobs_start:2 logprobs:0 echo:true}`, &infernov1.GenerateRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := func(all []*infernov1.TokenLogprob) (ids []uint32) {
+		for _, l := range all {
+			ids = append(ids, l.GetTokenId())
+		}
+		return ids
+	}
+	if got, want := tokens(answer.GetStart().GetPromptLogprobs()), []uint32{9}; !slices.Equal(got, want) {
+		t.Errorf("prompt_logprobs of %v, want %v", got, want)
+	}
+	if got, want := tokens(answer.GetCompletions()[0].GetLogprobs()), []uint32{7, 8, 9, 'x'}; !slices.Equal(got, want) {
+		t.Errorf("logprobs of %v, want %v", got, want)
+	}
+}
+
+// An answer that no message holds is refused before it is computed where max_tokens tells, and else once it has grown so large.
+func TestLogprobsThatFitNoMessageAreRefused(t *testing.T) {
+	const perToken = logprobBytes + 20*alternativeBytes
+	g := newScript()
+	f := start(t, g, func(o *Options) { o.Models.(models)[2].Info.MaxContext = 1 << 20 })
+	send := func(stopping string) error {
+		_, err := f.api.Generate(t.Context(), parse(t,
+			fmt.Sprintf(`model:"m" text:"x" stopping{%s} sampling{n:2} output{logprobs:20 text:false}`, stopping),
+			&infernov1.GenerateRequest{}), grpc.MaxCallRecvMsgSize(maxSendBytes))
+		return err
+	}
+	most := maxLogprobBytes / perToken / 2
+	err := send(fmt.Sprintf("max_tokens:%d", most+1))
+	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); found["output"] == "" || len(g.requests) > 0 {
+		t.Errorf("faults %q, and %d requests of the engine, want one of output and none", found, len(g.requests))
+	}
+	ids := make([]int32, most+1)
+	g.begin = func(r *scripted) {
+		for i := range 2 {
+			r.parts <- part{index: i, ids: ids[:most]}
+			r.parts <- part{index: i, ids: ids[most:]}
+		}
+	}
+	err = send("")
+	if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); found["output"] == "" {
+		t.Errorf("faults %q, want one of output", found)
+	}
+	g.begin = func(r *scripted) {
+		for i := range 2 {
+			r.parts <- part{index: i, ids: ids[:most], finish: finished(engine.MaxTokens, 0)}
+		}
+	}
+	if err := send(fmt.Sprintf("max_tokens:%d", most)); err != nil {
+		t.Errorf("what fits: %v", err)
+	}
+}
+
+// What only the engine knows to be a fault is one in a dry run too.
+func TestADryRunIsRefusedAsTheRequestWouldBe(t *testing.T) {
+	g := newScript()
+	g.refuse = &engine.LimitError{Field: "allowed_token_ids", Value: "empty", Limit: "at least 1 token"}
+	f := start(t, g)
+	for _, dry := range []string{"true", "false"} {
+		_, err := f.api.Generate(t.Context(), parse(t, `model:"m" text:"x" dry_run:`+dry, &infernov1.GenerateRequest{}))
+		if found := faultsOf(wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")); found["sampling.allowed_token_ids"] == "" {
+			t.Errorf("dry run %s: faults %q", dry, found)
+		}
+	}
 }
 
 func TestDryRunTellsWhatTheEngineExpects(t *testing.T) {

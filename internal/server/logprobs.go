@@ -28,6 +28,28 @@ func (f *faults) logprobRoom(field string, size int) {
 	}
 }
 
+// wholeSize is what the log-probabilities of a request take in one message where each continuation has so many tokens.
+func (g *generation) wholeSize(tokens int) (size int) {
+	prompt := len(g.request.Prompt)
+	if g.prompt {
+		size = logprobSize(prompt-g.promptFrom, g.promptTop+len(g.request.Logprobs.IDs))
+	}
+	if !g.logprobs {
+		return size
+	}
+	if g.echo {
+		tokens += prompt
+	}
+	return size + g.request.N*logprobSize(tokens, g.top+len(g.request.Logprobs.IDs))
+}
+
+// checkWhole refuses log-probabilities that would not fit Generate's one answer, where continuations have so many tokens.
+func (g *generation) checkWhole(tokens int) error {
+	var f faults
+	f.logprobRoom("output", g.wholeSize(tokens))
+	return f.err()
+}
+
 // top checks how many of the likeliest tokens are asked for.
 func (f *faults) top(field string, n *uint32) {
 	if n != nil && *n > engine.MaxTopLogprobs {

@@ -41,8 +41,8 @@ type Generator interface {
 	// Submit takes a request, which ends with ctx at the latest, and returns a stream for each continuation. It does not wait for a place: a
 	// full queue is an error.
 	Submit(ctx context.Context, r *engine.Request) ([]Stream, error)
-	// Outlook says what would become of a request of so many tokens that may generate maxNew; 0: as many as fit.
-	Outlook(prompt, maxNew int) engine.Outlook
+	// Outlook says what would become of a request. The error is what Submit would refuse it with, but for its length.
+	Outlook(r *engine.Request) (engine.Outlook, error)
 }
 
 // Stream is one continuation of a request.
@@ -75,9 +75,7 @@ func (g fromEngine) Submit(ctx context.Context, r *engine.Request) ([]Stream, er
 	return streams, err
 }
 
-func (g fromEngine) Outlook(prompt, maxNew int) engine.Outlook {
-	return g.engine.Outlook(prompt, maxNew)
-}
+func (g fromEngine) Outlook(r *engine.Request) (engine.Outlook, error) { return g.engine.Outlook(r) }
 
 // GenerationDefaults are the model's own, for what a request leaves unset. Nil means that the model has none.
 type GenerationDefaults struct {

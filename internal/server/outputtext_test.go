@@ -96,7 +96,7 @@ func TestBannedStringsLeaveOutWhatWouldCompleteThem(t *testing.T) {
 	model := &Model{Tokenizer: byteTokenizer(t, words...), Info: ModelInfo{VocabularySize: longID + 1 + len(words) + 3}}
 	for name, banned := range map[string][]string{
 		"one byte": {"a"}, "a word": {"abab"}, "overlapping": {"aab", "abba", "bbb"}, "within a token": {"bab"}, "of two bytes": {"é", "x€"},
-		"special text": {"/s"},
+		"special text": {"/s"}, "one in another": {"bab", "abba", "ba"}, "runs": {"aaaaaaaab", "aaaab", "babababa", "ababababb"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, skipSpecial := range []bool{true, false} {

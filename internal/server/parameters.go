@@ -97,32 +97,37 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 
 // prompt returns the prompt's token ids, unless there is a fault. The error is that of ctx.
 func (s *Server) prompt(ctx context.Context, f *faults, req *infernov1.GenerateRequest, model *Model) ([]int32, error) {
-	context, dry := model.Info.MaxContext, req.GetDryRun()
+	context, dry, options := model.Info.MaxContext, req.GetDryRun(), req.GetPromptOptions()
 	if dry {
 		context = math.MaxInt32 // what does not fit is told, not refused
+	}
+	most := context - 1
+	if cuts(options) {
+		most = 0
 	}
 	switch input := req.GetInput().(type) {
 	case *infernov1.GenerateRequest_TokenIds:
 		ids := input.TokenIds.GetIds()
 		f.ids("token_ids.ids", ids, model.Info.VocabularySize)
-		if len(ids) > 0 {
-			f.room("token_ids.ids", len(ids), req.GetStopping(), context)
+		prompt := truncate(toInt32(ids), options, 0, 0)
+		if len(prompt) > 0 {
+			f.room("token_ids.ids", len(prompt), req.GetStopping(), context)
 		}
-		return toInt32(ids), nil
+		return prompt, nil
 	case *infernov1.GenerateRequest_Text:
-		if !dry {
+		if !dry && !cuts(options) {
 			f.textRoom("text", input.Text, model)
 		}
 		if len(f.found) > 0 { // tokenizing would be work for nothing
 			return nil, nil
 		}
-		ids, err := s.encode(ctx, f, "text", input.Text, req.GetPromptOptions(), model, context-1)
+		ids, err := s.encode(ctx, f, "text", input.Text, options, model, most)
 		if len(f.found) == 0 && err == nil {
 			f.room("text", len(ids), req.GetStopping(), context)
 		}
 		return ids, err
 	case *infernov1.GenerateRequest_Chat:
-		ids, _, err := s.chatTokens(ctx, f, input.Chat, req.GetPromptOptions(), model, context-1)
+		ids, _, err := s.chatTokens(ctx, f, input.Chat, options, model, most)
 		if len(f.found) == 0 && err == nil {
 			f.room("chat", len(ids), req.GetStopping(), context)
 		}
@@ -149,7 +154,8 @@ func (s *Server) encode(
 		options.AddSpecial = orElse(o.AddSpecialTokens, true)
 		options.ParseSpecial = orElse(o.ParseSpecial, true)
 	}
-	return s.encodeAs(ctx, f, field, text, options, model)
+	ids, err := s.encodeAs(ctx, f, field, text, options, model)
+	return truncateText(ids, o, options.AddSpecial, model), err
 }
 
 // turn waits until a call may work on so many bytes of text; the caller calls done when it has. The error is that of ctx.

@@ -128,7 +128,17 @@ func (c *itemsCall) scoreContext(f *faults, path string, in *infernov1.ScoreInpu
 	if in.GetContextText() == "" {
 		return nil, nil
 	}
-	return c.encodeWhole(c.ctx, f, path+"context_text", in.GetContextText(), o, c.model)
+	return c.opening(f, path, in.GetContextText(), o)
+}
+
+// opening is the tokens of a context, without those that the tokenizer adds behind a text: it does not end there.
+func (c *itemsCall) opening(f *faults, path, text string, o *infernov1.PromptOptions) ([]int32, error) {
+	ids, err := c.encodeWhole(c.ctx, f, path+"context_text", text, o, c.model)
+	if added := o == nil || orElse(o.AddSpecialTokens, true); added && err == nil && len(f.found) == 0 {
+		_, behind := c.model.Tokenizer.NumAdded()
+		ids = ids[:len(ids)-behind]
+	}
+	return ids, err
 }
 
 // scoreText tokenizes a text together with its context.
@@ -139,7 +149,7 @@ func (c *itemsCall) scoreText(path, contextText, text string, o *infernov1.Promp
 	if err != nil || len(f.found) > 0 || trimmed == "" {
 		return &item{prompt: whole, fault: f.err()}, err
 	}
-	before, err := c.encodeWhole(c.ctx, &f, path+"context_text", trimmed, o, c.model)
+	before, err := c.opening(&f, path, trimmed, o)
 	if len(f.found) == 0 && len(before) >= len(whole) {
 		f.add(path+"text", "has no tokens of its own: those of its context, %d, hold it", len(before))
 	}

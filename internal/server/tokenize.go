@@ -14,6 +14,7 @@ import (
 func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeRequest) (*infernov1.TokenizeResponse, error) {
 	var f faults
 	f.unsupported("", req.ProtoReflect())
+	f.promptOptions(req.GetPromptOptions())
 	if req.GetInput() == nil {
 		f.add("input", "none is set, want exactly one of text and chat")
 	}
@@ -22,7 +23,7 @@ func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeR
 		return nil, err
 	}
 	most := 0
-	if req.GetPieces() {
+	if req.GetPieces() && !cuts(req.GetPromptOptions()) {
 		most = maxPieces
 	}
 	var ids []int32
@@ -37,6 +38,10 @@ func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeR
 	}
 	if err != nil {
 		return nil, err
+	}
+	if n := len(ids); req.GetPieces() && n > maxPieces {
+		f.add("pieces", "are of %d tokens, want at most %d", n, maxPieces)
+		return nil, f.err()
 	}
 	size := len(rendered) + maxIDBytes*len(ids)
 	if req.GetPieces() {

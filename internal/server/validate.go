@@ -51,6 +51,8 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.ChatMessage.extra_json":                true,
 	"inferno.v1.PromptOptions.add_special_tokens":      true,
 	"inferno.v1.PromptOptions.parse_special":           true,
+	"inferno.v1.PromptOptions.truncate_to":             true,
+	"inferno.v1.PromptOptions.truncation_side":         true,
 	"inferno.v1.SamplingParameters.temperature":        true,
 	"inferno.v1.SamplingParameters.top_k":              true,
 	"inferno.v1.SamplingParameters.top_p":              true,
@@ -223,6 +225,7 @@ func (f *faults) generate(req *infernov1.GenerateRequest) {
 	f.requestID(req.GetRequestId())
 	f.modelName("model", req.GetModel())
 	f.input(req)
+	f.promptOptions(req.GetPromptOptions())
 	if s := req.GetSampling(); s != nil {
 		f.sampling("sampling.", samplingFields(s))
 	}

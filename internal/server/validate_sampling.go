@@ -149,8 +149,12 @@ func (f *faults) duration(field string, d *durationpb.Duration) {
 	if d == nil {
 		return
 	}
-	if err := d.CheckValid(); err != nil || d.AsDuration() <= 0 || d.GetSeconds() > int64(math.MaxInt64/time.Second) {
-		f.add(field, "is %ds and %dns, want above 0, up to %ds", d.GetSeconds(), d.GetNanos(), int64(math.MaxInt64/time.Second))
+	const most = int64(math.MaxInt64 / time.Second)
+	switch {
+	case d.CheckValid() != nil || d.GetSeconds() > most:
+		f.add(field, "is %ds and %dns, want above 0, up to %ds", d.GetSeconds(), d.GetNanos(), most)
+	case d.AsDuration() <= 0:
+		f.add(field, "is %v, want above 0, up to %ds", d.AsDuration(), most)
 	}
 }
 

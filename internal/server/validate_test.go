@@ -171,7 +171,7 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"stop string without tokenizer", `model:"ids" token_ids{ids:[1]} stopping{stop_strings:"x"}`, "stopping.stop_strings", "has no tokenizer"},
 		{"include_stop", text + `stopping{include_stop:true}`, "", ""},
 		{"time limit", text + `stopping{time_limit{seconds:1}}`, "", ""},
-		{"no time at all", text + `stopping{time_limit{}}`, "stopping.time_limit", "is 0s and 0ns, want above 0"},
+		{"no time at all", text + `stopping{time_limit{}}`, "stopping.time_limit", "is 0s, want above 0"},
 		{"negative time limit", text + `stopping{time_limit{nanos:-1}}`, "stopping.time_limit", "want above 0"},
 		{"time limit of two signs", text + `stopping{time_limit{seconds:1 nanos:-1}}`, "stopping.time_limit", "want above 0"},
 		{"time limit of too many nanoseconds", text + `stopping{time_limit{nanos:1000000000}}`, "stopping.time_limit", "want above 0"},
@@ -199,7 +199,8 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"dry run of what is too long", `model:"m" dry_run:true token_ids{ids:[` + many(5000, 1) + `]}`, "", ""},
 		{"dry run of too many new tokens", ids + `dry_run:true stopping{max_tokens:1000}`, "", ""},
 		{"dry run with a fault", ids + `dry_run:true sampling{top_p:2}`, "sampling.top_p", "is 2"},
-		{"truncation", text + `prompt_options{truncate_to:5}`, "prompt_options.truncate_to", "not supported"},
+		{"truncation to nothing", text + `prompt_options{truncate_to:0}`, "prompt_options.truncate_to", "is 0, want at least 1"},
+		{"truncation on no side", text + `prompt_options{truncation_side:3}`, "prompt_options.truncation_side", "is 3, want TRUNCATION_SIDE_LEFT"},
 		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
 		{"priority 0", text + `priority:0`, "priority", "not supported"},
 	}
@@ -265,8 +266,6 @@ var refused = []protoreflect.FullName{
 	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
 	"inferno.v1.GenerateRequest.priority",
-	"inferno.v1.PromptOptions.truncate_to",
-	"inferno.v1.PromptOptions.truncation_side",
 	"inferno.v1.OutputOptions.prompt_progress",
 }
 

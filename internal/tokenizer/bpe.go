@@ -42,13 +42,15 @@ type scratch struct {
 	ids   []int32 // symbols of the piece in hand
 	pairs []merge // [len(ids)−1] the merge of each symbol with its right neighbour
 
-	// Of long pieces.
-	symbols []symbol   // [len(ids)]
+	// Of a window of a long piece.
+	symbols []symbol   // [the window's ids]
 	queue   rankQueue  // merges that are possible
 	pass    []int32    // the left symbols of those of one rank
 	done    int        // how many of pass are done
 	early   candidates // merges that go before what is left of the pass
 	changed []int32    // symbols that were joined in the pass and cannot be again in it
+	tokens  []placed   // of the window from where the result has got to
+	next    []placed   // of the window after it
 }
 
 // limit begins a call whose result starts at from and has a use with up to tokens further ids only; 0 for any number.

@@ -44,11 +44,45 @@ func TestShortAndLongPiecesMergeAsDefined(t *testing.T) {
 			if got := m.mergeLong(nil, w); !slices.Equal(got, want) {
 				t.Fatalf("long: %q\n got %v\nwant %v", text, got, want)
 			}
+			size, overlap := windows(t)
+			w.ids = symbols
+			if got := m.mergeInWindows(nil, w, size, overlap); !slices.Equal(got, want) {
+				t.Fatalf("windows of %d, overlap %d: %q\n got %v\nwant %v", size, overlap, text, got, want)
+			}
 			w.ids = slices.Clone(symbols)
 			if m.mergeShort(w); !slices.Equal(w.ids, want) {
 				t.Fatalf("short: %q\n got %v\nwant %v", text, w.ids, want)
 			}
 		})
+	}
+}
+
+// windows draws the size of windows and of what they repeat: so little that windows with no token in common occur too.
+func windows(t *rapid.T) (size, overlap int) {
+	size = rapid.IntRange(2, 40).Draw(t, "size")
+	return size, rapid.IntRange(1, size-1).Draw(t, "overlap")
+}
+
+// Where it ends a window has other tokens than the text, and the next one begins in them: of "abcabc…" in windows that cut an "abc" apart.
+func TestWindowsAreJoinedAtATokenTheyHaveInCommon(t *testing.T) {
+	m := newBPE(map[string]int32{"a": 0, "b": 1, "c": 2, "bc": 3, "abc": 4}, 6, true)
+	merges := newMergeTable(1)
+	merges.put(1, 2, merge{rank: 0, id: 3})
+	merges.put(0, 3, merge{rank: 1, id: 4})
+	m.useMerges(merges, 6)
+	w := &scratch{}
+	for _, c := range []struct {
+		size, overlap, mostWork int // of 3,000 symbols: 2 pairs for each, and a half more again and again, or all of it again
+	}{{100, 10, 3000 * 3}, {10, 2, 3000 * 6}} {
+		m.splitBytes(strings.Repeat("abc", 1000), w)
+		w.limit(0, 0)
+		got := m.mergeInWindows(nil, w, c.size, c.overlap)
+		if want := slices.Repeat([]int32{4}, 1000); !slices.Equal(got, want) {
+			t.Errorf("windows of %d: %d tokens, want %d times %d", c.size, len(got), len(want), want[0])
+		}
+		if w.work > c.mostWork {
+			t.Errorf("windows of %d: %d pairs looked at, want at most %d", c.size, w.work, c.mostWork)
+		}
 	}
 }
 
@@ -73,6 +107,11 @@ func TestMergesOfAnyOrderAreDoneAsDefined(t *testing.T) {
 			if got := m.mergeLong(nil, w); !slices.Equal(got, want) {
 				t.Fatalf("long: %v\n got %v\nwant %v", symbols, got, want)
 			}
+		}
+		window, overlap := windows(t)
+		w.ids = symbols
+		if got := m.mergeInWindows([]int32{-7}, w, window, overlap); got[0] != -7 || !slices.Equal(got[1:], want) {
+			t.Fatalf("windows of %d, overlap %d: %v\n got %v\nwant %v", window, overlap, symbols, got, want)
 		}
 		w.ids = slices.Clone(symbols)
 		if m.mergeShort(w); !slices.Equal(w.ids, want) {

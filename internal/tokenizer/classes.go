@@ -18,18 +18,34 @@ const (
 
 func (c class) blank() bool { return c == space || c == newline }
 
-// asciiClass is classOf for the first 128 runes.
-var asciiClass = func() (t [utf8.RuneSelf]class) {
+// numTabled is how many runes have their classes in a table: those of most alphabets, which lie far down in those of the standard library.
+const numTabled = 0x3100
+
+// tabledClass is unicodeClass for the first runes.
+var tabledClass = func() (t [numTabled]class) {
 	for r := range t {
-		t[r] = classOf(rune(r))
+		t[r] = unicodeClass(rune(r))
 	}
 	return t
 }()
 
 func classOf(r rune) class {
 	switch {
-	case r >= 0x4e00 && r <= 0x9fff || r >= firstHangul && r <= lastHangul: // most of long texts without ASCII, and far down in the tables
+	case r < numTabled:
+		return tabledClass[r]
+	case isIdeograph(r):
 		return letter
+	}
+	return unicodeClass(r)
+}
+
+// isIdeograph tells of letters that stand in long rows beyond the tables: those of Chinese with extension A, of Hangul and of Yi.
+func isIdeograph(r rune) bool {
+	return r >= 0x4e00 && r <= 0x9fff || r >= firstHangul && r <= lastHangul || r >= 0x3400 && r <= 0x4dbf || r >= 0xa000 && r <= 0xa48c
+}
+
+func unicodeClass(r rune) class {
+	switch {
 	case r == '\n' || r == '\r':
 		return newline
 	case unicode.IsLetter(r):
@@ -48,7 +64,7 @@ func classAt(s string, i int) (class, int) {
 		return other, 0
 	}
 	if c := s[i]; c < utf8.RuneSelf {
-		return asciiClass[c], 1
+		return tabledClass[c], 1
 	}
 	r, n := utf8.DecodeRuneInString(s[i:])
 	return classOf(r), n

@@ -2,6 +2,8 @@ package tokenizer
 
 import (
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -123,6 +125,41 @@ func checkWork(t *testing.T, name string, tok *Tokenizer) {
 			tok.appendPieces(nil, applyRewrites(tok.prepare, applyRewrites(tok.normalize, text, true), true), tok.split, w)
 			if w.work > most*len(text) {
 				t.Errorf("%s: %d bytes of %s: %d pairs looked at, want at most %d for a byte", name, len(text), class.name, w.work, most)
+			}
+		}
+	}
+}
+
+// TestWindowsChangeNothing: windows of any size give the tokens of the whole, which mergeWindow makes at once, of every class of text.
+func TestWindowsChangeNothing(t *testing.T) {
+	toks := map[string]*Tokenizer{}
+	for _, name := range testdata {
+		toks[name] = load(t, name)
+	}
+	if root := os.Getenv("INFERNO_FIXTURES"); root != "" {
+		tok, err := LoadFile(fixtures(t, "tokenizers", "llama3_1", "tokenizer.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		toks["llama3_1"] = tok
+	}
+	for name, tok := range toks {
+		m, w := tok.model, &scratch{}
+		for _, class := range textClasses {
+			text := class.of(1 << 13)
+			if m.byteSymbols {
+				m.splitBytes(text, w)
+			} else {
+				m.splitRunes(text, w)
+			}
+			if len(w.ids) == 0 {
+				continue
+			}
+			want := appendIDs(nil, m.mergeWindow(nil, w.ids, 0, w))
+			for _, size := range []int{64, 500, 3000} {
+				if got := m.mergeInWindows(nil, w, size, size/8); !slices.Equal(got, want) {
+					t.Errorf("%s: %s in windows of %d: %d tokens, and %d of the whole, or others", name, class.name, size, len(got), len(want))
+				}
 			}
 		}
 	}

@@ -29,7 +29,8 @@ var ErrTooManyTokens = errors.New("too many tokens")
 // maxTextBytes bounds a text: indices within it are 32 bits wide, and a normalizer may make it maxGrowth times longer.
 const maxTextBytes = 16 << 20
 
-// maxPooledBytes is the longest text whose scratch memory, some 40 bytes for each of its bytes, is kept for reuse.
+// maxPooledBytes is the longest text whose scratch memory is kept for reuse: 4 bytes for each of its bytes beside what a window takes, and 40
+// where a long piece could not be merged in windows.
 const maxPooledBytes = 1 << 18
 
 // Encode returns the tokens of a text. It fails if the text is not valid UTF-8 or is longer than 16 MiB.

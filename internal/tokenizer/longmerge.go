@@ -12,11 +12,78 @@ type symbol struct {
 	rank       uint32 // of the merge with the right neighbour; noRank where there is none
 }
 
-// mergeLong merges w.ids and appends the result to dst. Merges of one rank are done in one pass from left to right, so that each step takes
-// the same time however long the piece is, and a pass walks through memory in order. The few merges that become possible in a pass and go
-// before what is left of it wait in w.early; without those of files made to that end, the whole is linear.
+// A placed token is one of a result, with its symbols: those of the piece from start to end, exclusive.
+type placed struct{ id, start, end int32 }
+
+// Long pieces are merged in windows, whose symbols a core's cache holds. windowOverlap is how much of one the next repeats at least.
+const (
+	windowSymbols = 1 << 15
+	windowOverlap = 1 << 8
+)
+
+// mergeLong merges w.ids and appends the result to dst.
 func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
-	n := m.listSymbols(w)
+	return m.mergeInWindows(dst, w, windowSymbols, windowOverlap)
+}
+
+// mergeInWindows merges w.ids window by window, each of which begins with a token of the one before. Where both have a token in common, the
+// same symbols and the same id, the result goes over from the one to the other: exactly what merging the whole gives. For what is to the left
+// of a place that no merge crosses merges as if nothing followed, and so on the right; so two neighbours of a result are what their symbols
+// merge to by themselves. And a text in which that is so of all neighbours is the result: the first merge across any of its places would go
+// across the same place between those two alone. Where windows have nothing in common the piece is one window, so that the whole is linear.
+func (m *bpe) mergeInWindows(dst []int32, w *scratch, size, overlap int) []int32 {
+	ids, begin := w.ids, len(dst)
+	w.tokens = m.mergeWindow(w.tokens[:0], ids[:min(size, len(ids))], 0, w)
+	for end := size; end < len(ids); end += size - overlap {
+		from := len(w.tokens) - 1
+		for from > 0 && int(w.tokens[from].start) > end-overlap {
+			from--
+		}
+		at := int(w.tokens[from].start)
+		w.next = m.mergeWindow(w.next[:0], ids[at:min(end+size-overlap, len(ids))], at, w)
+		last, first := inCommon(w.tokens[from:], w.next)
+		if last < 0 {
+			dst, w.tokens = dst[:begin], m.mergeWindow(w.tokens[:0], ids, 0, w)
+			break
+		}
+		dst = appendIDs(dst, w.tokens[:from+last])
+		w.tokens = append(w.tokens[:0], w.next[first:]...)
+	}
+	return appendIDs(dst, w.tokens)
+}
+
+// inCommon returns the indices of the first token that two results have in common; −1 where they have none. The last token of a window ends
+// where the window does and not where it would, but by the same proof it may be used too.
+func inCommon(a, b []placed) (i, j int) {
+	for i < len(a) && j < len(b) {
+		switch {
+		case a[i] == b[j]:
+			return i, j
+		case a[i].start < b[j].start:
+			i++
+		case a[i].start > b[j].start:
+			j++
+		default:
+			i, j = i+1, j+1
+		}
+	}
+	return -1, -1
+}
+
+func appendIDs(dst []int32, tokens []placed) []int32 {
+	dst = slices.Grow(dst, len(tokens))
+	for _, t := range tokens {
+		dst = append(dst, t.id)
+	}
+	return dst
+}
+
+// mergeWindow merges symbols, the first of which is that of this index in the piece, and appends the result to dst. Merges of one rank are done
+// in one pass from left to right, so that each step takes the same time however many symbols there are, and a pass walks through memory in
+// order. The few merges that become possible in a pass and go before what is left of it wait in w.early; without those of files made to that
+// end, the whole is linear.
+func (m *bpe) mergeWindow(dst []placed, ids []int32, index int, w *scratch) []placed {
+	n := m.listSymbols(ids, w)
 	for {
 		rank, ok := w.queue.pop(&w.pass)
 		if !ok {
@@ -36,21 +103,26 @@ func (m *bpe) mergeLong(dst []int32, w *scratch) []int32 {
 	}
 	dst = slices.Grow(dst, n)
 	for i := int32(0); i >= 0; i = w.symbols[i].next {
-		dst = append(dst, w.symbols[i].id)
+		s := &w.symbols[i]
+		end := s.next
+		if end < 0 {
+			end = int32(len(ids))
+		}
+		dst = append(dst, placed{id: s.id, start: int32(index) + i, end: int32(index) + end})
 	}
 	return dst
 }
 
-// listSymbols makes the list of w.ids and queues the merges that are possible, and returns how many symbols there are.
-func (m *bpe) listSymbols(w *scratch) int {
-	n := len(w.ids)
+// listSymbols makes the list of ids and queues the merges that are possible, and returns how many symbols there are.
+func (m *bpe) listSymbols(ids []int32, w *scratch) int {
+	n := len(ids)
 	w.queue.reset(m.merges.ranks, n)
 	w.pass, w.changed = slices.Grow(w.pass[:0], n), slices.Grow(w.changed[:0], n/2+1)
 	w.symbols = slices.Grow(w.symbols[:0], n)[:n]
-	w.symbols[n-1] = symbol{id: w.ids[n-1], prev: int32(n - 2), next: -1, rank: noRank}
+	w.symbols[n-1] = symbol{id: ids[n-1], prev: int32(n - 2), next: -1, rank: noRank}
 	for i := n - 2; i >= 0; i-- { // backwards, as a list of the queue grows at its front
-		found := m.merges.get(w.ids[i], w.ids[i+1])
-		w.symbols[i] = symbol{id: w.ids[i], prev: int32(i - 1), next: int32(i + 1), rank: found.rank}
+		found := m.merges.get(ids[i], ids[i+1])
+		w.symbols[i] = symbol{id: ids[i], prev: int32(i - 1), next: int32(i + 1), rank: found.rank}
 		if found.rank != noRank {
 			w.queue.push(found.rank, int32(i))
 		}

@@ -95,7 +95,7 @@ func applyRewrites(steps []rewrite, text string, first bool) string {
 // toNFC returns the normalization form C of text. x/text/unicode/norm applies the Stream-Safe Text Process: it breaks
 // a run of more than 30 combining marks by U+034F, which the form itself does not, so longer runs are composed here.
 func toNFC(text string) string {
-	if isASCII(text) || norm.NFC.IsNormalString(text) {
+	if isInert(text) || norm.NFC.IsNormalString(text) {
 		return text
 	}
 	if longestMarkRun(text) <= maxStreamSafe {
@@ -107,14 +107,36 @@ func toNFC(text string) string {
 // maxStreamSafe is a run of marks that norm surely leaves alone: a mark decomposes into at most three.
 const maxStreamSafe = 8
 
-func isASCII(text string) bool {
-	for i := range len(text) {
-		if text[i] >= 0x80 {
+// isInert says that form C leaves all runes of a text alone, whatever stands beside them, as it does nearly all of a usual one.
+func isInert(text string) bool {
+	for i := 0; i < len(text); {
+		if text[i] < utf8.RuneSelf {
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(text[i:])
+		switch {
+		case r < numTabled && !tabledInert[r]:
+			return false
+		case r < numTabled, isIdeograph(r), r >= 0x1f000 && r <= 0x1faff:
+		default:
 			return false
 		}
+		i += n
 	}
 	return true
 }
+
+// tabledInert tells of the first runes which are in form C beside any other: they neither decompose nor join what comes before them.
+var tabledInert = func() (t [numTabled]bool) {
+	var utf [utf8.UTFMax]byte
+	for r := range t {
+		n := utf8.EncodeRune(utf[:], rune(r))
+		p := norm.NFC.Properties(utf[:n])
+		t[r] = p.CCC() == 0 && p.BoundaryBefore() && norm.NFC.IsNormal(utf[:n])
+	}
+	return t
+}()
 
 // longestMarkRun returns the length of the longest run of runes that do not start a new composition.
 func longestMarkRun(text string) int {

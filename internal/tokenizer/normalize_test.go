@@ -51,6 +51,38 @@ func TestMarksOfALongRunAreOrderedByClass(t *testing.T) {
 	})
 }
 
+// What form C may change of a text are runes that are not in form C by themselves, and the later runes of what those that are decompose into.
+func TestInertRunesAreInFormCBesideAnyOther(t *testing.T) {
+	later := map[rune]bool{}
+	for r := range rune(0x110000) {
+		if norm.NFC.String(string(r)) != string(r) {
+			continue // never composed
+		}
+		for i, part := range []rune(norm.NFD.String(string(r))) {
+			later[part] = later[part] || i > 0
+		}
+	}
+	inert := 0
+	for r := range rune(0x110000) {
+		text := string(r)
+		if r >= 0xd800 && r <= 0xdfff || !isInert(text) {
+			continue
+		}
+		inert++
+		if norm.NFC.String(text) != text || later[r] {
+			t.Errorf("%+q is inert, and form C may change it", text)
+		}
+		for _, base := range "aé가\u1100\u0915" {
+			if pair := norm.NFC.String(string(base)) + text; norm.NFC.String(pair) != pair {
+				t.Errorf("%+q is inert, and form C changes it behind %+q", text, base)
+			}
+		}
+	}
+	if inert < 40_000 {
+		t.Errorf("%d runes are inert, want those of Chinese, Hangul and most alphabets", inert)
+	}
+}
+
 func TestGrowthIsBounded(t *testing.T) {
 	double := rewrite{kind: replaceAll, from: "a", to: "aa"}
 	if err := checkGrowth([]rewrite{double, double}); err != nil {

@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 )
@@ -35,19 +36,34 @@ func (t *Tokenizer) textIndex() *textIndex {
 	return x
 }
 
-// WithPrefix returns the tokens whose texts, as TokenBytes gives them, start with these bytes, ordered by text. The caller must not change
-// them.
-func (t *Tokenizer) WithPrefix(prefix string) []int32 {
-	x := t.textIndex()
-	from, _ := slices.BinarySearchFunc(x.sorted, prefix, func(id int32, want string) int { return cmp.Compare(t.texts[id], want) })
-	n, _ := slices.BinarySearchFunc(x.sorted[from:], prefix, func(id int32, want string) int {
-		if strings.HasPrefix(t.texts[id], want) {
-			return -1
-		}
-		return 1
-	})
-	return x.sorted[from : from+n : from+n]
+// ByText is the tokens whose texts, as TokenBytes gives them, begin alike, ordered by text.
+type ByText struct {
+	index  *textIndex
+	lo, hi int // in index.sorted
+	length int // bytes of what they begin with
 }
+
+// AllByText is all tokens that have a text.
+func (t *Tokenizer) AllByText() ByText {
+	x := t.textIndex()
+	return ByText{index: x, hi: len(x.sorted)}
+}
+
+// Next is those of them whose texts go on with a byte.
+func (p ByText) Next(b byte) ByText {
+	goesOn := func(i int) int { // −1 where the text ends
+		if at := p.index.starts[i] + p.length; at < p.index.starts[i+1] {
+			return int(p.index.joined[at])
+		}
+		return -1
+	}
+	from := p.lo + sort.Search(p.hi-p.lo, func(i int) bool { return goesOn(p.lo+i) >= int(b) })
+	to := from + sort.Search(p.hi-from, func(i int) bool { return goesOn(from+i) > int(b) })
+	return ByText{index: p.index, lo: from, hi: to, length: p.length + 1}
+}
+
+// IDs are the tokens. The caller must not change them.
+func (p ByText) IDs() []int32 { return p.index.sorted[p.lo:p.hi:p.hi] }
 
 // Containing returns the tokens whose texts contain these bytes, not empty, ordered by text.
 func (t *Tokenizer) Containing(text string) (ids []int32) {

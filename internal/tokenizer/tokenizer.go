@@ -84,6 +84,9 @@ func (t *Tokenizer) BOS() (int32, bool) { return t.bos, t.bos != noToken }
 // EOS returns the token that ends a text, if the tokenizer names one.
 func (t *Tokenizer) EOS() (int32, bool) { return t.eos, t.eos != noToken }
 
+// NumAdded returns how many tokens EncodeOptions.AddSpecial puts in front of a text and behind it.
+func (t *Tokenizer) NumAdded() (before, behind int) { return len(t.prefix), len(t.suffix) }
+
 // EndTokens returns the tokens that end a generation as far as the tokenizer's own file knows them, in ascending order.
 // It may be empty: a Hugging Face checkpoint keeps them in config.json and generation_config.json.
 func (t *Tokenizer) EndTokens() []int32 { return append([]int32(nil), t.ends...) }

@@ -2,7 +2,6 @@ package chat
 
 import (
 	"context"
-	"encoding/json"
 	"path/filepath"
 	"testing"
 	"time"
@@ -23,16 +22,12 @@ func FuzzChat(f *testing.F) {
 	}
 	limits := jinja.Limits{Operations: 20_000, Output: 64 << 10, Memory: 1 << 20, Time: time.Minute}
 	f.Fuzz(func(t *testing.T, file []byte, role, content string, goOn bool) {
-		var c config
-		if json.Unmarshal(file, &c) != nil {
-			return
-		}
-		sources, err := c.sources()
+		c, err := parseConfig(file)
 		if err != nil {
 			return
 		}
-		template := &Template{named: map[string]*jinja.Template{}, tokens: c.tokens()}
-		for name, source := range sources {
+		template := &Template{named: map[string]*jinja.Template{}, tokens: c.tokens}
+		for name, source := range c.sources {
 			if template.named[name], err = jinja.Parse(source); err != nil {
 				return
 			}

@@ -2,13 +2,13 @@ package chat
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"time"
 
 	"github.com/inferno-serve/inferno/internal/model/modeldir"
+	"github.com/inferno-serve/inferno/internal/model/strictjson"
 	"github.com/inferno-serve/inferno/internal/tokenizer"
 	"github.com/inferno-serve/inferno/internal/tokenizer/chat/jinja"
 )
@@ -29,10 +29,7 @@ func LoadDir(dir string, t *tokenizer.Tokenizer) *Template {
 	if err != nil {
 		return &Template{err: err}
 	}
-	sources, err := config.sources()
-	if err != nil {
-		return &Template{err: err}
-	}
+	sources := config.sources
 	own := map[string]string{}
 	for name, file := range map[string]string{"default": "chat_template.jinja", "tool_use": "additional_chat_templates/tool_use.jinja"} {
 		source, err := files.ReadFile(file, maxFileBytes)
@@ -46,7 +43,7 @@ func LoadDir(dir string, t *tokenizer.Tokenizer) *Template {
 	if len(own) > 0 {
 		sources = own
 	}
-	tokens := config.tokens()
+	tokens := config.tokens
 	addToken(tokens, "bos_token", t.BOS, t)
 	addToken(tokens, "eos_token", t.EOS, t)
 	return newTemplate(sources, tokens)
@@ -119,79 +116,115 @@ func newTemplate(sources map[string]string, tokens map[string]jinja.Value) *Temp
 }
 
 // config is what tokenizer_config.json says of chats.
-type config map[string]json.RawMessage
+type config struct {
+	sources map[string]string      // the templates by name
+	tokens  map[string]jinja.Value // special tokens by the names that templates use
+}
 
-// readConfig returns nothing where there is no such file.
+// readConfig returns nothing where there is no such file. It reads it as the tokenizer does, which takes its special tokens from there too: what
+// has two meanings has none.
 func readConfig(dir *modeldir.Dir) (config, error) {
 	data, err := dir.ReadFile("tokenizer_config.json", maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		data, err = []byte("{}"), nil
 	}
 	if err != nil {
-		return nil, err
+		return config{}, err
 	}
-	var c config
-	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, fmt.Errorf("tokenizer_config.json: %w", err)
+	c, err := parseConfig(data)
+	if err != nil {
+		return config{}, fmt.Errorf("tokenizer_config.json: %w", err)
 	}
 	return c, nil
 }
 
-// sources are the templates by name.
-func (c config) sources() (map[string]string, error) {
-	raw := c["chat_template"]
-	sources := map[string]string{}
-	var one *string
-	if raw == nil || json.Unmarshal(raw, &one) == nil {
-		if one != nil {
-			sources["default"] = *one
+func parseConfig(data []byte) (config, error) {
+	c := config{sources: map[string]string{}, tokens: map[string]jinja.Value{}}
+	r, err := strictjson.NewReader(data)
+	if err == nil {
+		err = r.Object(func(key string) error { return c.member(r, key) })
+	}
+	if err == nil {
+		err = r.End()
+	}
+	return c, err
+}
+
+func (c *config) member(r *strictjson.Reader, key string) error {
+	switch key {
+	case "chat_template":
+		return c.templates(r)
+	case "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token":
+		text, ok, err := tokenText(r)
+		if ok {
+			c.tokens[key] = jinja.Trusted(text)
 		}
-		return sources, nil
+		return err
 	}
-	var named []struct {
-		Name     string  `json:"name"`
-		Template *string `json:"template"`
+	return r.Skip()
+}
+
+// templates reads one template, or a list of named ones.
+func (c *config) templates(r *strictjson.Reader) error {
+	kind, err := r.Kind()
+	switch {
+	case err != nil:
+		return err
+	case kind == strictjson.Null:
+		return r.Null()
+	case kind == strictjson.String:
+		c.sources["default"], err = r.String()
+		return err
+	case kind != strictjson.Array:
+		return fmt.Errorf("is %v, want a string, or a list of objects with name and template", kind)
 	}
-	if err := json.Unmarshal(raw, &named); err != nil {
-		return nil, errors.New("tokenizer_config.json: chat_template: want a string, or a list of objects with name and template")
-	}
-	for i, n := range named {
-		_, twice := sources[n.Name]
+	return r.Array(func(int) error {
+		var name, template string
+		found := false
+		err := r.Object(func(key string) (err error) {
+			switch key {
+			case "name":
+				name, err = r.String()
+			case "template":
+				template, err = r.String()
+				found = true
+			default:
+				err = r.Skip()
+			}
+			return err
+		})
+		_, taken := c.sources[name]
 		switch {
-		case n.Template == nil:
-			return nil, fmt.Errorf("tokenizer_config.json: chat_template[%d]: template is missing", i)
-		case twice:
-			return nil, fmt.Errorf("tokenizer_config.json: chat_template[%d]: the name %q is taken", i, n.Name)
+		case err != nil:
+			return err
+		case !found:
+			return errors.New("template is missing")
+		case taken:
+			return fmt.Errorf("the name %q is taken", name)
 		}
-		sources[n.Name] = *n.Template
-	}
-	return sources, nil
+		c.sources[name] = template
+		return nil
+	})
 }
 
-// tokens are the special tokens by the names that templates use. Each is a string, or an object with a content.
-func (c config) tokens() map[string]jinja.Value {
-	tokens := map[string]jinja.Value{}
-	for _, name := range []string{"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"} {
-		if text, ok := tokenText(c[name]); ok {
-			tokens[name] = jinja.Trusted(text)
+// tokenText reads a token: a string, an object with a content, or anything else, which is none.
+func tokenText(r *strictjson.Reader) (text string, ok bool, err error) {
+	switch kind, err := r.Kind(); {
+	case err != nil:
+		return "", false, err
+	case kind == strictjson.String:
+		text, err = r.String()
+		return text, true, err
+	case kind != strictjson.Object:
+		return "", false, r.Skip()
+	}
+	err = r.Object(func(key string) error {
+		if kind, err := r.Kind(); err != nil || key != "content" || kind != strictjson.String {
+			return errors.Join(err, r.Skip())
 		}
-	}
-	return tokens
-}
-
-func tokenText(raw json.RawMessage) (string, bool) {
-	var text *string
-	if raw != nil && json.Unmarshal(raw, &text) == nil {
-		if text == nil {
-			return "", false
-		}
-		return *text, true
-	}
-	var object struct {
-		Content *string `json:"content"`
-	}
-	if raw == nil || json.Unmarshal(raw, &object) != nil || object.Content == nil {
-		return "", false
-	}
-	return *object.Content, true
+		ok = true
+		text, err = r.String()
+		return err
+	})
+	return text, ok, err
 }

@@ -477,7 +477,8 @@ type ChatMessages struct {
 	// keys, which the prompt shows: those of a function's schema come in their usual order (type, function, name, description,
 	// parameters, …), all others behind them by name.
 	Tools []*structpb.Struct `protobuf:"bytes,4,rep,name=tools,proto3" json:"tools,omitempty"`
-	// Lets special tokens written in messages and tools become control tokens. Unset means false: they stay text.
+	// Lets special tokens written in messages and tools become control tokens. Unset means false: they stay text. Tokens that the tokenizer's
+	// file adds and does not call special, such as <think> of some models, are no control tokens: they are found in any text.
 	ParseSpecialInContent *bool `protobuf:"varint,5,opt,name=parse_special_in_content,json=parseSpecialInContent,proto3,oneof" json:"parse_special_in_content,omitempty"`
 	// The tools as a JSON array of objects, up to 1 MiB, whose keys keep their order. Excludes tools.
 	ToolsJson     string `protobuf:"bytes,6,opt,name=tools_json,json=toolsJson,proto3" json:"tools_json,omitempty"`
@@ -639,7 +640,8 @@ type PromptOptions struct {
 	AddSpecialTokens *bool `protobuf:"varint,1,opt,name=add_special_tokens,json=addSpecialTokens,proto3,oneof" json:"add_special_tokens,omitempty"`
 	// Turns special tokens written in the text into control tokens. Unset means true. Not for a chat, which has parse_special_in_content.
 	ParseSpecial *bool `protobuf:"varint,2,opt,name=parse_special,json=parseSpecial,proto3,oneof" json:"parse_special,omitempty"`
-	// Cuts a prompt to at most this many tokens, at least 1. Unset means no cut: too long a prompt is refused.
+	// Cuts a prompt, of ids too, to at most this many tokens, at least 1. Those that the tokenizer adds stay and count, unless there is room
+	// for no more than them. Unset means no cut: too long a prompt is refused.
 	TruncateTo *uint32 `protobuf:"varint,3,opt,name=truncate_to,json=truncateTo,proto3,oneof" json:"truncate_to,omitempty"`
 	// Which end a cut takes tokens from. Unset means the left one.
 	TruncationSide TruncationSide `protobuf:"varint,4,opt,name=truncation_side,json=truncationSide,proto3,enum=inferno.v1.TruncationSide" json:"truncation_side,omitempty"`
@@ -1058,7 +1060,8 @@ type OutputOptions struct {
 	TokenIds *bool `protobuf:"varint,2,opt,name=token_ids,json=tokenIds,proto3,oneof" json:"token_ids,omitempty"`
 	// Leaves special tokens out of the text. Unset means true.
 	SkipSpecialTokens *bool `protobuf:"varint,3,opt,name=skip_special_tokens,json=skipSpecialTokens,proto3,oneof" json:"skip_special_tokens,omitempty"`
-	// Returns log-probabilities of the tokens chosen and of this many of the most likely; 0 to 20. Unset means none at all.
+	// Returns log-probabilities of the tokens chosen and of this many of the most likely; 0 to 20. Generate refuses those that could take more
+	// than 12 MiB with max_tokens, and without it ends where they do; GenerateStream has no such limit. Unset means none at all.
 	Logprobs *uint32 `protobuf:"varint,4,opt,name=logprobs,proto3,oneof" json:"logprobs,omitempty"`
 	// Also returns the log-probabilities of these tokens at every position that logprobs or prompt_logprobs covers, in this order. At most
 	// 128, none twice. Needs logprobs or prompt_logprobs. Empty means none.
@@ -2650,7 +2653,7 @@ type ScoreRequest struct {
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	// 1 to 1,024. Refused where the log-probabilities of their tokens could take more than 12 MiB, at 24 bytes a token and 14 an alternative.
 	Inputs []*ScoreInput `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
-	// How texts become token ids. truncate_to is refused.
+	// How texts become token ids. A cut is refused.
 	PromptOptions *PromptOptions `protobuf:"bytes,4,opt,name=prompt_options,json=promptOptions,proto3" json:"prompt_options,omitempty"`
 	// Returns the scored tokens one by one. Unset means true.
 	Tokens *bool `protobuf:"varint,5,opt,name=tokens,proto3,oneof" json:"tokens,omitempty"`
@@ -3139,7 +3142,7 @@ type EmbedRequest struct {
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	// 1 to 256.
 	Inputs []*EmbedInput `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
-	// How texts become token ids. truncate_to is refused.
+	// How texts become token ids. A cut is refused.
 	PromptOptions *PromptOptions `protobuf:"bytes,4,opt,name=prompt_options,json=promptOptions,proto3" json:"prompt_options,omitempty"`
 	// How the hidden states of an input's tokens become one vector. Unset means the mean.
 	Pooling Pooling `protobuf:"varint,5,opt,name=pooling,proto3,enum=inferno.v1.Pooling" json:"pooling,omitempty"`
