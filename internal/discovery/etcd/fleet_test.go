@@ -1,7 +1,6 @@
 package etcd_test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -90,38 +89,6 @@ func TestFleetOf500IsListedAndWatched(t *testing.T) {
 	case e := <-events:
 		t.Errorf("told %+v without a change", e)
 	case <-time.After(50 * time.Millisecond):
-	}
-}
-
-func TestSlowWatcherGetsASnapshotInstead(t *testing.T) {
-	c := start(t, 1)
-	eye := c.Client(t)
-	r := open(t, c)
-	ctx, cancel := context.WithCancel(t.Context())
-	events, err := r.Watch(ctx)
-	check(t, err)
-	<-events
-	script(t, eye, 500)
-	known := map[string]bool{}
-	count, snapshots := 0, 0
-	for len(known) < 500 {
-		e := <-events
-		count++
-		switch {
-		case e.Put != nil:
-			known[e.Put.ID] = true
-		case e.Snapshot != nil:
-			snapshots++
-			for _, i := range *e.Snapshot {
-				known[i.ID] = true
-			}
-		}
-	}
-	if snapshots == 0 || count > 250 {
-		t.Errorf("%d events, %d of them snapshots, for a reader that was 500 changes behind", count, snapshots)
-	}
-	cancel()
-	for range events { // closes
 	}
 }
 
