@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -17,7 +18,12 @@ type keeping struct {
 	silence  *time.Timer // renewals have been without an answer
 	retry    *time.Timer // what etcd holds is not what is wanted, or is not watched: look again
 	failures int         // to settle, in a row
+	late     int         // calls without an answer, in a row
 }
+
+// maxLate is how many calls in a row may stay without an answer before another connection is tried, though renewals are answered: packets
+// that were lost hold up all behind them on one connection, for ever longer.
+const maxLate = 3
 
 // watched is word from a watch of one key: the revision of a change, or 0 for a watch that has ended.
 type watched struct{ revision int64 }
@@ -74,6 +80,9 @@ func (k *keeping) run(ctx context.Context) (cause string, again bool) {
 			if gone := k.settle(ctx, &w); gone {
 				return causeGone, false
 			}
+			if k.stuck(c) {
+				return k.expired()
+			}
 		case u := <-k.g.updates:
 			k.g.wanted = u.instance
 			gone := k.settle(ctx, &w)
@@ -81,9 +90,15 @@ func (k *keeping) run(ctx context.Context) (cause string, again bool) {
 			if gone {
 				return causeGone, false
 			}
+			if k.stuck(c) {
+				return k.expired()
+			}
 		case <-k.retry.C:
 			if gone := k.settle(ctx, &w); gone {
 				return causeGone, false
+			}
+			if k.stuck(c) {
+				return k.expired()
 			}
 		}
 	}
@@ -101,6 +116,9 @@ func (k *keeping) settle(ctx context.Context, w *watches) (gone bool) {
 		return false
 	}
 	k.g.setReason(err)
+	if k.late++; !errors.Is(err, errNoAnswer) {
+		k.late = 0
+	}
 	if err != nil {
 		k.again()
 		return false
@@ -108,6 +126,16 @@ func (k *keeping) settle(ctx context.Context, w *watches) (gone bool) {
 	k.failures = 0
 	w.start(ctx, k.h)
 	return false
+}
+
+// stuck gives the client up after too many calls without an answer.
+func (k *keeping) stuck(c *clientv3.Client) bool {
+	if k.late < maxLate {
+		return false
+	}
+	k.late = 0
+	k.g.r.link.drop(c)
+	return true
 }
 
 func (k *keeping) again() {

@@ -30,6 +30,9 @@ type link struct {
 
 var errClosed = errors.New("registry is closed")
 
+// errNoAnswer is a call that was sent, as far as is known, and not answered in time.
+var errNoAnswer = errors.New("no answer")
+
 // Reconnecting is quick: the default waits up to two minutes. Of many instances each comes back at a moment of its own.
 var reconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
@@ -135,7 +138,7 @@ func (l *link) explain(err error) error {
 	if why := l.failed.load(); why != "" {
 		return fmt.Errorf("etcd at %s: %s", where, why)
 	}
-	return fmt.Errorf("etcd at %s: no answer within %v", where, callTimeout)
+	return fmt.Errorf("etcd at %s: %w within %v", where, errNoAnswer, callTimeout)
 }
 
 // lastFailure is why the last call failed, in the words of the transport: the client turns it into a mere deadline.
