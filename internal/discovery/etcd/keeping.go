@@ -191,14 +191,16 @@ func (k *keeping) renewed() {
 	k.awaitAnswer()
 }
 
-// awaitAnswer sets the time at which a renewal is overdue. The client renews each third of the lease, with half a second's grain.
+// awaitAnswer sets the time at which a renewal is overdue. The client renews each third of the lease, with half a second's grain. After that
+// each connection has callTimeout to do better than the one before.
 func (k *keeping) awaitAnswer() {
+	since := time.Since(k.h.renewed)
 	overdue := max(k.h.ttl/2, k.h.ttl/3+time.Second)
-	if time.Since(k.h.renewed) >= overdue {
+	if since >= overdue {
 		k.h.unanswered = true
-		overdue = k.h.ttl
+		overdue = since + callTimeout
 	}
-	k.silence.Reset(overdue - time.Since(k.h.renewed))
+	k.silence.Reset(min(overdue, k.h.ttl) - since)
 }
 
 // watches are those of the keys of one registration, by one client.

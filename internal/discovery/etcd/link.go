@@ -148,8 +148,8 @@ func (f *lastFailure) intercept(
 	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
 ) error {
 	err := invoke(ctx, method, req, reply, conn, options...)
-	text := ""
-	if err != nil {
+	text := "" // whatever else etcd says, it answers
+	if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
 		text = innermost(status.Convert(err).Message())
 	}
 	f.text.Store(&text)
