@@ -108,6 +108,14 @@ func (l *link) drop(c *clientv3.Client) {
 	_ = c.Close() // says that what ran on it was cut off
 }
 
+// abandon is drop of whatever client is in use.
+func (l *link) abandon() {
+	l.slot <- struct{}{}
+	c := l.client
+	<-l.slot
+	l.drop(c)
+}
+
 func (l *link) close() error {
 	l.slot <- struct{}{}
 	defer func() { <-l.slot }()

@@ -177,6 +177,9 @@ func (g *registration) regain(ctx context.Context, cause string) *held {
 			return h
 		}
 		g.setReason(err)
+		if errors.Is(err, errNoAnswer) { // one member of several may be the reason, and the client would come back to it
+			g.r.link.abandon()
+		}
 		if !g.rest(ctx, pause(try)-time.Since(began)) {
 			return nil
 		}
