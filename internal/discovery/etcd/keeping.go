@@ -16,6 +16,7 @@ type keeping struct {
 	h *held
 
 	silence  *time.Timer // renewals have been without an answer
+	due      time.Time   // when silence fires
 	retry    *time.Timer // what etcd holds is not what is wanted, or is not watched: look again
 	failures int         // to settle, in a row
 	late     int         // calls without an answer, in a row
@@ -107,7 +108,13 @@ func (k *keeping) run(ctx context.Context) (cause string, again bool) {
 // settle has etcd hold what is wanted, and watches its keys. gone means that the lease is no more. Any other failure is tried again.
 func (k *keeping) settle(ctx context.Context, w *watches) (gone bool) {
 	k.retry.Stop()
-	err := k.g.r.settle(ctx, k.h, k.g.wanted)
+	// Calls may take longer than the lease can wait for another connection.
+	limited, cancel := context.WithDeadline(ctx, k.due)
+	err := k.g.r.settle(limited, k.h, k.g.wanted)
+	cancel()
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = k.g.r.link.explain(err)
+	}
 	if leaseGone(err) {
 		k.g.setReason(err)
 		return true
@@ -200,7 +207,9 @@ func (k *keeping) awaitAnswer() {
 		k.h.unanswered = true
 		overdue = since + callTimeout
 	}
-	k.silence.Reset(min(overdue, k.h.ttl) - since)
+	left := min(overdue, k.h.ttl) - since
+	k.due = time.Now().Add(left)
+	k.silence.Reset(left)
 }
 
 // watches are those of the keys of one registration, by one client.
