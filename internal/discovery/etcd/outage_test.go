@@ -107,7 +107,7 @@ func TestRegistrationOutlivesALeaderThatStandsStill(t *testing.T) {
 	c := start(t, 3)
 	eye := c.Client(t)
 	i := instance("a", "m")
-	g := register(t, open(t, c), i)
+	g := register(t, open(t, c, ttl(10*time.Second)), i)
 	came := created(t, eye)
 	for n := range rounds(1, 20) {
 		leader := c.Leader(t)
@@ -115,7 +115,7 @@ func TestRegistrationOutlivesALeaderThatStandsStill(t *testing.T) {
 		i.Load.Running = 100 + n
 		took := eventually(t, "updated without the leader", func() bool { return g.Update(t.Context(), i) == nil })
 		figure(t, "an update is taken while the leader stands still", took, 10*time.Second)
-		time.Sleep(6 * time.Second) // more than the lease
+		time.Sleep(11 * time.Second) // more than the lease
 		leader.Resume()
 		leader.WaitReady()
 	}
