@@ -14,6 +14,8 @@ var attendedShapes = []struct {
 }{
 	{576, 1536, 9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 32}},
 	{256, 320, 4, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 16}},
+	{256, 320, 32, device.KVShape{Heads: 4, HeadDim: 64, BlockSize: 16}},  // too many to hand over
+	{128, 160, 32, device.KVShape{Heads: 8, HeadDim: 128, BlockSize: 16}}, // so many that a block asks for a few of them first
 }
 
 // judgeAttendedDense enqueues layers of Attention and Dense as a decode step does, and replays them from a graph: the results are those of
