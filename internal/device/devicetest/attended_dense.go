@@ -25,7 +25,7 @@ func judgeAttendedDense(r *rig) {
 	for _, s := range attendedShapes {
 		for _, sequences := range []int{1, 3, 7} {
 			for _, context := range []int{40, 1100} {
-				if testing.Short() && context > 1000 {
+				if few(r) && (context > 1000 || s.d*s.f > 100_000) {
 					continue
 				}
 				r.run(fmt.Sprintf("d%d k%d, %d sequences of up to %d", s.d, s.shape.HeadDim, sequences, context), func(r *rig) {
