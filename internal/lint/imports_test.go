@@ -23,6 +23,7 @@ var table = []row{
 	{folder: "internal/event"},
 	{folder: "internal/config"},
 	{folder: "internal/lint"},
+	{folder: "internal/auth"},
 	{folder: "proto/inferno/v1"},
 
 	// The device and its memory.
@@ -93,7 +94,7 @@ var table = []row{
 	{
 		folder: "internal/server",
 		may: []string{
-			"internal/discovery", "internal/engine", "internal/health", "internal/tokenizer", "internal/tokenizer/chat",
+			"internal/auth", "internal/discovery", "internal/engine", "internal/health", "internal/tokenizer", "internal/tokenizer/chat",
 			"internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
 		tests: []string{"internal/discovery/static"},
@@ -103,7 +104,7 @@ var table = []row{
 	{
 		folder: "internal/backend",
 		may: []string{
-			"internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
+			"internal/auth", "internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
 			"internal/memory", "internal/model", "internal/server", "internal/telemetry", "internal/tokenizer", "internal/tokenizer/chat",
 		},
 		tests: []string{"internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1"},

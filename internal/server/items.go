@@ -53,7 +53,10 @@ func (s *Server) beginItems(ctx context.Context, f *faults, requestID *string, m
 	if c.ctx, _, err = s.live.begin(ctx, *requestID); err != nil {
 		return nil, nil, err
 	}
-	return c, func() { s.live.end(*requestID) }, nil
+	return c, func() {
+		charge(ctx, int(c.usage().GetPromptTokens()))
+		s.live.end(*requestID)
+	}, nil
 }
 
 // inputs checks how many there are.
