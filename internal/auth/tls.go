@@ -221,5 +221,5 @@ func authorities(text []byte) (*x509.CertPool, error) {
 
 // Listener is l behind TLS, for what does not speak gRPC.
 func (t *TLS) Listener(l net.Listener) net.Listener {
-	return tls.NewListener(l, t.Config("h2", "http/1.1"))
+	return tls.NewListener(l, t.Config("http/1.1"))
 }

@@ -13,10 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ServeAdmin serves /metrics and /debug/pprof on l until ctx ends. A profile or scrape that runs then is cut off.
-func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Registry) error {
+// ServeAdmin serves /metrics and /debug/pprof on l until ctx ends, to whom guard lets in; nil lets in everybody. A profile or scrape that runs then is cut off.
+func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Registry, guard func(http.Handler) http.Handler) error {
+	handler := adminHandler(registry)
+	if guard != nil {
+		handler = guard(handler)
+	}
 	server := &http.Server{
-		Handler:           adminHandler(registry),
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,

@@ -129,7 +129,7 @@ func scrape(t *testing.T, registry *prometheus.Registry) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- ServeAdmin(ctx, l, registry) }()
+	go func() { done <- ServeAdmin(ctx, l, registry, nil) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + l.Addr().String() + "/metrics")
 	if err != nil {
