@@ -23,7 +23,8 @@ var table = []row{
 	{folder: "internal/event"},
 	{folder: "internal/config"},
 	{folder: "internal/lint"},
-	{folder: "internal/auth"},
+	{folder: "internal/auth/authtest"},
+	{folder: "internal/auth", tests: []string{"internal/auth/authtest"}},
 	{folder: "proto/inferno/v1"},
 
 	// The device and its memory.
@@ -97,7 +98,7 @@ var table = []row{
 			"internal/auth", "internal/discovery", "internal/engine", "internal/health", "internal/tokenizer", "internal/tokenizer/chat",
 			"internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
-		tests: []string{"internal/discovery/static"},
+		tests: []string{"internal/auth/authtest", "internal/discovery/static"},
 	},
 
 	// The orchestrator, which knows every part by its interface: devices, architectures and registries are handed to it.
