@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define INFERNO_ABI_VERSION 5
+#define INFERNO_ABI_VERSION 6
 
 // Element types. The quantised ones are GGUF's blocks of 32 along a row:
 //   Q8_0: f16 d, 32 × int8 q           value = d·q                    34 bytes
@@ -94,16 +94,18 @@ typedef struct {
   int32_t capture;     // 1: capture_begin works
   int64_t total_bytes; // of the memory that alloc draws from
   int64_t free_bytes;
-  char name[96];       // "AMD EPYC ..." or "NVIDIA H200"
-  char features[96];   // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90"
-  int32_t exact;       // 1: quantised weights multiply activations as they are; 0: rounded to 8 bits
-  int32_t activations; // type that a model computes in, and
-  int32_t cache;       // that it caches keys and values in, unless all of its weights are F32: then both are F32
-  int32_t driver;      // CUDA version that the driver knows, 1000·major + 10·minor; 0 on the CPU
-  int32_t runtime;     // CUDA version that the library was built with
-  int64_t own_bytes;   // of that memory, what open took for the ops' own scratch
-  int32_t overlap;     // 1: launch returns while the work runs
-  int32_t kv_block;    // tokens in a KV block as attention reads them best; it takes any number
+  char name[96];        // "AMD EPYC ..." or "NVIDIA H200"
+  char features[96];    // the kernels chosen: "avx512-vnni", "avx2", "portable", "sm_90"
+  int32_t exact;        // 1: quantised weights multiply activations as they are; 0: rounded to 8 bits
+  int32_t activations;  // type that a model computes in, and
+  int32_t cache;        // that it caches keys and values in, unless all of its weights are F32: then both are F32
+  int32_t driver;       // CUDA version that the driver knows, 1000·major + 10·minor; 0 on the CPU
+  int32_t runtime;      // CUDA version that the library was built with
+  int64_t own_bytes;    // of that memory, what open took for the ops' own scratch
+  int32_t overlap;      // 1: launch returns while the work runs
+  int32_t kv_block;     // tokens in a KV block as attention reads them best; it takes any number
+  int32_t max_head_dim; // k that attention takes, and
+  int32_t max_vocab;    // v that sample takes; 0: any
 } inferno_info;
 
 // Where a pack may begin: at a multiple of so many rows.

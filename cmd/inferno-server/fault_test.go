@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -118,26 +117,6 @@ func startFaulty(t *testing.T, library string) faultyServer {
 		"--kv-memory=64MiB")
 	s.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	return s
-}
-
-// waitState reads HealthService.Watch until the whole is in the state, and returns that report.
-func (s faultyServer) waitState(want infernov1.HealthState) *infernov1.HealthReport {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
-	defer cancel()
-	watch, err := infernov1.NewHealthServiceClient(s.dial()).Watch(ctx, &infernov1.WatchRequest{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for {
-		m, err := watch.Recv()
-		if err != nil {
-			s.t.Fatalf("waiting for %v: %v", want, err)
-		}
-		if m.GetReport().GetState() == want {
-			return m.GetReport()
-		}
-	}
 }
 
 // cause has the fault happen in the next step.

@@ -14,8 +14,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/inferno-serve/inferno/internal/device"
-	"github.com/inferno-serve/inferno/internal/device/native"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -52,28 +50,14 @@ const poison = 7
 
 func TestPoisonStaysInItsRequest(t *testing.T) { testPoison(t, "--device=cpu") }
 
-func TestPoisonStaysInItsRequestCUDA(t *testing.T) {
-	library := os.Getenv("INFERNO_CUDA_LIBRARY")
-	dev, err := native.OpenCUDA(native.CUDAOptions{Library: library})
-	if errors.Is(err, device.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := dev.Close(); err != nil {
-		t.Fatal(err)
-	}
-	testPoison(t, "--device=cuda", "--cuda-library="+library)
-}
+func TestPoisonStaysInItsRequestCUDA(t *testing.T) { testPoison(t, card(t)...) }
 
 // testPoison: keys, values and activations of a request that sees the poison are NaN. Others beside it, and those that get its KV blocks
 // after it, give the tokens that they give alone.
 func testPoison(t *testing.T, args ...string) {
 	t.Helper()
 	p := startProcess(t, nil, append(args, "--model=tiny="+poisoned(t), "--kv-memory=1MiB", "--max-batch=8", "--context=128")...)
-	s := faultyServer{process: p}
-	s.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	p.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	client := infernov1.NewInferenceServiceClient(p.dial())
 	ask := func(ids ...uint32) ([]uint32, error) {
 		request := generate(60)

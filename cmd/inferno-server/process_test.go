@@ -20,6 +20,8 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
 // These tests run the program itself, as its users do: real sockets, signals and exit codes, and two clients that are not ours.
@@ -172,6 +174,26 @@ func (p *process) waitServing() {
 func (p *process) probe(args ...string) (int, string) {
 	p.t.Helper()
 	return runTool(p.t, "grpc-health-probe", append([]string{"-addr=" + p.grpc}, args...)...)
+}
+
+// waitState reads HealthService.Watch until the whole is in the state, and returns that report.
+func (p *process) waitState(want infernov1.HealthState) *infernov1.HealthReport {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	defer cancel()
+	watch, err := infernov1.NewHealthServiceClient(p.dial()).Watch(ctx, &infernov1.WatchRequest{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			p.t.Fatalf("waiting for %v: %v", want, err)
+		}
+		if m.GetReport().GetState() == want {
+			return m.GetReport()
+		}
+	}
 }
 
 func (p *process) signal(s syscall.Signal) {

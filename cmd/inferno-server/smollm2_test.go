@@ -40,15 +40,43 @@ func TestDefaultModelAnswersGrpcurl(t *testing.T) {
 	}
 }
 
-// Requests of mixed lengths and parameters get the same tokens alone and together, with KV blocks for a fraction of them.
+// company is how a server runs by which requests get the same tokens alone and together.
+type company struct {
+	model  string
+	ids    bool     // prompts are token ids: there is no tokenizer
+	longer int      // times the usual lengths of outputs: by more than a block, so that sequences that run outgrow what is free
+	few    []string // flags for KV blocks for a fraction of the requests
+}
+
 func TestCompanyChangesNoToken(t *testing.T) {
-	alone := startServer(t, "--model", "smollm2="+smolLM2(t))
-	alone.waitServing()
+	testCompany(t, company{model: smolLM2(t), longer: 1, few: []string{"--kv-memory=12MiB", "--context=512"}}, "--device=cpu")
+}
+
+// TestCompanyChangesNoTokenCUDA has steps of up to 64 rows, which is as far as a card keeps the promise.
+func TestCompanyChangesNoTokenCUDA(t *testing.T) {
+	flags := append(card(t), "--max-batch=32", "--max-batch-tokens=64")
+	c := company{longer: 3, few: []string{"--kv-memory=9MiB", "--context=256"}} // 6 blocks of 64 tokens
+	t.Run("random weights", func(t *testing.T) {
+		c.model, c.ids = shape("smollm2-135m"), true
+		testCompany(t, c, append(flags, "--load-format=random")...)
+	})
+	t.Run("the model itself", func(t *testing.T) {
+		c.model, c.ids = smolLM2(t), false
+		testCompany(t, c, flags...)
+	})
+}
+
+// testCompany: requests of mixed lengths and parameters get the same tokens alone and together, preempted ones too.
+func testCompany(t *testing.T, c company, args ...string) {
+	t.Helper()
+	args = append(args, "--model=smollm2="+c.model)
+	alone := startProcess(t, nil, args...)
+	alone.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	requests := make([]*infernov1.GenerateRequest, 32)
 	want := make([][]uint32, len(requests))
 	client := infernov1.NewInferenceServiceClient(alone.dial())
 	for i := range requests {
-		requests[i] = mixedRequest(i)
+		requests[i] = c.request(i)
 		answer, err := client.Generate(t.Context(), requests[i])
 		if err != nil {
 			t.Fatal(err)
@@ -59,8 +87,8 @@ func TestCompanyChangesNoToken(t *testing.T) {
 		t.Error("two seeds gave the same tokens: this tests less than it should")
 	}
 
-	together := startServer(t, "--model", "smollm2="+smolLM2(t), "--kv-memory=12MiB", "--context=512")
-	together.waitServing()
+	together := startProcess(t, nil, append(args, c.few...)...)
+	together.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	client = infernov1.NewInferenceServiceClient(together.dial())
 	var calls sync.WaitGroup
 	for i, r := range requests {
@@ -85,17 +113,21 @@ func TestCompanyChangesNoToken(t *testing.T) {
 	}
 }
 
-// mixedRequest is greedy for even i and seeded for odd ones; prompts differ in length.
-func mixedRequest(i int) *infernov1.GenerateRequest {
-	maxTokens, ignore, temperature, seed, topP := uint32(24+5*(i%7)), true, float32(0), uint64(i), float32(0.95)
+// request is greedy for even i and seeded for odd ones; prompts differ in length.
+func (c company) request(i int) *infernov1.GenerateRequest {
+	maxTokens, ignore, temperature, seed, topP := uint32(c.longer*(24+5*(i%7))), true, float32(0), uint64(i), float32(0.95)
 	if i%2 == 1 {
 		temperature = 0.9
 	}
 	prompt := fmt.Sprintf("Story number %d. ", i) + strings.Repeat("Once upon a time there was a river. ", i%9)
-	return &infernov1.GenerateRequest{
+	r := &infernov1.GenerateRequest{
 		Model:    "smollm2",
 		Input:    &infernov1.GenerateRequest_Text{Text: prompt},
 		Sampling: &infernov1.SamplingParameters{Temperature: &temperature, Seed: &seed, TopP: &topP},
 		Stopping: &infernov1.StoppingParameters{MaxTokens: &maxTokens, IgnoreEos: &ignore},
 	}
+	if c.ids {
+		r.Input = &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: slices.Repeat([]uint32{uint32(i), 17}, 3+i%9*5)}}
+	}
+	return r
 }

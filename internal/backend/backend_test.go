@@ -369,12 +369,22 @@ func TestLostDeviceTurnsHealthAndEndsTheServer(t *testing.T) {
 	if _, err := stream.Recv(); err != nil {
 		t.Fatal(err)
 	}
+	watch, err := infernov1.NewHealthServiceClient(r.dial()).Watch(t.Context(), &infernov1.WatchRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil {
+		t.Fatal(err)
+	}
 	r.lost.Store(true)
 	for err == nil {
 		_, err = stream.Recv()
 	}
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("the stream ended with %v, want UNAVAILABLE", err)
+	}
+	if reason := lastReason(watch); !strings.Contains(reason, device.ErrLost.Error()) {
+		t.Errorf("health gave %q as the reason, want %q", reason, device.ErrLost)
 	}
 	if err := <-r.done; !errors.Is(err, device.ErrLost) {
 		t.Errorf("the server ended with %v, want device.ErrLost", err)

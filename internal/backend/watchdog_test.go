@@ -41,19 +41,7 @@ func TestHangingStepTurnsHealthAndEndsTheServer(t *testing.T) {
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("the stream ended with %v, want UNAVAILABLE", err)
 	}
-	reason := ""
-	for {
-		m, err := watch.Recv()
-		if err != nil {
-			break
-		}
-		for _, c := range m.GetReport().GetComponents() {
-			if c.GetState() == infernov1.HealthState_HEALTH_STATE_NOT_SERVING {
-				reason = c.GetReason()
-			}
-		}
-	}
-	if !strings.Contains(reason, "a step has been running for") {
+	if reason := lastReason(watch); !strings.Contains(reason, "a step has been running for") {
 		t.Errorf("health gave %q as the reason, want the step", reason)
 	}
 	ended := <-r.done
@@ -65,6 +53,21 @@ func TestHangingStepTurnsHealthAndEndsTheServer(t *testing.T) {
 	}
 	close(r.release)
 	r.stop()
+}
+
+// lastReason reads health reports to their end and returns the last reason of a component that did not serve.
+func lastReason(watch infernov1.HealthService_WatchClient) (reason string) {
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			return reason
+		}
+		for _, c := range m.GetReport().GetComponents() {
+			if c.GetState() == infernov1.HealthState_HEALTH_STATE_NOT_SERVING {
+				reason = c.GetReason()
+			}
+		}
+	}
 }
 
 func TestStepThatHangsWhileDrainingEndsTheServer(t *testing.T) {

@@ -172,6 +172,8 @@ type Info struct {
 	Capture  bool   // Capture works
 	Overlap  bool   // Flush and Launch return while the work runs
 	KVBlock  int    // tokens in a block of keys and values as attention reads them best; it takes any number
+	// The widest heads that Attention takes, and the largest vocabulary that Sample does; 0: any.
+	MaxHeadDim, MaxVocab int
 	// Types that a model's activations and cached keys and values have, unless all of its weights are F32: then both are F32.
 	Activations, Cache DType
 	TotalBytes         int64 // of the memory that Alloc draws from

@@ -77,6 +77,7 @@ type Engine struct {
 	maxBatch  int  // sequences that it always has room for, and a block's worth of tokens beside them
 	turn      turn
 	waker     *waker
+	code      []code // of the loop
 
 	born     time.Time // zero of the counters' times
 	counters counters
@@ -141,7 +142,7 @@ func New(o Options) (*Engine, error) {
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
-	r.beforeEnd = e.warm
+	r.beforeEnd, e.code = e.warm, loopCode()
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
 	e.counters.stepBegan.Store(noStep)

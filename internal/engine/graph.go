@@ -16,8 +16,7 @@ import (
 type stepGraph struct {
 	rows   int
 	graph  device.Graph
-	asking device.Graph // the same without its end, for steps with log-probabilities behind it; nil: none has been needed, or could be made
-	failed bool         // to make it
+	asking device.Graph // the same without its end, for steps with log-probabilities behind it
 	graphLayout
 	expected time.Duration // of a step, smoothed; 0: none has run
 	lates    int           // steps, up to the last one, that had ended when the loop woke up for them
@@ -60,7 +59,7 @@ func graphRows(most int) (sizes []int) {
 	return append(sizes, most)
 }
 
-// capture makes the graphs, largest first. Nothing may be under way.
+// capture makes the graphs, largest first; none is made later, where it would take time and memory in a step. Nothing may be under way.
 func (r *runner) capture(ctx context.Context) error {
 	for _, rows := range slices.Backward(graphRows(r.mostRows)) {
 		if err := ctx.Err(); err != nil {
@@ -75,6 +74,9 @@ func (r *runner) capture(ctx context.Context) error {
 		var err error
 		if g.graph, err = r.device.Capture(func() { r.record(&g, true) }); err != nil {
 			return fmt.Errorf("capture a step of %d rows: %w", rows, err)
+		}
+		if g.asking, err = r.device.Capture(func() { r.record(&g, false) }); err != nil {
+			return fmt.Errorf("capture a step of %d rows without its end: %w", rows, err)
 		}
 		r.graphs = append(r.graphs, g)
 	}
@@ -143,9 +145,6 @@ func (r *runner) graphFor(b *batch) *stepGraph {
 	if !r.padded && g.rows != len(b.items) {
 		return nil
 	}
-	if !b.asksNothing() {
-		return r.askingOf(g)
-	}
 	return g
 }
 
@@ -197,20 +196,6 @@ func (r *runner) replay(g *stepGraph, b *batch) {
 	r.tell(b, &told)
 	r.mark(told.words)
 	r.start(nil)
-}
-
-// askingOf is g, once it can have log-probabilities behind it; nil where that could not be made.
-func (r *runner) askingOf(g *stepGraph) *stepGraph {
-	if g.asking == nil && !g.failed {
-		made, err := r.device.Capture(func() { r.record(g, false) })
-		if g.failed = err != nil; !g.failed {
-			g.asking = made
-		}
-	}
-	if g.failed {
-		return nil
-	}
-	return g
 }
 
 // writePadding fills the input block of g, but for rows that b, which is seated, has sequences for.

@@ -110,5 +110,12 @@ func (o *Options) validate(c *Config) error {
 	if l.Context < 1 || l.Context > c.Context {
 		f.addf("context %d, want 1 to the model's %d", l.Context, c.Context)
 	}
+	d := o.Device.Info()
+	if d.MaxHeadDim > 0 && c.HeadDim > d.MaxHeadDim {
+		f.addf("heads are %d wide, want at most %d on %s", c.HeadDim, d.MaxHeadDim, d.Name)
+	}
+	if d.MaxVocab > 0 && c.Vocab > d.MaxVocab {
+		f.addf("the vocabulary has %d tokens, want at most %d on %s", c.Vocab, d.MaxVocab, d.Name)
+	}
 	return f.err()
 }

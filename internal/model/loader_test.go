@@ -265,6 +265,27 @@ func TestLoadIsRefusedBeforeReadingWhereMemoryIsShort(t *testing.T) {
 	}
 }
 
+// narrowDevice takes only small heads and vocabularies.
+type narrowDevice struct{ device.Device }
+
+func (d narrowDevice) Info() device.Info {
+	i := d.Device.Info()
+	i.Name, i.MaxHeadDim, i.MaxVocab = "a narrow one", 14, 300
+	return i
+}
+
+func TestModelsBeyondADevicesKernelsAreRefusedBeforeReading(t *testing.T) {
+	c := openCheckpoint(t, filepath.Join("testdata", "llama"))
+	_, _, err := loader.Measure(t.Context(), c, model.Options{Device: narrowDevice{openCPU(t)}, Limits: limits})
+	for _, want := range []string{
+		"heads are 16 wide, want at most 14 on a narrow one", "the vocabulary has 320 tokens, want at most 300 on a narrow one",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want it to say %q", err, want)
+		}
+	}
+}
+
 func TestLoadReportsProgress(t *testing.T) {
 	var last, total int64
 	calls := 0

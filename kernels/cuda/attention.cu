@@ -11,8 +11,10 @@ static bool is_tiled(const inferno_attention_args *a) {
   return a->q.dtype == INFERNO_BF16 && (a->head_dim == 64 || a->head_dim == 128) && a->block_size % 8 == 0 && aligned;
 }
 
+int32_t attention_max_head_dim() { return MAX_HEAD_DIM; }
+
 static void attend_sequences(inferno_device *dev, const inferno_attention_args *a, prefill_sequences which) {
-  if (dev->binary == 90) cuda_attention_wgmma(dev, a, which);
+  if (dev->encode_tensor_map) cuda_attention_wgmma(dev, a, which);
   else cuda_attention_prefill(dev, a, which);
 }
 

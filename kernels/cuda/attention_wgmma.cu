@@ -230,12 +230,8 @@ __global__ void __launch_bounds__(wgmma_shape<K>::THREADS, 1)
 }
 
 // A cache [B, g·p·k] as the copy engine sees it, in boxes of 64 columns of some tokens of a block.
-static cudaError_t map_cache(CUtensorMap *map, const inferno_tensor &cache, const inferno_attention_args *a, int box) {
-  PFN_cuTensorMapEncodeTiled_v12000 encode;
-  cudaDriverEntryPointQueryResult found;
-  cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&encode, 12000, cudaEnableDefault, &found);
-  if (error) return error;
-  if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
+static cudaError_t map_cache(inferno_device *dev, CUtensorMap *map, const inferno_tensor &cache, const inferno_attention_args *a, int box) {
+  PFN_cuTensorMapEncodeTiled_v12000 encode = (PFN_cuTensorMapEncodeTiled_v12000)dev->encode_tensor_map;
   cuuint64_t sizes[3] = {(cuuint64_t)a->head_dim, (cuuint64_t)a->kv_heads * a->block_size, (cuuint64_t)cache.rows};
   cuuint64_t strides[2] = {sizes[0] * sizeof(bf16), (cuuint64_t)(cache.rows == 1 ? cache.cols : cache.stride) * sizeof(bf16)}; // bytes
   cuuint32_t boxes[3] = {PANEL, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
@@ -250,8 +246,8 @@ template <int K> static void go(inferno_device *dev, const inferno_attention_arg
   int box = MAX_BOX;
   while (a->block_size % box) box /= 2;
   CUtensorMap keys, values;
-  cudaError_t error = map_cache(&keys, a->k_cache, a, box);
-  if (!error) error = map_cache(&values, a->v_cache, a, box);
+  cudaError_t error = map_cache(dev, &keys, a->k_cache, a, box);
+  if (!error) error = map_cache(dev, &values, a->v_cache, a, box);
   if (!error) error = cudaFuncSetAttribute(attention_wgmma_kernel<K>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shape::SHARED);
   if (error) return cuda_fail(dev, error, "attention");
   wgmma_view d = {view_of<bf16>(a), which, box, (int32_t)a->k_cache.rows};

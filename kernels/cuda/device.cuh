@@ -27,7 +27,7 @@ struct op_profile;         // times of ops: profile.cu
 struct inferno_device {
   int ordinal;
   bool exact;              // every weight is kept in float32, and activations are float32
-  bool pdl;                // the card has programmatic dependent launch
+  bool pdl;                // the card and this code have programmatic dependent launch
   bool profiles;           // each op is timed by itself
   bool capturing;          // between capture_begin and capture_end
   int binary;              // version of the machine code that runs here: 90
@@ -135,6 +135,7 @@ bool tensor_map_open(inferno_device *dev);
 
 // attention_decode.cu
 bool attention_open(inferno_device *dev);
+int32_t attention_max_head_dim();
 void attention_close(inferno_device *dev);
 
 // The ops, a file a subject. Shapes were checked by the caller; types are this device's own affair: activations are BF16 with caches of
@@ -156,6 +157,7 @@ void cuda_sample(inferno_device *dev, const inferno_sample_args *args);       //
 void cuda_logprobs(inferno_device *dev, const inferno_logprobs_args *args);   // logprobs.cu
 void cuda_pool(inferno_device *dev, const inferno_pool_args *args);           // pool.cu
 bool sample_open(inferno_device *dev);
+int64_t sample_max_vocab(const inferno_device *dev);
 void sample_close(inferno_device *dev);
 bool cuda_dense_fits(inferno_device *dev, const inferno_dense_args *args); // dense.cu: whether cuda_dense takes it
 void cuda_dense(inferno_device *dev, const inferno_dense_args *args);

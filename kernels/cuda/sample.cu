@@ -270,10 +270,11 @@ void sample_close(inferno_device *dev) {
   free(dev->sampling);
 }
 
+int64_t sample_max_vocab(const inferno_device *dev) { return dev->sampling->max_ban_bytes / 4 * 32; }
+
 void cuda_sample(inferno_device *dev, const inferno_sample_args *a) {
   int64_t v = a->logits.cols, rows = a->logits.rows, bytes = div_up(v, 32) * 4;
-  if (bytes > dev->sampling->max_ban_bytes)
-    return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more ids than a bit set on the card holds");
+  if (v > sample_max_vocab(dev)) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more ids than a bit set on the card holds");
   if (rows > 65535) return cuda_fail(dev, INFERNO_BAD_ARGUMENT, "sample: more than 65535 rows on CUDA");
   int64_t parts = dev->properties.multiProcessorCount / rows; // a block an SM
   parts = parts < MAX_PARTS ? parts : (int64_t)MAX_PARTS;

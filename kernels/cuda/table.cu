@@ -53,7 +53,7 @@ static cudaError_t open_parts(inferno_device *dev) {
   if (!error) error = cudaStreamCreateWithFlags(&dev->aside, cudaStreamNonBlocking);
   if (error) return error;
   dev->binary = probe.binaryVersion;
-  dev->pdl = dev->properties.major >= 9 && probe.binaryVersion >= 90;
+  dev->pdl = probe.ptxVersion >= 90; // what older code was compiled without, it does not wait by, on any card
   dev->blocks = (cuda_blocks *)calloc(1, sizeof *dev->blocks);
   if (!dev->blocks || (dev->profiles && !profile_open(dev))) return cudaErrorMemoryAllocation;
   pthread_mutex_init(&dev->blocks->mutex, NULL);
@@ -132,6 +132,8 @@ static void device_info(inferno_device *dev, inferno_info *info) {
   i.capture = !dev->profiles;
   i.overlap = 1;
   i.kv_block = 64; // what attention_wgmma.cu brings in by one copy
+  i.max_head_dim = attention_max_head_dim();
+  i.max_vocab = (int32_t)sample_max_vocab(dev);
   i.exact = 1;
   i.activations = i.cache = dev->exact ? INFERNO_F32 : INFERNO_BF16;
   size_t available = 0, total = 0;

@@ -3,6 +3,7 @@ package devicetest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/inferno-serve/inferno/internal/device"
@@ -46,6 +47,13 @@ var attentionCases = []attentionCase{
 	{6, device.KVShape{Heads: 2, HeadDim: 64, BlockSize: 32}, decodeSpans(40, 130), 3},
 	{32, device.KVShape{Heads: 2, HeadDim: 128, BlockSize: 64}, decodeSpans(9, 200), 0},
 	{9, device.KVShape{Heads: 3, HeadDim: 64, BlockSize: 16}, append(decodeSpans(20, 160), span{30, 90}), 0},
+	{2, device.KVShape{Heads: 1, HeadDim: 256, BlockSize: 16}, []span{{1, 90}, {5, 40}}, 0},
+}
+
+var largeAttentionCases = []attentionCase{
+	{4, device.KVShape{Heads: 1, HeadDim: 128, BlockSize: 64}, []span{{1, 8192}, {2, 8191}}, 0},
+	{2, device.KVShape{Heads: 1, HeadDim: 64, BlockSize: 64}, []span{{100, 8192}}, 0},
+	{4, device.KVShape{Heads: 1, HeadDim: 128, BlockSize: 64}, append(decodeSpans(255, 200), span{1, 8192}), 0},
 }
 
 // decodeSpans is a decode step of n sequences of up to `most` tokens, of all lengths.
@@ -69,8 +77,12 @@ type attentionBatch struct {
 }
 
 func judgeAttention(r *rig) {
-	for i, c := range attentionCases {
-		if testing.Short() && c.spans[0].length > 1000 {
+	cases := attentionCases
+	if r.o.Large {
+		cases = slices.Concat(cases, largeAttentionCases)
+	}
+	for i, c := range cases {
+		if testing.Short() && slices.ContainsFunc(c.spans, func(s span) bool { return s.length > 1000 }) {
 			continue
 		}
 		for _, cacheType := range r.o.Caches {
@@ -214,14 +226,15 @@ func softmax(scores []float64) {
 	}
 }
 
-// judgeSpansAlone runs each sequence without the others, then its rows one at a time as decode steps: the bits may not change.
+// judgeSpansAlone runs each sequence (of very many, some) without the others, then its rows one at a time as decode steps: the bits may not
+// change.
 func (r *rig) judgeSpansAlone(b attentionBatch, cacheType device.DType, together *buffer) {
 	r.Helper()
 	if b.q.rows > r.o.InvariantRows {
 		return
 	}
-	for i, s := range b.spans {
-		first := int(b.queryStart[i])
+	for i := len(b.spans) - 1; i >= 0; i -= 1 + len(b.spans)/32 {
+		s, first := b.spans[i], int(b.queryStart[i])
 		r.scope(func() {
 			alone := r.attend(b.only(i, 0, s.rows), cacheType, contiguous)
 			for row := range s.rows {

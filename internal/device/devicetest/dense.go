@@ -20,7 +20,7 @@ type denseCase struct {
 }
 
 var denseCases = []denseCase{
-	{dtype: device.BF16, d: 128, f: 192, heads: 4, cache: paged(2, 32, 16, 12)},
+	{dtype: device.BF16, d: 128, f: 192, heads: 4, cache: paged(2, 32, 16, 16)},
 	{dtype: device.BF16, d: 136, f: 200, heads: 3, cache: paged(3, 40, 16, 12), bias: true},
 	{dtype: device.BF16, d: 33, f: 100, heads: 3, cache: paged(3, 2, 1, 80), bias: true},
 	{dtype: device.BF16, d: 96, f: 36, heads: 2, cache: paged(1, 16, 16, 12), last: true},
@@ -30,6 +30,9 @@ var denseCases = []denseCase{
 	{dtype: device.Q4_0, d: 128, f: 192, heads: 4, cache: paged(2, 32, 16, 12), middle: device.Q8_0},
 	{dtype: device.F16, d: 160, f: 96, heads: 4, cache: paged(4, 16, 8, 24), bias: true, last: true},
 }
+
+// largestBatch is of the cases that have so many slots.
+const largestBatch = 256
 
 func paged(kvHeads, headDim, blockSize, blocks int) cacheCase {
 	return cacheCase{device.KVShape{Heads: kvHeads, HeadDim: headDim, BlockSize: blockSize}, blocks}
@@ -47,7 +50,10 @@ func judgeDense(r *rig) {
 		if testing.Short() && c.d*c.f > 100_000 || c.dtype == device.F32 && r.o.Activations != device.F32 {
 			continue
 		}
-		for _, n := range rows {
+		for _, n := range append(rows, largestBatch) {
+			if n > c.cache.slots() {
+				continue
+			}
 			r.run(fmt.Sprintf("%+v, %d rows", c, n), func(r *rig) {
 				for _, cacheType := range r.o.Caches {
 					r.judgeDense(c, n, cacheType, contiguous, false)

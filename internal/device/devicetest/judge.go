@@ -27,6 +27,8 @@ type Options struct {
 	// ViewAlign is how many elements the columns and strides of views are multiples of; 0 means 1. A device whose loads are wide may ask
 	// the models for more.
 	ViewAlign int
+	// Large has contexts of 8,192 tokens and decode steps of 256 sequences judged too.
+	Large bool
 	// InvariantRows bounds the batch up to which a row's bits may not depend on it; 0 means no bound.
 	InvariantRows int
 }

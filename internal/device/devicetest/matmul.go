@@ -50,11 +50,11 @@ func judgeMatMul(r *rig) {
 			continue // the same again
 		}
 		r.run(fmt.Sprintf("tall %dx%d to %v", shape.rows, shape.cols, result), func(r *rig) {
-			r.judgeBatches(device.BF16, shape.rows, shape.cols, result, []int{1, 20, 50, 130})
+			r.judgeBatches(device.BF16, shape.rows, shape.cols, result, []int{1, 20, 50, 130, 256})
 		})
 	}
 	for name, products := range productCases {
-		r.run(name, func(r *rig) { r.judgeProducts(products, 160, 1, 5, 40, promptRows) })
+		r.run(name, func(r *rig) { r.judgeProducts(products, 160, 1, 5, 40, 256, promptRows) })
 	}
 	if !testing.Short() {
 		many := []productCase{{dtype: device.BF16, rows: 2200, bias: true, accumulate: true}, {dtype: device.BF16, rows: 104, accumulate: true}}

@@ -125,7 +125,7 @@ func TestOpenLibrary(t *testing.T) {
 		})
 	}
 	for name, c := range map[string]struct{ body, reason string }{
-		"other_version": {"t.version = 77; return &t;", "its table has version 77, want 5"},
+		"other_version": {"t.version = 77; return &t;", "its table has version 77, want 6"},
 		"short":         {"t.size = 16; return &t;", "its table has 16 bytes, want at least"},
 		"incomplete":    {"t.add = NULL; return &t;", "its table lacks a mandatory entry"},
 		"no_end":        {"t.poll = NULL; return &t;", "its table lacks a mandatory entry"},

@@ -125,6 +125,8 @@ func (d *native) Info() device.Info {
 		Capture:    info.capture != 0,
 		Overlap:    info.overlap != 0,
 		KVBlock:    int(info.kv_block),
+		MaxHeadDim: int(info.max_head_dim),
+		MaxVocab:   int(info.max_vocab),
 		TotalBytes: int64(info.total_bytes),
 		FreeBytes:  int64(info.free_bytes),
 		OwnBytes:   int64(info.own_bytes),
