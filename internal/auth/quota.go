@@ -71,7 +71,7 @@ func (c Caller) Begin(role Role) error {
 	}
 	if role == Infer && limits.TokensPerMinute > 0 {
 		perSecond := float64(limits.TokensPerMinute) / 60
-		if c.use.tokens.fill(now, perSecond, float64(limits.TokensPerMinute)); c.use.tokens.level <= 0 {
+		if c.use.tokens.fill(now, perSecond, float64(limits.TokensPerMinute)); c.use.tokens.level < 1 {
 			return &LimitError{"tokens_per_minute", float64(limits.TokensPerMinute), c.use.tokens.wait(1, perSecond)}
 		}
 	}
