@@ -135,13 +135,12 @@ func p99(all []time.Duration) time.Duration {
 // underAbuse runs one while another client calls, and checks what it cost. In the full form the client's p99 may double.
 func underAbuse(t *testing.T, address string, mostBytes, mostGoroutines int64, abuse func()) {
 	t.Helper()
-	for range 3 { // what is made once is made
-		done := make(chan struct{})
-		time.AfterFunc(100*time.Millisecond, func() { close(done) })
-		others(t, address, done)
+	long := 50 * time.Millisecond
+	if fullAbuse {
+		long = 5 * time.Second
 	}
-	quiet := make(chan struct{})
-	time.AfterFunc(time.Second, func() { close(quiet) })
+	quiet := make(chan struct{}) // which also makes what is made once
+	time.AfterFunc(long, func() { close(quiet) })
 	before := p99(others(t, address, quiet))
 	m := watchMemory()
 	done := make(chan struct{})

@@ -28,8 +28,10 @@ import (
 )
 
 // identity is a line of an access file; its token is the name.
-func identity(name, roles, more string) string {
-	hash := sha256.Sum256([]byte(name))
+func identity(name, roles, more string) string { return identityBy(name, name, roles, more) }
+
+func identityBy(name, token, roles, more string) string {
+	hash := sha256.Sum256([]byte(token))
 	return fmt.Sprintf("  - {name: %s, roles: [%s], tokens: ['sha256:%s']%s}\n", name, roles, hex.EncodeToString(hash[:]), more)
 }
 
