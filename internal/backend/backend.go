@@ -47,6 +47,7 @@ type Options struct {
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
 	Cut           <-chan struct{} // closed to cut a drain short; nil: never
+	Reload        time.Duration   // how often files of certificates and identities are looked at; 0: auth.DefaultPoll
 	StuckStep     time.Duration   // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
 	Observer      engine.Observer // hears of the steps of all models, as the metrics do; nil: nobody else
 	Terminal      io.Writer       // where a person watches a load; nil: nowhere
@@ -74,7 +75,7 @@ type backend struct {
 // Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
 // device.ErrLost.
 func Run(ctx context.Context, o Options) error {
-	security, err := openSecurity(o.Config, o.Log)
+	security, err := openSecurity(o)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -21,7 +22,8 @@ type security struct {
 }
 
 // openSecurity reads the certificates and the access file.
-func openSecurity(c *config.Config, log *slog.Logger) (s security, err error) {
+func openSecurity(o Options) (s security, err error) {
+	c, log, poll := o.Config, o.Log, cmp.Or(o.Reload, auth.DefaultPoll)
 	if c.TLS() {
 		version := uint16(tls.VersionTLS13)
 		if c.TLSMinVersion == "1.2" {
@@ -29,14 +31,14 @@ func openSecurity(c *config.Config, log *slog.Logger) (s security, err error) {
 		}
 		s.tls, err = auth.OpenTLS(auth.TLSOptions{
 			Cert: c.TLSCert, Key: c.TLSKey, ClientCA: c.TLSClientCA, Optional: c.TLSClientAuth == "optional", MinVersion: version,
-			Poll: auth.DefaultPoll, Log: log,
+			Poll: poll, Log: log,
 		})
 		if err != nil {
 			return s, err
 		}
 	}
 	if c.AccessFile != "" {
-		s.access, err = auth.OpenAccess(auth.AccessOptions{File: c.AccessFile, TLS: s.tls, Poll: auth.DefaultPoll, Log: log})
+		s.access, err = auth.OpenAccess(auth.AccessOptions{File: c.AccessFile, TLS: s.tls, Poll: poll, Log: log})
 	}
 	return s, err
 }

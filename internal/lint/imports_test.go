@@ -108,7 +108,9 @@ var table = []row{
 			"internal/auth", "internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
 			"internal/memory", "internal/model", "internal/server", "internal/telemetry", "internal/tokenizer", "internal/tokenizer/chat",
 		},
-		tests: []string{"internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1"},
+		tests: []string{
+			"internal/auth/authtest", "internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1",
+		},
 	},
 
 	// The library that other people's programs import, and the programs. Concrete types meet in the server's.

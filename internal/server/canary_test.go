@@ -42,8 +42,12 @@ func TestNoSecretIsTold(t *testing.T) {
 		s := status.Convert(err)
 		fmt.Fprintln(errs, s.Message(), s.Details())
 	}
+	first := f.conn
 	f.conn = f.dial(grpc.WithPerRPCCredentials(tokenOf(token)))
-	defer f.conn.Close()
+	defer func() {
+		f.conn.Close()
+		f.conn = first
+	}()
 
 	for method := range methodRoles {
 		if !strings.HasPrefix(method, "/inferno.") || methodRoles[method] == auth.Health {
