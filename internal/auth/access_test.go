@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -34,6 +35,7 @@ func openAccess(t *testing.T, text string, known *TLS) (*Access, string) {
 	return a, path
 }
 
+// CVE-2026-48746: a header that does not hold.
 func TestHeadersThatNameNobody(t *testing.T) {
 	const good = "inferno_good"
 	a, _ := openAccess(t, "identities: [{name: alice, roles: [infer], tokens: ['"+entryOf(good)+"']}]\nanonymous: {roles: [health, infer, read]}", nil)
@@ -342,5 +344,24 @@ func BenchmarkIdentify(b *testing.B) {
 		if _, err := a.Identify(header, nil, nil); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestTheExampleOfTheDocsIsAnAccessFile(t *testing.T) {
+	page, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(page), "```yaml\n")
+	example, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatal("no example")
+	}
+	a, err := parseAccess([]byte(example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a.Identities) != 3 || a.JWT == nil || a.JWT.Leeway != 10*time.Second || a.Identities[0].Limits.Streams != 64 {
+		t.Errorf("the example is read as %+v", a)
 	}
 }

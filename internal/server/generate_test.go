@@ -364,6 +364,7 @@ func TestEndingTheCallEndsTheRequest(t *testing.T) {
 	})
 }
 
+// An abort freed what another had freed, or reached what was another's. CVE-2025-23322.
 func TestAbort(t *testing.T) {
 	g := newScript()
 	f := start(t, g)

@@ -68,10 +68,13 @@ func (r *rawConn) open(path string, end bool, more ...hpack.HeaderField) (uint32
 
 // call makes a call with an empty message and returns its grpc-status, or what ended it otherwise.
 func (r *rawConn) call(path, token string) string {
-	var more []hpack.HeaderField
-	if token != "" {
-		more = append(more, hpack.HeaderField{Name: "authorization", Value: "Bearer " + token})
+	if token == "" {
+		return r.callWith(path)
 	}
+	return r.callWith(path, hpack.HeaderField{Name: "authorization", Value: "Bearer " + token})
+}
+
+func (r *rawConn) callWith(path string, more ...hpack.HeaderField) string {
 	stream, err := r.open(path, false, more...)
 	if err == nil {
 		err = r.framer.WriteData(stream, true, make([]byte, 5))
