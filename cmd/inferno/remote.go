@@ -30,12 +30,13 @@ type remote struct {
 // tokenVariable is the environment variable that holds a token.
 const tokenVariable = "INFERNO_TOKEN"
 
-func (r remote) dial() (*client.Client, error) {
+// options say how to reach the server.
+func (r remote) options() (client.Options, error) {
 	o := client.Options{Addr: r.Addr}
 	if r.TLS || r.TLSCA != "" || r.TLSCert != "" || r.TLSKey != "" || r.TLSServerName != "" {
 		config, err := client.TLSFiles{CA: r.TLSCA, Cert: r.TLSCert, Key: r.TLSKey, ServerName: r.TLSServerName}.Config()
 		if err != nil {
-			return nil, fmt.Errorf("%w: --tls: %w", errUsage, err)
+			return o, fmt.Errorf("%w: --tls: %w", errUsage, err)
 		}
 		o.TLS = config
 	}
@@ -43,6 +44,14 @@ func (r remote) dial() (*client.Client, error) {
 		o.Token = client.TokenFile(r.TokenFile)
 	} else if token != "" {
 		o.Token = client.StaticToken(token)
+	}
+	return o, nil
+}
+
+func (r remote) dial() (*client.Client, error) {
+	o, err := r.options()
+	if err != nil {
+		return nil, err
 	}
 	return client.New(o)
 }

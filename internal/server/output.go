@@ -17,13 +17,13 @@ import (
 type output struct {
 	*generation
 	ctx           context.Context
-	cancel        context.CancelCauseFunc
 	live          *liveRequests
 	caller        auth.Caller
 	continuations []*continuation // by index
 	limit         *time.Timer     // of time_limit; nil: none
 	started       bool            // next has returned
 	charged       int             // tokens of the output that the caller's minute has been charged
+	deltas        []*infernov1.Delta
 }
 
 // run gives the request to the engine.
@@ -76,7 +76,7 @@ func (o *output) charge() {
 }
 
 // next waits until there is something to send, and returns it: a delta for each continuation that has one, by index. `done` says that all
-// have ended, after these. Half a character for a client that wants no ids is nothing to send, but for the first token of all.
+// have ended, after these. They are valid until it is called again. Half a character for a client that wants no ids is nothing to send, but for the first token of all.
 func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 	for {
 		done, flushed := true, false
@@ -88,12 +88,14 @@ func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 		}
 		o.charge()
 		now := time.Now()
+		deltas = o.deltas[:0]
 		for _, c := range o.continuations {
 			if c.due(now) && o.knowsPrompt() {
 				flushed = flushed || len(c.ids) > 0
 				deltas = c.appendDelta(deltas)
 			}
 		}
+		o.deltas = deltas
 		if len(deltas) > 0 || done || flushed && !o.started {
 			o.started = true
 			return deltas, done, nil

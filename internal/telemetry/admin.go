@@ -14,9 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ServeAdmin serves /metrics and /debug/pprof on l until ctx ends, to whom guard lets in; nil lets in everybody. A profile or scrape that runs then is cut off.
-func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Registry, guard func(http.Handler) http.Handler) error {
-	handler := adminHandler(registry)
+// ServeAdmin serves /metrics and /debug/pprof on l until ctx ends, for those whom guard lets in; nil lets in everybody. A profile
+// or scrape that runs then is cut off.
+func ServeAdmin(ctx context.Context, l net.Listener, metrics prometheus.Gatherer, guard func(http.Handler) http.Handler) error {
+	handler := adminHandler(metrics)
 	if guard != nil {
 		handler = guard(handler)
 	}
@@ -36,9 +37,9 @@ func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Regist
 	return nil
 }
 
-func adminHandler(registry *prometheus.Registry) http.Handler {
+func adminHandler(metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
