@@ -71,7 +71,9 @@ func (a *Access) load(f *files) (*people, error) {
 	}
 	p := &people{tokens: map[[sha256.Size]byte]*Identity{}, certificates: map[string]*Identity{}}
 	for _, entry := range file.Identities {
-		id := &Identity{Name: entry.Name, Key: "file:" + entry.Name, Roles: RolesOf(entry.Roles...), Limits: entry.Limits}
+		id := &Identity{
+			Name: entry.Name, Key: "file:" + entry.Name, Roles: RolesOf(entry.Roles...), Limits: entry.Limits, NamesTenants: entry.NamesTenants,
+		}
 		for _, t := range entry.Tokens {
 			hash, err := parseHash(t)
 			if err != nil {

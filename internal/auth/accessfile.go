@@ -31,6 +31,7 @@ type accessFile struct {
 		Certificates []string `yaml:"certificates"` // names in client certificates: spiffe://…, another URI, or dns:NAME
 		Roles        []Role   `yaml:"roles"`
 		Limits       Limits   `yaml:"limits"`
+		NamesTenants bool     `yaml:"names_tenants"` // its calls may say, in their metadata, for whom they are made
 	} `yaml:"identities"`
 	Anonymous struct {
 		Roles  []Role `yaml:"roles"`

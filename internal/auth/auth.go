@@ -57,6 +57,8 @@ type Identity struct {
 	Key    string // unique
 	Roles  Roles
 	Limits Limits
+
+	NamesTenants bool // its calls may say for whom they are made
 }
 
 // ErrUnauthenticated means that a caller showed nothing that says who he is, or something that does not hold. Why is for the log alone.

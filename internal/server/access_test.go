@@ -296,3 +296,26 @@ func TestRefusedCallsAreCountedAndLogged(t *testing.T) {
 		t.Errorf("counted %v", counted)
 	}
 }
+
+// Blocks of the prefix cache are not shared between tenants: who could name another's could time its prompts. CVE-2025-46570.
+func TestTenantsAreThoseOfCallers(t *testing.T) {
+	s := play(part{ids: byteIDs("x"), finish: finished(engine.MaxTokens, 'x')})
+	f := start(t, s, withAccess(t, identity("alice", "infer", ""), identity("bob", "infer", ""), identity("proxy", "infer", ", names_tenants: true")))
+	seen := map[string]string{}
+	for _, c := range [][2]string{{"alice", ""}, {"bob", ""}, {"proxy", ""}, {"proxy", "alice"}, {"proxy", "file:alice"}, {"proxy", "bob"}} {
+		ctx := as(t.Context(), c[0])
+		if c[1] != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, tenantKey, c[1])
+		}
+		if _, err := f.api.Generate(ctx, textRequest("hi")); err != nil {
+			t.Fatal(err)
+		}
+		tenant := (<-s.requests).Tenant
+		if other, twice := seen[tenant]; twice || tenant == "" {
+			t.Errorf("%q is tenant %q, as is %s", c, tenant, other)
+		}
+		seen[tenant] = fmt.Sprint(c)
+	}
+	_, err := f.api.Generate(metadata.AppendToOutgoingContext(as(t.Context(), "bob"), tenantKey, "alice"), textRequest("hi"))
+	wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")
+}
