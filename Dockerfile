@@ -1,5 +1,6 @@
 # The server and the tool in one small image. Build:  docker build --build-arg VERSION="$(git describe --tags --always)" -t inferno .
-# Run:  docker run -p 50051:50051 -v /path/to/models:/models:ro inferno --listen 0.0.0.0:50051 --model NAME=/models/FILE.gguf
+# Run:  docker run -p 127.0.0.1:50051:50051 -v /path/to/models:/models:ro inferno --listen 0.0.0.0:50051 --insecure --model NAME=/models/FILE.gguf
+# --insecure is for a port that this host alone reaches, as here; docs/security.md has what others take: --tls-cert, --tls-key, --access-file.
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src

@@ -51,6 +51,8 @@ func run(args []string) int {
 		return bench(args[1:])
 	case "doctor":
 		return doctor(args[1:])
+	case "token":
+		return token(args[1:])
 	case "serve":
 		return serve(args[1:])
 	}

@@ -124,7 +124,7 @@ func (m models) List() (list []server.ModelInfo) {
 
 // startFake runs a server with models "echo", which says its prompt again, and unless only is set "wait", which never answers,
 // "lost", whose device is lost, and "plain", an echo without a tokenizer.
-func startFake(t testing.TB, only bool) *fake {
+func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 	t.Helper()
 	dir := t.TempDir()
 	if err := writeTokenizers(dir); err != nil {
@@ -158,7 +158,11 @@ func startFake(t testing.TB, only bool) *fake {
 		all = add(all, "plain", echo{}, nil)
 		all = add(all, "wait", f.waiting, tokens)
 	}
-	s, err := server.New(server.Options{Models: all, Health: f.checker, Instances: static.New()})
+	options := server.Options{Models: all, Health: f.checker, Instances: static.New()}
+	for _, e := range edit {
+		e(&options)
+	}
+	s, err := server.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/inferno-serve/inferno/internal/auth"
 	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/discovery"
@@ -47,14 +48,19 @@ type Options struct {
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
 	Cut           <-chan struct{} // closed to cut a drain short; nil: never
+	Reload        time.Duration   // how often files of certificates and identities are looked at; 0: auth.DefaultPoll
 	StuckStep     time.Duration   // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
 	Observer      engine.Observer // hears of the steps of all models, as the metrics do; nil: nobody else
 	Terminal      io.Writer       // where a person watches a load; nil: nowhere
 }
 
+// maxAdminConnections is for a few scrapers and people.
+const maxAdminConnections = 64
+
 // backend is one running server.
 type backend struct {
 	o        Options
+	security security
 	log      *slog.Logger
 	bus      *event.Bus
 	checker  *health.Checker
@@ -71,15 +77,20 @@ type backend struct {
 // Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
 // device.ErrLost.
 func Run(ctx context.Context, o Options) error {
+	security, err := openSecurity(o)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStart, err)
+	}
 	listener, admin, err := listen(o.Config)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	b, err := newBackend(o, addressOf(listener))
+	b, err := newBackend(o, security, addressOf(listener))
 	if err != nil {
 		return err
 	}
-	b.log.Info("listening", "grpc", addressOf(listener), "admin", addressOf(admin), "version", o.Version)
+	warnOpen(o.Config, b.log)
+	b.log.Info("listening", "grpc", addressOf(listener), "admin", addressOf(admin), "version", o.Version, "security", security.describe())
 	return b.run(ctx, listener, admin)
 }
 
@@ -88,14 +99,15 @@ var runtimeWaits = collectors.GoRuntimeMetricsRule{
 	Matcher: regexp.MustCompile(`^/(sched/latencies|sched/pauses/total/gc|sync/mutex/wait/total):seconds$`),
 }
 
-func newBackend(o Options, address string) (*backend, error) {
+func newBackend(o Options, security security, address string) (*backend, error) {
 	b := &backend{
-		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
+		o: o, security: security, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
 	}
 	b.metrics.MustRegister(
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(runtimeWaits)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	b.metrics.MustRegister(auth.Metrics{TLS: security.tls, Access: security.access})
 	b.checker = health.NewChecker(health.Options{Bus: b.bus})
 	b.instance = discovery.Instance{
 		ID: o.Config.InstanceID, Address: o.Config.Advertise, Version: o.Version, StartTime: time.Now(),
@@ -122,6 +134,7 @@ func newBackend(o Options, address string) (*backend, error) {
 	var err error
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
+		Access: security.access, TLS: security.tls,
 		SendTimeout: o.Config.SendTimeout,
 	})
 	return b, err
@@ -140,9 +153,14 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	}
 	background.Go(func() error { return pool.Run(life) })
 	background.Go(func() error { return b.checker.Run(life) })
-	background.Go(func() error { return b.server.Serve(listener) })
+	b.security.run(life, background)
+	refused := newRefusedConnections(b.metrics)
+	background.Go(func() error {
+		return b.server.Serve(limitConnections(listener, b.o.Config.MaxConnections, b.o.Config.MaxAddressConnections, refused))
+	})
 	if admin != nil {
-		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.gatherer()) })
+		admin = b.security.admin(limitConnections(admin, maxAdminConnections, 0, refused))
+		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.gatherer(), b.security.guard) })
 	}
 
 	err := b.serve(ctx, life)

@@ -128,6 +128,17 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 // startWith sets the watchdog's patience too.
 func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration) *running {
 	t.Helper()
+	return run(t, gated, change, func(o *Options) { o.StuckStep = stuckStep })
+}
+
+// startReloading looks at files of certificates and identities so often.
+func startReloading(t *testing.T, every time.Duration, change func(*config.Config)) *running {
+	t.Helper()
+	return run(t, false, change, func(o *Options) { o.Reload = every })
+}
+
+func run(t *testing.T, gated bool, change func(*config.Config), options func(*Options)) *running {
+	t.Helper()
 	r := &running{
 		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
 		gate: make(chan struct{}), loading: make(chan struct{}), release: make(chan struct{}),
@@ -146,14 +157,16 @@ func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep 
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
-		r.done <- Run(ctx, Options{
-			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep,
+		o := Options{
+			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut,
 			OpenDevice: func() (device.Device, error) {
 				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
 				return faulty{d, r}, err
 			},
 			Architectures: map[string]model.Builder{"llama": r.build},
-		})
+		}
+		options(&o)
+		r.done <- Run(ctx, o)
 	}()
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -48,6 +48,17 @@ type Config struct {
 	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
 	MetricNames  string        `name:"metrics-compat" default:"none" help:"Names that /metrics has beside its own: none or vllm, which the Kubernetes gateway for inference reads." serve:""`
 
+	TLSCert       string `name:"tls-cert" placeholder:"FILE" help:"PEM certificate of this server and its chain; with it and --tls-key both listeners speak TLS alone." serve:""`
+	TLSKey        string `name:"tls-key" placeholder:"FILE" help:"PEM private key of --tls-cert, for its owner and group alone." serve:""`
+	TLSClientCA   string `name:"tls-client-ca" placeholder:"FILE" help:"PEM certificates of the authorities that vouch for clients; with it clients have to show a certificate." serve:""`
+	TLSClientAuth string `name:"tls-client-auth" default:"require" help:"Whether clients have to show a certificate where there is --tls-client-ca: require or optional." serve:""`
+	TLSMinVersion string `name:"tls-min-version" default:"1.3" help:"Oldest TLS that is spoken: 1.2 or 1.3." serve:""`
+	AccessFile    string `name:"access-file" placeholder:"FILE" help:"YAML or JSON file of who may call what: tokens, certificates, signed tokens, roles and limits. Without it everybody who can connect may do everything." serve:""`
+	Insecure      bool   `help:"Listen beyond this host in plain text, or without asking who calls." serve:""`
+
+	MaxConnections        int `default:"4096" help:"Most connections at a time; more are closed at once." serve:""`
+	MaxAddressConnections int `name:"max-address-connections" default:"0" help:"Most connections at a time from one address; 0 means --max-connections." serve:""`
+
 	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given." serve:""`
 	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given, with the host's own in place of 0.0.0.0 or ::." serve:""`
 
@@ -142,6 +153,7 @@ func (c *Config) validateSettings() error {
 	if c.AdminListen != "" {
 		address(fault, "admin-listen", c.AdminListen)
 	}
+	c.validateSecurity(fault)
 	if c.Advertise != "" {
 		addressOrSocket(fault, "advertise", c.Advertise)
 	}

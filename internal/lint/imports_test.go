@@ -23,6 +23,8 @@ var table = []row{
 	{folder: "internal/event"},
 	{folder: "internal/config"},
 	{folder: "internal/lint"},
+	{folder: "internal/auth/authtest"},
+	{folder: "internal/auth", tests: []string{"internal/auth/authtest"}},
 	{folder: "proto/inferno/v1"},
 
 	// The device and its memory.
@@ -102,20 +104,22 @@ var table = []row{
 	{
 		folder: "internal/server",
 		may: []string{
-			"internal/discovery", "internal/discovery/record", "internal/engine", "internal/health", "internal/tokenizer",
+			"internal/auth", "internal/discovery", "internal/discovery/record", "internal/engine", "internal/health", "internal/tokenizer",
 			"internal/tokenizer/chat", "internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
-		tests: []string{"internal/discovery/static"},
+		tests: []string{"internal/auth/authtest", "internal/discovery/static"},
 	},
 
 	// The orchestrator, which knows every part by its interface: devices, architectures and registries are handed to it.
 	{
 		folder: "internal/backend",
 		may: []string{
-			"internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
+			"internal/auth", "internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
 			"internal/memory", "internal/model", "internal/server", "internal/telemetry", "internal/tokenizer", "internal/tokenizer/chat",
 		},
-		tests: []string{"internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1"},
+		tests: []string{
+			"internal/auth/authtest", "internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1",
+		},
 	},
 
 	// Nothing but tests: a whole server under load.

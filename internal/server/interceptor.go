@@ -24,17 +24,17 @@ func newMetrics() *grpcprom.ServerMetrics {
 
 // interceptors wrap every call, the first outermost: metrics and log see the status that the client sees, which is made of the
 // handler's error, or of its panic.
-func interceptors(metrics *grpcprom.ServerMetrics, log *slog.Logger) []grpc.ServerOption {
+func interceptors(metrics *grpcprom.ServerMetrics, log *slog.Logger, gate *gate) []grpc.ServerOption {
 	recovered := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		log.ErrorContext(ctx, "panic in a call", "panic", p, "stack", string(debug.Stack()))
 		return errPanic
 	})
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(
-			metrics.UnaryServerInterceptor(), logUnary(log), unaryStatus, recovery.UnaryServerInterceptor(recovered),
+			metrics.UnaryServerInterceptor(), logUnary(log), unaryStatus, recovery.UnaryServerInterceptor(recovered), gate.unary,
 		),
 		grpc.ChainStreamInterceptor(
-			metrics.StreamServerInterceptor(), logStream(log), streamStatus, recovery.StreamServerInterceptor(recovered),
+			metrics.StreamServerInterceptor(), logStream(log), streamStatus, recovery.StreamServerInterceptor(recovered), gate.stream,
 		),
 	}
 }

@@ -442,6 +442,7 @@ func (f *fixture) counter(name, method, code string) float64 {
 	return 0
 }
 
+// CVE-2026-24158, CVE-2026-24264: a small message became a large one behind the check of its size.
 func TestMessagesAreBounded(t *testing.T) {
 	f := start(t, newScript())
 	large := textRequest(strings.Repeat("x", 4<<20))

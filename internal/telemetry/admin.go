@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -13,13 +14,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ServeAdmin serves /metrics and /debug/pprof on l until ctx ends. A profile or scrape that runs then is cut off.
-func ServeAdmin(ctx context.Context, l net.Listener, metrics prometheus.Gatherer) error {
+// ServeAdmin serves /metrics and /debug/pprof on l until ctx ends, for those whom guard lets in; nil lets in everybody. A profile
+// or scrape that runs then is cut off.
+func ServeAdmin(ctx context.Context, l net.Listener, metrics prometheus.Gatherer, guard func(http.Handler) http.Handler) error {
+	handler := adminHandler(metrics)
+	if guard != nil {
+		handler = guard(handler)
+	}
 	server := &http.Server{
-		Handler:           adminHandler(metrics),
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		// Handshakes of strangers that fail: noise, and as much of it as they like.
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

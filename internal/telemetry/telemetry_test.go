@@ -133,7 +133,7 @@ func scrape(t *testing.T, metrics prometheus.Gatherer) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- ServeAdmin(ctx, l, metrics) }()
+	go func() { done <- ServeAdmin(ctx, l, metrics, nil) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + l.Addr().String() + "/metrics")
 	if err != nil {
