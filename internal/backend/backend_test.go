@@ -28,6 +28,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/device/native"
 	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/llama"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -49,6 +50,7 @@ type running struct {
 	loading  chan struct{} // closed when the load has come to the gate
 	lost     atomic.Bool   // the device fails from now on
 	held     atomic.Bool   // a step waits for a value from release, each
+	between  atomic.Bool   // the loop waits for one between two steps
 	release  chan struct{}
 	address  string
 	holdWhen atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
@@ -60,6 +62,15 @@ func (r *running) holds() bool {
 	when := r.holdWhen.Load()
 	return when != nil && (*when)()
 }
+
+// ObserveStep is called by the loop, at no step.
+func (r *running) ObserveStep(*engine.StepInfo) {
+	if r.between.Load() {
+		<-r.release
+	}
+}
+
+func (r *running) ObserveRequest(*engine.RequestInfo) {}
 
 // logBuffer tells who waits for a line.
 type logBuffer struct {
@@ -147,7 +158,7 @@ func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep 
 	r.stop = stop
 	go func() {
 		r.done <- Run(ctx, Options{
-			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep,
+			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep, Observer: r,
 			OpenDevice: func() (device.Device, error) {
 				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
 				return faulty{d, r}, err
