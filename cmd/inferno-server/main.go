@@ -26,10 +26,10 @@ import (
 // version is stamped by the build.
 var version = "dev"
 
-// Exit codes beside 0.
+// Exit codes beside 0. A crash (of C, or a panic that nobody caught) is none of them: it ends the process by SIGABRT, which shells show as 134.
 const (
 	exitFailed = 1 // something broke while serving, or requests were cut off by a second signal
-	exitUsage  = 2 // configuration, device or model cannot be served
+	exitUsage  = 2 // configuration, device or model cannot be served: restarting will not help
 	exitDevice = 3 // a device failed for good: restart the process
 )
 
@@ -71,6 +71,7 @@ func serve(args []string) int {
 		return report(exitUsage, err)
 	}
 
+	crashBySignal()
 	// The first signal drains, the second one cuts the drain short.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
