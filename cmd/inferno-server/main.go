@@ -72,6 +72,10 @@ func serve(args []string) int {
 	}
 
 	crashBySignal()
+	supervise, err := superviseBySystemd(log)
+	if err != nil {
+		return report(exitUsage, err)
+	}
 	// The first signal drains, the second one cuts the drain short.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -98,6 +102,7 @@ func serve(args []string) int {
 		Registry:      static.New(),
 		Cut:           cut,
 		Terminal:      terminal(),
+		Supervise:     supervise,
 	})
 	switch {
 	case err == nil:

@@ -49,6 +49,9 @@ type Options struct {
 	StuckStep     time.Duration   // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
 	Observer      engine.Observer // hears of the steps of all models, as the metrics do; nil: nobody else
 	Terminal      io.Writer       // where a person watches a load; nil: nowhere
+
+	// Supervise tells whoever started the process how it is, until ctx ends; nil: nobody wants to know.
+	Supervise func(ctx context.Context, h *health.Checker)
 }
 
 // backend is one running server.
@@ -86,7 +89,7 @@ func newBackend(o Options, address string) (*backend, error) {
 		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
 	}
 	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	b.checker = health.NewChecker(health.Options{Bus: b.bus})
+	b.checker = health.NewChecker(health.Options{Bus: b.bus, Log: o.Log})
 	b.instance = discovery.Instance{
 		ID: o.Config.InstanceID, Address: o.Config.Advertise, Version: o.Version, StartTime: time.Now(),
 	}
@@ -120,6 +123,9 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	}
 	background.Go(func() error { return pool.Run(life) })
 	background.Go(func() error { return b.checker.Run(life) })
+	if b.o.Supervise != nil {
+		background.Go(func() error { b.o.Supervise(life, b.checker); return nil })
+	}
 	background.Go(func() error { return b.server.Serve(listener) })
 	if admin != nil {
 		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.metrics) })

@@ -81,6 +81,7 @@ var table = []row{
 
 	// What is told about them. telemetry is an engine.Observer and reads what engines and trackers count; neither of them knows it.
 	{folder: "internal/health", may: []string{"internal/event", "internal/memory"}},
+	{folder: "internal/supervisor", may: []string{"internal/health"}},
 	{
 		folder: "internal/discovery",
 		may:    []string{"internal/event", "internal/health"},
