@@ -102,6 +102,7 @@ func serve(args []string) int {
 		Registry:      static.New(),
 		Cut:           cut,
 		Terminal:      terminal(),
+		OpenCard:      openCard(c),
 		Supervise:     supervise,
 	})
 	switch {

@@ -45,10 +45,11 @@ type Options struct {
 	OpenDevice    func() (device.Device, error) // called once a model: each engine drives a handle of its own
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
-	Cut           <-chan struct{} // closed to cut a drain short; nil: never
-	StuckStep     time.Duration   // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
-	Observer      engine.Observer // hears of the steps of all models, as the metrics do; nil: nobody else
-	Terminal      io.Writer       // where a person watches a load; nil: nowhere
+	Cut           <-chan struct{}             // closed to cut a drain short; nil: never
+	StuckStep     time.Duration               // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
+	Observer      engine.Observer             // hears of the steps of all models, as the metrics do; nil: nobody else
+	Terminal      io.Writer                   // where a person watches a load; nil: nowhere
+	OpenCard      func() (health.Card, error) // the card beside the device, as its driver sees it; nil: nobody watches one
 
 	// Supervise tells whoever started the process how it is, until ctx ends; nil: nobody wants to know.
 	Supervise func(ctx context.Context, h *health.Checker)
@@ -67,6 +68,8 @@ type backend struct {
 	replicas replicas
 	instance discovery.Instance // what of it does not change
 	broken   chan error         // why a replica was lost; one slot each
+
+	watchCard func(on device.Info) // called with the first device; nil: there is nobody to tell
 }
 
 // Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
@@ -120,6 +123,11 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	b.checker.Add(pool, false)
 	for _, r := range b.replicas {
 		b.checker.Add(r, true)
+	}
+	b.watchCard = func(on device.Info) {
+		if gpu := b.openCard(on); gpu != nil {
+			background.Go(func() error { return gpu.Run(life) })
+		}
 	}
 	background.Go(func() error { return pool.Run(life) })
 	background.Go(func() error { return b.checker.Run(life) })
@@ -183,6 +191,7 @@ func (b *backend) serve(ctx, life context.Context) error {
 	case <-ctx.Done():
 	case <-life.Done():
 	case err = <-b.broken:
+		b.checker.Ask(life) // so that the last that any watch hears has the reason
 		b.log.Error("serving ends", "error", err)
 	}
 	withdraw()
@@ -201,12 +210,15 @@ func (b *backend) load(ctx, life context.Context) error {
 	defer cancel(nil)
 	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
 	for i, r := range b.replicas {
+		context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) }) // the models after it need not come up then
 		if err := r.start(ctx, b, len(b.replicas)-1-i); err != nil {
+			if errors.Is(err, context.Canceled) {
+				err = context.Cause(ctx)
+			}
 			r.fail(err)
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)
 		}
-		context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) }) // the models after it need not come up then
 		b.checker.Ask(ctx)
 	}
 	return nil

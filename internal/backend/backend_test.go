@@ -29,6 +29,7 @@ import (
 	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/discovery/static"
 	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/llama"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -50,6 +51,7 @@ type running struct {
 	loading  chan struct{} // closed when the load has come to the gate
 	lost     atomic.Bool   // the device fails from now on
 	held     atomic.Bool   // a step waits for a value from release, each
+	card     health.Card   // beside a device that then says it is none of the CPU's
 	between  atomic.Bool   // the loop waits for one between two steps
 	release  chan struct{}
 	address  string
@@ -131,6 +133,14 @@ func (f faulty) Sync() error {
 	return f.Device.Sync()
 }
 
+func (f faulty) Info() device.Info {
+	i := f.Device.Info()
+	if f.card != nil {
+		i.Kind = "fake"
+	}
+	return i
+}
+
 func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 	t.Helper()
 	return startWith(t, gated, change, 0)
@@ -139,8 +149,14 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 // startWith sets the watchdog's patience too.
 func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration) *running {
 	t.Helper()
+	return startBeside(t, gated, change, stuckStep, nil)
+}
+
+// startBeside adds a card, as its driver sees it.
+func startBeside(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration, card health.Card) *running {
+	t.Helper()
 	r := &running{
-		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
+		t: t, card: card, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
 		gate: make(chan struct{}), loading: make(chan struct{}), release: make(chan struct{}),
 	}
 	r.log.grown = make(chan struct{})
@@ -154,6 +170,10 @@ func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep 
 	if change != nil {
 		change(c)
 	}
+	var openCard func() (health.Card, error)
+	if card != nil {
+		openCard = func() (health.Card, error) { return card, nil }
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
@@ -163,7 +183,7 @@ func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep 
 				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
 				return faulty{d, r}, err
 			},
-			Architectures: map[string]model.Builder{"llama": r.build},
+			Architectures: map[string]model.Builder{"llama": r.build}, OpenCard: openCard,
 		})
 	}()
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -109,7 +109,7 @@ func drainOnce(t *testing.T, random *rand.Rand) drainFigures {
 	stopped := time.Now()
 	r.stop()
 	f := drainFigures{}
-	var last time.Time
+	last := stopped
 	for range streams {
 		for _, end := range <-ends {
 			switch {

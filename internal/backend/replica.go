@@ -485,6 +485,9 @@ func (r *replica) track(b *backend) error {
 	if b.tracker == nil {
 		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: info.TotalBytes, Bus: b.bus, AlertAt: 0.95})
 		telemetry.NewMemory(b.metrics, b.tracker)
+		if b.watchCard != nil {
+			b.watchCard(info)
+		}
 	}
 	if err := b.tracker.Reserve(r.name, memory.Workspace, info.OwnBytes); err != nil {
 		return err

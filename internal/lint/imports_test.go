@@ -81,6 +81,7 @@ var table = []row{
 
 	// What is told about them. telemetry is an engine.Observer and reads what engines and trackers count; neither of them knows it.
 	{folder: "internal/health", may: []string{"internal/event", "internal/memory"}},
+	{folder: "internal/health/nvml", may: []string{"internal/health"}},
 	{folder: "internal/supervisor", may: []string{"internal/health"}},
 	{
 		folder: "internal/discovery",
@@ -88,7 +89,7 @@ var table = []row{
 		tests:  []string{"internal/discovery/static", "internal/memory"},
 	},
 	{folder: "internal/discovery/static", may: []string{"internal/discovery"}},
-	{folder: "internal/telemetry", may: []string{"internal/engine", "internal/memory"}, tests: []string{"internal/device"}},
+	{folder: "internal/telemetry", may: []string{"internal/engine", "internal/health", "internal/memory"}, tests: []string{"internal/device"}},
 
 	// The service. Generated types stop here and in the client.
 	{
