@@ -55,6 +55,7 @@ type Card struct {
 // required are the functions without which nothing can be told.
 var required = []string{
 	"nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetName", "nvmlDeviceGetUUID", "nvmlDeviceGetMemoryInfo",
+	"nvmlErrorString", // which printing a result calls
 }
 
 // optional are those that some drivers, or cards, do without.
