@@ -66,7 +66,7 @@ func serve(args []string) int {
 	if err != nil {
 		return report(exitUsage, err)
 	}
-	log, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
+	log, level, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
 	if err != nil {
 		return report(exitUsage, err)
 	}
@@ -97,6 +97,7 @@ func serve(args []string) int {
 		Config:        c,
 		Version:       version,
 		Log:           log,
+		LogLevel:      level,
 		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
 		Architectures: architectures,
 		Registry:      static.New(),

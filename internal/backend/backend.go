@@ -42,6 +42,7 @@ type Options struct {
 	Config        *config.Config
 	Version       string
 	Log           *slog.Logger
+	LogLevel      *slog.LevelVar                // of Log, for the admin listener to change; nil: it cannot
 	OpenDevice    func() (device.Device, error) // called once a model: each engine drives a handle of its own
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
@@ -136,7 +137,12 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	}
 	background.Go(func() error { return b.server.Serve(listener) })
 	if admin != nil {
-		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.metrics) })
+		pages := telemetry.Admin{
+			Metrics: b.metrics, Level: b.o.LogLevel, Log: b.log,
+			Ready: func() bool { return b.server.Health().State.Serves() },
+			Alive: func() bool { return b.server.Health().Alive(time.Now()) },
+		}
+		background.Go(func() error { return pages.Serve(life, admin) })
 	}
 
 	err := b.serve(ctx, life)

@@ -27,7 +27,7 @@ func (s healthService) Check(_ context.Context, req *infernov1.CheckRequest) (*i
 	if err := checkComponents(req); err != nil {
 		return nil, err
 	}
-	report, err := chosen(s.report(), req.GetComponents())
+	report, err := chosen(s.Health(), req.GetComponents())
 	if err != nil {
 		return nil, err
 	}
@@ -64,11 +64,11 @@ func (s *Server) watchHealth(ctx context.Context, send func(health.Report) error
 	for {
 		select {
 		case <-look.C:
-			if err := send(s.report()); err != nil {
+			if err := send(s.Health()); err != nil {
 				return err
 			}
 		case <-s.drained:
-			if err := send(s.report()); err != nil {
+			if err := send(s.Health()); err != nil {
 				return err
 			}
 			return errStopping
@@ -83,7 +83,8 @@ func (s *Server) watchHealth(ctx context.Context, send func(health.Report) error
 	}
 }
 
-func (s *Server) report() health.Report { return s.asItCounts(s.health.Report()) }
+// Health is the report as it counts now, which the services tell.
+func (s *Server) Health() health.Report { return s.asItCounts(s.health.Report()) }
 
 // asItCounts is the checker's report now. A server that drains serves no more, whatever its parts could do.
 func (s *Server) asItCounts(r health.Report) health.Report {
@@ -150,7 +151,7 @@ const maxListed = 100
 
 // Check tells the state now, or NOT_FOUND.
 func (s standardHealth) Check(_ context.Context, req *healthgrpc.HealthCheckRequest) (*healthgrpc.HealthCheckResponse, error) {
-	now := standardStatus(s.report(), req.GetService())
+	now := standardStatus(s.Health(), req.GetService())
 	if now == healthgrpc.HealthCheckResponse_SERVICE_UNKNOWN {
 		return nil, status.Errorf(codes.NotFound, "service %s is unknown", quote(req.GetService()))
 	}
@@ -159,7 +160,7 @@ func (s standardHealth) Check(_ context.Context, req *healthgrpc.HealthCheckRequ
 
 // List tells the state of every service.
 func (s standardHealth) List(context.Context, *healthgrpc.HealthListRequest) (*healthgrpc.HealthListResponse, error) {
-	report := s.report()
+	report := s.Health()
 	names := slices.Clone(standardNames)
 	for _, c := range report.Components {
 		names = append(names, c.Component)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -13,10 +14,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ServeAdmin serves /metrics and /debug/pprof on l until ctx ends. A profile or scrape that runs then is cut off.
-func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Registry) error {
+// Admin is what the admin listener serves.
+type Admin struct {
+	Metrics prometheus.Gatherer
+	Level   *slog.LevelVar // of the log; nil: it is not served
+	Log     *slog.Logger   // hears of changes of the level
+	Ready   func() bool    // whether requests are answered, and
+	Alive   func() bool    // whether the process is not to be restarted
+}
+
+// Serve serves /metrics, /readyz, /livez, /log/level and /debug/pprof on l until ctx ends. A profile or scrape that runs then is cut off.
+func (a Admin) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
-		Handler:           adminHandler(registry),
+		Handler:           a.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -29,13 +39,31 @@ func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Regist
 	return nil
 }
 
-func adminHandler(registry *prometheus.Registry) http.Handler {
+func (a Admin) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.HandleFunc("GET /readyz", verdictHandler(a.Ready))
+	mux.HandleFunc("GET /livez", verdictHandler(a.Alive))
+	if a.Level != nil {
+		level := levelHandler(a.Level, a.Log)
+		mux.Handle("GET /log/level", level)
+		mux.Handle("PUT /log/level", level)
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// verdictHandler is for probes: 200 or 503. Reasons are HealthService's to tell.
+func verdictHandler(verdict func() bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if !verdict() {
+			http.Error(w, "no", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "yes")
+	}
 }
