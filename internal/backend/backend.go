@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/inferno-serve/inferno/internal/config"
@@ -65,6 +66,7 @@ type backend struct {
 	checker  *health.Checker
 	tracker  *memory.Tracker // of the memory that the devices draw from; made with the first of them
 	metrics  *prometheus.Registry
+	traces   *telemetry.Traces // nil: none
 	engines  *telemetry.Engines
 	requests *telemetry.Requests
 	server   *server.Server
@@ -120,12 +122,31 @@ func newBackend(o Options, address string) (*backend, error) {
 	b.requests = telemetry.NewRequests(b.metrics, b.replicas.stats)
 	telemetry.NewBuild(b.metrics, o.Version)
 	telemetry.NewHealth(b.metrics, b.serving)
-	var err error
+	tracer, err := b.openTraces(address)
+	if err != nil {
+		return nil, err
+	}
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
-		SendTimeout: o.Config.SendTimeout,
+		SendTimeout: o.Config.SendTimeout, Tracer: tracer,
 	})
 	return b, err
+}
+
+// openTraces returns nil where nobody wants traces, or nothing is served.
+func (b *backend) openTraces(address string) (trace.Tracer, error) {
+	c := b.o.Config
+	if c.OTLPEndpoint == "" || address == "" {
+		return nil, nil
+	}
+	var err error
+	b.traces, err = telemetry.NewTraces(context.Background(), telemetry.TraceOptions{
+		Endpoint: c.OTLPEndpoint, Ratio: c.TraceRatio, Version: b.o.Version, Instance: b.instance.ID, Log: b.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	return b.traces.Tracer(), nil
 }
 
 // run owns all goroutines. The background ones live until everything else has ended.
@@ -165,6 +186,9 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 		r.close(b.log)
 	}
 	end()
+	if b.traces != nil {
+		b.traces.Close()
+	}
 	if !errors.Is(err, device.ErrLost) {
 		err = errors.Join(err, b.lost())
 	}

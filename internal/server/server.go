@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -54,6 +55,7 @@ type Options struct {
 	Instances  Instances
 	Registerer prometheus.Registerer // takes the metrics of calls; nil means that none are kept
 	Log        *slog.Logger          // one line for each finished call; nil means none
+	Tracer     trace.Tracer          // a span for each request; nil means none
 	Reflection bool                  // serve gRPC reflection, for grpcurl and the like
 
 	SendTimeout time.Duration // how long a client may leave a message unread; 0 means 30 s
@@ -97,7 +99,7 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("server: register metrics: %w", err)
 		}
 	}
-	s.grpc = grpc.NewServer(append(limits(), interceptors(metrics, s.log)...)...)
+	s.grpc = grpc.NewServer(append(limits(), interceptors(metrics, s.log, o.Tracer)...)...)
 	infernov1.RegisterInferenceServiceServer(s.grpc, inferenceService{Server: s})
 	infernov1.RegisterHealthServiceServer(s.grpc, healthService{Server: s})
 	infernov1.RegisterRegistryServiceServer(s.grpc, registryService{Server: s})
