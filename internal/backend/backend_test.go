@@ -41,21 +41,22 @@ const tiny = "../model/testdata/llama"
 
 // running is a backend in this process, on real sockets, a real device and a real model, with faults that a test switches on.
 type running struct {
-	t        *testing.T
-	registry *static.Registry
-	log      logBuffer
-	cut      chan struct{}
-	stop     context.CancelFunc
-	done     chan error
-	gate     chan struct{} // the load waits until it is closed
-	loading  chan struct{} // closed when the load has come to the gate
-	lost     atomic.Bool   // the device fails from now on
-	held     atomic.Bool   // a step waits for a value from release, each
-	card     health.Card   // beside a device that then says it is none of the CPU's
-	between  atomic.Bool   // the loop waits for one between two steps
-	release  chan struct{}
-	address  string
-	holdWhen atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
+	t         *testing.T
+	registry  *static.Registry
+	log       logBuffer
+	cut       chan struct{}
+	stop      context.CancelFunc
+	done      chan error
+	gate      chan struct{} // the load waits until it is closed
+	loading   chan struct{} // closed when the load has come to the gate
+	lost      atomic.Bool   // the device fails from now on
+	held      atomic.Bool   // a step waits for a value from release, each
+	allocated atomic.Int64  // calls of the device's Alloc
+	card      health.Card   // beside a device that then says it is none of the CPU's
+	between   atomic.Bool   // the loop waits for one between two steps
+	release   chan struct{}
+	address   string
+	holdWhen  atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
 }
 
 func (r *running) holdFrom(when func() bool) { r.holdWhen.Store(&when) }
@@ -131,6 +132,11 @@ func (f faulty) Sync() error {
 		return fmt.Errorf("injected: %w", device.ErrLost)
 	}
 	return f.Device.Sync()
+}
+
+func (f faulty) Alloc(bytes int64) (device.Ptr, error) {
+	f.allocated.Add(1)
+	return f.Device.Alloc(bytes)
 }
 
 func (f faulty) Info() device.Info {
