@@ -55,7 +55,7 @@ func watched(t *testing.T, d *driver) (g *GPU, losses *[]error, stop func()) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = g.Run(ctx) }()
+	go func(g *GPU) { defer close(done); _ = g.Run(ctx) }(g)
 	return g, losses, func() { cancel(); <-done }
 }
 

@@ -111,7 +111,7 @@ func (c *Card) open(o Options) error {
 	}
 	device, r := c.library.DeviceGetHandleByIndex(index)
 	if r != nvml.SUCCESS {
-		return fmt.Errorf("%w: card %d: %v", ErrAbsent, index, r)
+		return fmt.Errorf("%w: card %d: %s", ErrAbsent, index, r.Error())
 	}
 	c.device = device
 	c.fixed.Name, _ = device.GetName()
@@ -128,13 +128,13 @@ func (c *Card) open(o Options) error {
 func (c *Card) find(o Options) (int, error) {
 	count, r := c.library.DeviceGetCount()
 	if r != nvml.SUCCESS || count == 0 {
-		return 0, fmt.Errorf("%w: the driver has none (%v)", ErrAbsent, r)
+		return 0, fmt.Errorf("%w: the driver has none (%s)", ErrAbsent, r.Error())
 	}
 	cards := make([]card, count)
 	for i := range cards {
 		device, r := c.library.DeviceGetHandleByIndex(i)
 		if r != nvml.SUCCESS {
-			return 0, fmt.Errorf("%w: card %d: %v", ErrAbsent, i, r)
+			return 0, fmt.Errorf("%w: card %d: %s", ErrAbsent, i, r.Error())
 		}
 		cards[i].name, _ = device.GetName()
 		cards[i].uuid, _ = device.GetUUID()
@@ -197,7 +197,7 @@ func (c *Card) subscribe() error {
 	}
 	set, r := c.library.EventSetCreate()
 	if r != nvml.SUCCESS {
-		return fmt.Errorf("%w: events: %v", ErrAbsent, r)
+		return fmt.Errorf("%w: events: %s", ErrAbsent, r.Error())
 	}
 	if r := c.device.RegisterEvents(supported&events, set); r != nvml.SUCCESS {
 		_ = set.Free()
@@ -302,9 +302,9 @@ func (c *Card) recovery() health.Recovery {
 func failure(what string, r nvml.Return) error {
 	switch r {
 	case nvml.ERROR_GPU_IS_LOST, nvml.ERROR_RESET_REQUIRED:
-		return fmt.Errorf("%w: %s: %v", health.ErrCardLost, what, r)
+		return fmt.Errorf("%w: %s: %s", health.ErrCardLost, what, r.Error())
 	}
-	return fmt.Errorf("%s: %v", what, r)
+	return fmt.Errorf("%s: %s", what, r.Error())
 }
 
 // Close gives the library back.
