@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,7 +137,7 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 		t.Fatal(err)
 	}
 	f := &fake{
-		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{health.Serving},
+		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{now: health.Serving},
 		checker: health.NewChecker(health.Options{}),
 	}
 	f.checker.Add(f.state, true)
@@ -171,25 +173,33 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 		t.Fatal(err)
 	}
 	f.addr = listener.Addr().String()
-	served := make(chan error, 1)
+	served, checked := make(chan error, 1), make(chan error, 1)
+	checking, enough := context.WithCancel(context.Background())
 	go func() { served <- s.Serve(listener) }()
+	go func() { checked <- f.checker.Run(checking) }()
 	t.Cleanup(func() {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.Stop(now)
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
+		enough()
+		if err := errors.Join(<-served, <-checked); err != nil {
+			t.Errorf("Serve, or the checks: %v", err)
 		}
 	})
 	return f
 }
 
 // state is a component whose state a test sets between calls.
-type state struct{ now health.State }
+type state struct {
+	mu  sync.Mutex
+	now health.State
+}
 
 func (s *state) Component() string { return "engine/echo" }
 
 func (s *state) Health(context.Context) (health.State, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.now == health.Serving {
 		return s.now, ""
 	}
@@ -200,7 +210,9 @@ func (f *fake) set(t testing.TB, name string) {
 	t.Helper()
 	for s := health.Unknown; s <= health.Draining; s++ {
 		if strings.EqualFold(s.String(), name) {
+			f.state.mu.Lock()
 			f.state.now = s
+			f.state.mu.Unlock()
 			f.checker.Ask(t.Context())
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -72,6 +73,9 @@ type Config struct {
 	EtcdKey          string        `placeholder:"FILE" help:"PEM key of that certificate." serve:""`
 	LeaseTTL         time.Duration `name:"lease-ttl" default:"10s" help:"How long an instance that was killed stays in the registry; whole seconds." serve:""`
 	RequireEtcd      bool          `help:"Do not start while etcd does not answer. Without this the server serves, and registers once etcd is there." serve:""`
+
+	OTLPEndpoint string  `name:"otlp-endpoint" placeholder:"URL" help:"Where traces go, by OTLP over gRPC: http://HOST:PORT or https://HOST:PORT. None without it." serve:""`
+	TraceRatio   float64 `default:"1" help:"Fraction of the requests that are traced, of those whose caller has not decided that." serve:""`
 
 	LogFormat string `default:"text" help:"Log lines as text or json."`
 	LogLevel  string `default:"info" help:"Least level logged: debug, info, warn or error."`
@@ -149,6 +153,7 @@ func (c *Config) validateSettings() error {
 	if c.DrainTimeout < 0 || c.DrainDelay < 0 {
 		fault("drain-timeout, drain-delay: %v, %v, want 0 or more", c.DrainTimeout, c.DrainDelay)
 	}
+	c.validateTraces(fault)
 	addressOrSocket(fault, "listen", c.Listen)
 	if c.AdminListen != "" {
 		address(fault, "admin-listen", c.AdminListen)
@@ -162,6 +167,19 @@ func (c *Config) validateSettings() error {
 	}
 	c.validateEtcd(fault)
 	return errors.Join(faults...)
+}
+
+func (c *Config) validateTraces(fault func(string, ...any)) {
+	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) {
+		fault("trace-ratio: %v, want 0 to 1", c.TraceRatio)
+	}
+	if c.OTLPEndpoint == "" {
+		return
+	}
+	u, err := url.Parse(c.OTLPEndpoint)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Hostname() == "" || u.User != nil || u.Path != "" {
+		fault("otlp-endpoint: want http://HOST:PORT or https://HOST:PORT") // what was given may hold a password
+	}
 }
 
 // validateDevice refuses what would have no effect.

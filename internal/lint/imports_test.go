@@ -84,6 +84,8 @@ var table = []row{
 
 	// What is told about them. telemetry is an engine.Observer and reads what engines and trackers count; neither of them knows it.
 	{folder: "internal/health", may: []string{"internal/event", "internal/memory"}},
+	{folder: "internal/health/nvml", may: []string{"internal/health"}},
+	{folder: "internal/supervisor", may: []string{"internal/health"}},
 	{
 		folder: "internal/discovery",
 		may:    []string{"internal/event", "internal/health"},
@@ -98,7 +100,7 @@ var table = []row{
 		may:    []string{"internal/discovery", "internal/discovery/record"},
 		tests:  []string{"internal/discovery/etcd/etcdtest", "internal/discovery/static", "internal/event", "internal/health"},
 	},
-	{folder: "internal/telemetry", may: []string{"internal/engine", "internal/memory"}, tests: []string{"internal/device"}},
+	{folder: "internal/telemetry", may: []string{"internal/engine", "internal/health", "internal/memory"}, tests: []string{"internal/device"}},
 
 	// The service. Generated types stop here and in the client.
 	{

@@ -58,6 +58,7 @@ func (o *output) close() {
 		}
 	}
 	note(o.ctx, slog.Int("completion_tokens", o.tokens()))
+	o.tracePhases()
 }
 
 // tokens counts those of all continuations.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
@@ -57,6 +58,7 @@ type Options struct {
 	Instances  Instances
 	Registerer prometheus.Registerer // takes the metrics of calls; nil means that none are kept
 	Log        *slog.Logger          // one line for each finished call; nil means none
+	Tracer     trace.Tracer          // a span for each request; nil means none
 	Reflection bool                  // serve gRPC reflection, for grpcurl and the like
 	Access     *auth.Access          // who may call what; nil: everybody everything
 	TLS        *auth.TLS             // nil: connections in plain text
@@ -104,7 +106,7 @@ func New(o Options) (*Server, error) {
 			}
 		}
 	}
-	options := slices.Concat(limits(), gate.options(), interceptors(metrics, s.log, gate))
+	options := slices.Concat(limits(), gate.options(), interceptors(metrics, s.log, o.Tracer, gate))
 	if o.TLS != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS.Config())))
 	}

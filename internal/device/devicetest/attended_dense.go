@@ -2,7 +2,6 @@ package devicetest
 
 import (
 	"fmt"
-	"testing"
 
 	"github.com/inferno-serve/inferno/internal/device"
 )
