@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 export CGO_ENABLED := 1
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell scripts/version)
 # -buildvcs=false: the version is stamped here, and go's own look at git fails in a tree that belongs to another user.
 # No -trimpath: with it every package would be compiled twice, once for `make build` and once for `go test`.
 GO_BUILD := go build -buildvcs=false -ldflags "-X main.version=$(VERSION)"
