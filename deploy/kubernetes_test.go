@@ -32,15 +32,16 @@ func TestPodsHaveNoRights(t *testing.T) {
 			objects := render(t, "kubernetes/overlays/"+overlay)
 			pod := object[appsv1.Deployment](t, objects, "Deployment/inferno").Spec.Template.Spec
 			container, context, own := pod.Containers[0], pod.SecurityContext, pod.Containers[0].SecurityContext
+			profile, capabilities := context.SeccompProfile, own.Capabilities
 			for what, holds := range map[string]bool{
 				"one container":                   len(pod.Containers) == 1 && len(pod.InitContainers) == 0,
 				"runAsNonRoot":                    is(context.RunAsNonRoot, true),
 				"a user above 10000":              context.RunAsUser != nil && *context.RunAsUser >= 10000,
 				"a group above 10000":             context.RunAsGroup != nil && *context.RunAsGroup >= 10000,
-				"the runtime's seccomp profile":   context.SeccompProfile != nil && context.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
+				"the runtime's seccomp profile":   profile != nil && profile.Type == corev1.SeccompProfileTypeRuntimeDefault,
 				"no privilege escalation":         is(own.AllowPrivilegeEscalation, false) && own.Privileged == nil,
 				"a root file system that is read": is(own.ReadOnlyRootFilesystem, true),
-				"no capabilities":                 own.Capabilities != nil && slices.Equal(own.Capabilities.Drop, []corev1.Capability{"ALL"}) && own.Capabilities.Add == nil,
+				"no capabilities":                 capabilities != nil && slices.Equal(capabilities.Drop, []corev1.Capability{"ALL"}) && capabilities.Add == nil,
 				"no token of the cluster":         is(pod.AutomountServiceAccountToken, false),
 				"no variables of services":        is(pod.EnableServiceLinks, false),
 				"nothing of the host":             !pod.HostNetwork && !pod.HostPID && !pod.HostIPC,
@@ -67,12 +68,13 @@ func TestProbesAskTheServer(t *testing.T) {
 	for _, p := range container.Ports {
 		port[p.Name] = p.ContainerPort
 	}
-	for name, probe := range map[string]*corev1.Probe{"startup": container.StartupProbe, "readiness": container.ReadinessProbe, "liveness": container.LivenessProbe} {
+	startup, ready, live := container.StartupProbe, container.ReadinessProbe, container.LivenessProbe
+	for name, probe := range map[string]*corev1.Probe{"startup": startup, "readiness": ready, "liveness": live} {
 		if probe == nil || probe.GRPC == nil || probe.GRPC.Port != port["grpc"] {
-			t.Errorf("%s probe: %v, want gRPC at port %d", name, probe, port["grpc"])
+			t.Fatalf("%s probe: %v, want gRPC at port %d", name, probe, port["grpc"])
 		}
 	}
-	if ready, live := container.ReadinessProbe, container.LivenessProbe; ready.PeriodSeconds*ready.FailureThreshold >= live.PeriodSeconds*live.FailureThreshold {
+	if ready.PeriodSeconds*ready.FailureThreshold >= live.PeriodSeconds*live.FailureThreshold {
 		t.Error("a replica is killed before it is taken out of service")
 	}
 }

@@ -1,5 +1,5 @@
-// Package deploy holds what runs Inferno elsewhere: manifests, units, alerts, a dashboard. It has no code; its tests hold the manifests to the types
-// that the cluster reads them into.
+// Package deploy holds what runs Inferno elsewhere: manifests, units, alerts, a dashboard. It has no code; its tests hold the manifests to
+// the types that the cluster reads them into.
 package deploy
 
 import (
@@ -36,7 +36,8 @@ var kinds = map[string]func() any{
 	"inference.networking.k8s.io/v1 InferencePool": func() any { return new(inferencePool) },
 }
 
-// scaledObject is what the reference of KEDA 2.22 documents, as far as it is of use here: KEDA's own types would bring a whole controller along.
+// scaledObject is what the reference of KEDA 2.22 documents, as far as it is of use here: KEDA's own types would bring a whole controller
+// along.
 type scaledObject struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -174,12 +175,12 @@ func TestManifestsAreOfTheirTypes(t *testing.T) {
 
 func TestMisspeltManifestsAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
+		"apiVersion: apps/v2\nkind: Deployment":                                                              "not known here",
 		"apiVersion: policy/v1\nkind: PodDisruptionBudget\nspec: {maxUnavailble: 1}":                         `unknown field "spec.maxUnavailble"`,
 		"apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: two}":                                       "cannot unmarshal",
-		"apiVersion: apps/v2\nkind: Deployment":                                                              "not known here",
 		"apiVersion: v1\nkind: Service\nspec: {ports: [{port: 1, port: 2}]}":                                 "already set",
 		"apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nspec: {triggers: [{metadata: {threshold: 0.8}}]}": "cannot unmarshal",
-		"apiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nspec: {targetPortNumber: 1}":       `unknown field "spec.targetPortNumber"`,
+		"apiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nspec: {targetPort: 1}":             `unknown field "spec.targetPort"`,
 	} {
 		if _, _, err := readManifest([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\n%v, want %s", text, err, want)

@@ -15,13 +15,15 @@ var rewrite = flag.Bool("rewrite", false, "write docs/flags.md anew")
 
 const flagsPage = "../../docs/flags.md"
 
+// A code is written with ´, as the text itself stands in backquotes.
 const flagsHead = `# Flags
 
-Every setting of ` + "`inferno-server`" + `, in the order of ` + "`--help`" + `. Each is also an environment variable and, under the flag's name without dashes, a key of the YAML or
-JSON file that ` + "`--config`" + ` names. A flag beats the environment, the environment the file, the file the default; what is no setting is refused. Sizes
-read ` + "`64MiB`" + `, durations ` + "`5s`" + `. Those marked * concern the services: ` + "`bench` and `doctor`" + ` take them from environment and file, where they have no effect.
+Every setting of ´inferno-server´, in the order of ´--help´. Each is also an environment variable and, under the flag's name without dashes,
+a key of the YAML or JSON file that ´--config´ names. A flag beats the environment, the environment the file, the file the default; what is no
+setting is refused. Sizes read ´64MiB´, durations ´5s´. Those marked * concern the services: ´bench´ and ´doctor´ take them from environment
+and file, where they have no effect.
 
-This page is made of the program's own configuration: ` + "`go test ./internal/config -run TestFlagsPage -rewrite`" + `.
+This page is made of the program's own configuration: ´go test ./internal/config -run TestFlagsPage -rewrite´.
 
 | flag | variable | default | meaning |
 |---|---|---|---|
@@ -34,7 +36,7 @@ func TestFlagsPageTellsEveryFlag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := bytes.NewBufferString(flagsHead)
+	page := bytes.NewBufferString(strings.ReplaceAll(flagsHead, "´", "`"))
 	for _, f := range parser.Model.Flags {
 		if f.Name == "help" {
 			continue
