@@ -114,6 +114,22 @@ func TestUnitIsTakenAndOutlastsTheDrain(t *testing.T) {
 	}
 }
 
+// TestEveryAlertHasItsAdvice compares the page's table with the rules.
+func TestEveryAlertHasItsAdvice(t *testing.T) {
+	rules := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(readText(t, filepath.Join(deployFolder, "prometheus/inferno.rules.yaml")), -1)
+	advice := regexp.MustCompile("(?m)^\\| `(Inferno\\w+)` \\| .{40}").FindAllStringSubmatch(readText(t, "../../docs/operations.md"), -1)
+	names := func(matches [][]string) (found []string) {
+		for _, m := range matches {
+			found = append(found, m[1])
+		}
+		slices.Sort(found)
+		return found
+	}
+	if want, got := names(rules), names(advice); len(want) == 0 || !slices.Equal(want, got) {
+		t.Errorf("advice for %q, want it for %q", got, want)
+	}
+}
+
 // bill is what these tests read of a bill of materials.
 type bill struct {
 	BOMFormat, SpecVersion string
