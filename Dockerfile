@@ -31,7 +31,7 @@ USER 10001:10001
 VOLUME /models
 # gRPC, and /metrics with pprof. Both are on loopback unless --listen and --admin-listen say otherwise.
 EXPOSE 50051 9090
-# Exit status 0 only while the server says SERVING; loading a large model takes longer than a small one, hence the start period.
+# Exit status 0 only while the server says SERVING, or DEGRADED; loading a large model takes longer than a small one, hence the start period.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 CMD ["/usr/local/bin/inferno", "health", "--addr", "127.0.0.1:50051"]
 # SIGTERM drains: give `docker stop --time` longer than --drain-delay and --drain-timeout together.
 STOPSIGNAL SIGTERM
