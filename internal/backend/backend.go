@@ -122,7 +122,7 @@ func newBackend(o Options, address string) (*backend, error) {
 	var err error
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
-		SendTimeout: o.Config.SendTimeout,
+		SendTimeout: o.Config.SendTimeout, Load: func() discovery.Load { return b.describe().Load },
 	})
 	return b, err
 }

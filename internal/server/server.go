@@ -13,12 +13,14 @@ import (
 	"sync"
 	"time"
 
+	orcaservice "github.com/cncf/xds/go/xds/service/orca/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/inferno-serve/inferno/internal/discovery"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -57,6 +59,8 @@ type Options struct {
 	Reflection bool                  // serve gRPC reflection, for grpcurl and the like
 
 	SendTimeout time.Duration // how long a client may leave a message unread; 0 means 30 s
+
+	Load func() discovery.Load // how busy this instance is, for the clients' balancers; nil: they are not told
 }
 
 // Server is made by New. Serve runs it, Drain has it refuse new work, Stop ends it.
@@ -68,6 +72,7 @@ type Server struct {
 	sendTimeout time.Duration
 
 	grpc     *grpc.Server
+	loads    *loadReporter // nil: none
 	live     liveRequests
 	encoders chan struct{} // a slot for each call that may tokenize a long text at once
 	drain    sync.Once
@@ -97,11 +102,19 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("server: register metrics: %w", err)
 		}
 	}
-	s.grpc = grpc.NewServer(append(limits(), interceptors(metrics, s.log)...)...)
+	options := limits()
+	if o.Load != nil {
+		s.loads = newLoadReporter(o.Load)
+		options = append(options, s.loads.options()...) // outermost: after all that a call does
+	}
+	s.grpc = grpc.NewServer(append(options, interceptors(metrics, s.log)...)...)
 	infernov1.RegisterInferenceServiceServer(s.grpc, inferenceService{Server: s})
 	infernov1.RegisterHealthServiceServer(s.grpc, healthService{Server: s})
 	infernov1.RegisterRegistryServiceServer(s.grpc, registryService{Server: s})
 	healthgrpc.RegisterHealthServer(s.grpc, standardHealth{Server: s})
+	if s.loads != nil {
+		orcaservice.RegisterOpenRcaServiceServer(s.grpc, loadService{Server: s})
+	}
 	if o.Reflection {
 		reflection.Register(s.grpc)
 	}
