@@ -66,7 +66,9 @@ func serve(t *testing.T) *instances {
 }
 
 // address of instance n of this listener.
-func (i *instances) address(n int) string { return fmt.Sprintf("127.1.%d.%d:%s", n/250, 1+n%250, i.port) }
+func (i *instances) address(n int) string {
+	return fmt.Sprintf("127.1.%d.%d:%s", n/250, 1+n%250, i.port)
+}
 
 func (i *instances) Generate(ctx context.Context, _ *infernov1.GenerateRequest) (*infernov1.GenerateResponse, error) {
 	p, _ := peer.FromContext(ctx)

@@ -133,11 +133,11 @@ var table = []row{
 	{
 		folder: "client",
 		may:    []string{"client/internal/balance", "internal/discovery/etcd", "proto/inferno/v1"},
-		tests:  []string{"internal/discovery", "internal/discovery/etcd/etcdtest", "internal/server"},
+		tests:  []string{"internal/discovery/etcd/etcdtest"},
 	},
 	// The load generator is a client, for the tool and for tests that want a server under load.
 	{folder: "internal/load", may: []string{"client", "proto/inferno/v1"}, tests: []string{"internal/..."}},
-	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"proto/inferno/v1"}},
+	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"client", "proto/inferno/v1"}},
 	{
 		folder: "cmd/inferno",
 		may: []string{
