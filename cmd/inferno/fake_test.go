@@ -101,6 +101,7 @@ type fake struct {
 	waiting *waiting
 	state   *state
 	checker *health.Checker
+	fleet   *static.Registry
 }
 
 // models are fixed.
@@ -136,7 +137,7 @@ func startFake(t testing.TB, only bool) *fake {
 	}
 	f := &fake{
 		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{health.Serving},
-		checker: health.NewChecker(health.Options{}),
+		checker: health.NewChecker(health.Options{}), fleet: static.New(),
 	}
 	f.checker.Add(f.state, true)
 	info := server.ModelInfo{
@@ -158,7 +159,7 @@ func startFake(t testing.TB, only bool) *fake {
 		all = add(all, "plain", echo{}, nil)
 		all = add(all, "wait", f.waiting, tokens)
 	}
-	s, err := server.New(server.Options{Models: all, Health: f.checker, Instances: static.New()})
+	s, err := server.New(server.Options{Models: all, Health: f.checker, Instances: f.fleet})
 	if err != nil {
 		t.Fatal(err)
 	}
