@@ -85,6 +85,8 @@ func TestWatchedInstancesComeAndGo(t *testing.T) {
 	next("")
 	next("INSTANCE")
 	interrupt()
+	for lines.Scan() { // what was being written when the interrupt came
+	}
 	if code := <-ended; code != 0 {
 		t.Errorf("interrupted: exit code %d, want 0", code)
 	}
