@@ -31,7 +31,7 @@ func wantBusy(t *testing.T, how string, r *orcapb.OrcaLoadReport) {
 // A call that is refused tells the load too: that may be why.
 func TestCallsEndWithTheLoad(t *testing.T) {
 	f := start(t, newScript(), func(o *Options) { o.Load = func() discovery.Load { return busy } })
-	conn := f.dial()
+	conn := f.conn
 	var trailer metadata.MD
 	_, err := infernov1.NewInferenceServiceClient(conn).Generate(t.Context(), &infernov1.GenerateRequest{}, grpc.Trailer(&trailer))
 	wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")
@@ -63,7 +63,7 @@ func TestReportsComeUntilTheServerDrains(t *testing.T) {
 	f := start(t, newScript(), func(o *Options) { o.Load = func() discovery.Load { return busy } })
 	for _, period := range []time.Duration{0, time.Nanosecond, time.Hour} { // the shortest comes twice, all of them at once
 		ctx, cancel := context.WithCancel(t.Context())
-		stream, err := orcaservice.NewOpenRcaServiceClient(f.dial()).StreamCoreMetrics(ctx, &orcaservice.OrcaLoadReportRequest{
+		stream, err := orcaservice.NewOpenRcaServiceClient(f.conn).StreamCoreMetrics(ctx, &orcaservice.OrcaLoadReportRequest{
 			ReportInterval: durationpb.New(period),
 		})
 		if err != nil {
