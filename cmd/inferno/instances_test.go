@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -59,7 +60,11 @@ func TestInstancesShowsTheFleet(t *testing.T) {
 func TestWatchedInstancesComeAndGo(t *testing.T) {
 	f := startFake(t, true)
 	ctx, interrupt := context.WithCancel(t.Context())
-	out, shown := io.Pipe()
+	out, shown, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{"instances", "--watch", "--addr", f.addr}, &console{out: shown, err: io.Discard})
