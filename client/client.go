@@ -47,6 +47,8 @@ type Options struct {
 	Etcd Etcd
 	// TLS secures the connection. Nil means plain text.
 	TLS *tls.Config
+	// Token is sent with every call. Without TLS it is an error, unless the address is on this host. Nil means none.
+	Token TokenSource
 	// DisableRetries gives up on the first UNAVAILABLE, for a caller who retries in his own way.
 	DisableRetries bool
 	// DialOptions are applied last, after the ones that this package sets.
@@ -66,6 +68,9 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	if o.Addr == "" {
 		return nil, errors.New("client: Options.Addr is empty, want an address such as 127.0.0.1:50051")
+	}
+	if o.Token != nil && o.TLS == nil && !staysHere(o.Addr) {
+		return nil, fmt.Errorf("client: address %q: a token in plain text, want Options.TLS", o.Addr)
 	}
 	target, options := o.Addr, o.dialOptions()
 	if l, ok, err := parseLookup(o.Addr); err != nil {
@@ -127,6 +132,9 @@ func (o Options) dialOptions() []grpc.DialOption {
 		// server a read and a write a token.
 		grpc.WithStaticStreamWindowSize(windowBytes),
 		grpc.WithStaticConnWindowSize(4 * windowBytes),
+	}
+	if o.Token != nil {
+		options = append(options, grpc.WithPerRPCCredentials(bearer{o.Token, o.TLS != nil}))
 	}
 	if o.DisableRetries {
 		options = append(options, grpc.WithDisableRetry())

@@ -28,6 +28,8 @@ import (
 	"github.com/inferno-serve/inferno/internal/device/native"
 	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/llama"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -39,19 +41,22 @@ const tiny = "../model/testdata/llama"
 
 // running is a backend in this process, on real sockets, a real device and a real model, with faults that a test switches on.
 type running struct {
-	t        *testing.T
-	registry *static.Registry
-	log      logBuffer
-	cut      chan struct{}
-	stop     context.CancelFunc
-	done     chan error
-	gate     chan struct{} // the load waits until it is closed
-	loading  chan struct{} // closed when the load has come to the gate
-	lost     atomic.Bool   // the device fails from now on
-	held     atomic.Bool   // a step waits for a value from release, each
-	release  chan struct{}
-	address  string
-	holdWhen atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
+	t         *testing.T
+	registry  *static.Registry
+	log       logBuffer
+	cut       chan struct{}
+	stop      context.CancelFunc
+	done      chan error
+	gate      chan struct{} // the load waits until it is closed
+	loading   chan struct{} // closed when the load has come to the gate
+	lost      atomic.Bool   // the device fails from now on
+	held      atomic.Bool   // a step waits for a value from release, each
+	allocated atomic.Int64  // calls of the device's Alloc
+	card      health.Card   // beside a device that then says it is none of the CPU's
+	between   atomic.Bool   // the loop waits for one between two steps
+	release   chan struct{}
+	address   string
+	holdWhen  atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
 }
 
 func (r *running) holdFrom(when func() bool) { r.holdWhen.Store(&when) }
@@ -60,6 +65,15 @@ func (r *running) holds() bool {
 	when := r.holdWhen.Load()
 	return when != nil && (*when)()
 }
+
+// ObserveStep is called by the loop, at no step.
+func (r *running) ObserveStep(*engine.StepInfo) {
+	if r.between.Load() {
+		<-r.release
+	}
+}
+
+func (r *running) ObserveRequest(*engine.RequestInfo) {}
 
 // logBuffer tells who waits for a line.
 type logBuffer struct {
@@ -120,6 +134,19 @@ func (f faulty) Sync() error {
 	return f.Device.Sync()
 }
 
+func (f faulty) Alloc(bytes int64) (device.Ptr, error) {
+	f.allocated.Add(1)
+	return f.Device.Alloc(bytes)
+}
+
+func (f faulty) Info() device.Info {
+	i := f.Device.Info()
+	if f.card != nil {
+		i.Kind = "fake"
+	}
+	return i
+}
+
 func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 	t.Helper()
 	return startWith(t, gated, change, 0)
@@ -128,8 +155,25 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 // startWith sets the watchdog's patience too.
 func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration) *running {
 	t.Helper()
+	return run(t, gated, change, func(o *Options) { o.StuckStep = stuckStep }, nil)
+}
+
+// startReloading looks at files of certificates and identities so often.
+func startReloading(t *testing.T, every time.Duration, change func(*config.Config)) *running {
+	t.Helper()
+	return run(t, false, change, func(o *Options) { o.Reload = every }, nil)
+}
+
+// startBeside adds a card, as its driver sees it.
+func startBeside(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration, card health.Card) *running {
+	t.Helper()
+	return run(t, gated, change, func(o *Options) { o.StuckStep = stuckStep }, card)
+}
+
+func run(t *testing.T, gated bool, change func(*config.Config), options func(*Options), card health.Card) *running {
+	t.Helper()
 	r := &running{
-		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
+		t: t, card: card, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
 		gate: make(chan struct{}), loading: make(chan struct{}), release: make(chan struct{}),
 	}
 	r.log.grown = make(chan struct{})
@@ -143,17 +187,23 @@ func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep 
 	if change != nil {
 		change(c)
 	}
+	var openCard func() (health.Card, error)
+	if card != nil {
+		openCard = func() (health.Card, error) { return card, nil }
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
-		r.done <- Run(ctx, Options{
-			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep,
+		o := Options{
+			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, Observer: r,
 			OpenDevice: func() (device.Device, error) {
 				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
 				return faulty{d, r}, err
 			},
-			Architectures: map[string]model.Builder{"llama": r.build},
-		})
+			Architectures: map[string]model.Builder{"llama": r.build}, OpenCard: openCard,
+		}
+		options(&o)
+		r.done <- Run(ctx, o)
 	}()
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
