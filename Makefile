@@ -83,6 +83,7 @@ soak: build bin/tools/grpc-health-probe bin/tools/etcd ## the scheduler, a serve
 	INFERNO_SMOLLM2="$$(scripts/fetch-model)" SOAK=full go test -count=1 -timeout 30m -v ./internal/soak
 	@scripts/serve scripts/soak
 	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 2h ./internal/discovery/etcd -args -soak
+	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 30m ./client ./cmd/inferno-server -run 'Weight|Rolling|KilledInstance|StandsStill' -args -soak
 
 fuzz: | prerequisites ## run every fuzz target for FUZZTIME
 	@scripts/fuzz

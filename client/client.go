@@ -1,5 +1,9 @@
-// Package client calls an Inferno server from Go. A Client owns one gRPC connection and may be used by any number of goroutines; every
+// Package client calls Inferno servers from Go. A Client owns one gRPC channel and may be used by any number of goroutines; every
 // call ends with its context, and ending a call ends its work on the server.
+//
+// The channel leads to one server, or to all that serve a model: "inferno:///MODEL?etcd=HOST:PORT" follows the registry in etcd, and each
+// call goes to a replica that has little to do. A replica that drains, fails or stands still is left alone within a second, and a call
+// that it had not begun to answer goes to another one.
 //
 // Requests are the messages of package infernov1, so that every field of the API is at hand. Results are plain Go values: Stream yields
 // a Start, then Tokens, then a Finish, and Generate collects them.
@@ -27,29 +31,20 @@ const (
 	windowBytes      = 1 << 20 // of a stream, sent ahead of what is read
 )
 
-// retries says which calls gRPC sends again by itself: those that a server answered with UNAVAILABLE before it sent any header. A server
-// sends nothing before the first token, so a stream that has not begun may move to another instance; one that has begun never does.
-const retries = `{
-	"methodConfig": [{
-		"name": [
-			{"service": "inferno.v1.InferenceService"},
-			{"service": "inferno.v1.RegistryService"},
-			{"service": "inferno.v1.HealthService"}
-		],
-		"retryPolicy": {
-			"maxAttempts": 4,
-			"initialBackoff": "0.1s",
-			"maxBackoff": "2s",
-			"backoffMultiplier": 2,
-			"retryableStatusCodes": ["UNAVAILABLE"]
-		}
-	}]
-}`
-
 // Options says which server to call, and how.
 type Options struct {
-	// Addr is a gRPC target: "host:port", "dns:///host:port", "unix:///path". Must be set.
+	// Addr is a gRPC target: "host:port", "dns:///host:port", "unix:///path"; or "inferno:///MODEL?etcd=HOST:PORT,HOST:PORT" for all
+	// instances that serve the model, with prefix=KEYS where the servers' --etcd-prefix is not inferno/v1, and affinity=prefix for what
+	// Affinity says. Must be set.
 	Addr string
+	// Balance spreads calls by load over all addresses that Addr has, as "inferno:///" does. A server that does not serve gets none then,
+	// not even those that ask why.
+	Balance bool
+	// Affinity keeps prompts that begin alike on one replica, whose prefix cache holds them then, as long as that has no more than 1.25
+	// times its share of the requests. It implies Balance.
+	Affinity bool
+	// Etcd is for "inferno:///".
+	Etcd Etcd
 	// TLS secures the connection. Nil means plain text.
 	TLS *tls.Config
 	// Token is sent with every call. Without TLS it is an error, unless the address is on this host. Nil means none.
@@ -60,9 +55,10 @@ type Options struct {
 	DialOptions []grpc.DialOption
 }
 
-// Client calls one server. Make it with New, end it with Close.
+// Client calls one server, or a fleet. Make it with New or Dial, end it with Close.
 type Client struct {
 	conn      *grpc.ClientConn
+	affinity  bool
 	inference infernov1.InferenceServiceClient
 	registry  infernov1.RegistryServiceClient
 	health    infernov1.HealthServiceClient
@@ -76,19 +72,32 @@ func New(o Options) (*Client, error) {
 	if o.Token != nil && o.TLS == nil && !staysHere(o.Addr) {
 		return nil, fmt.Errorf("client: address %q: a token in plain text, want Options.TLS", o.Addr)
 	}
-	conn, err := grpc.NewClient(o.Addr, o.dialOptions()...)
+	target, options := o.Addr, o.dialOptions()
+	if l, ok, err := parseLookup(o.Addr); err != nil {
+		return nil, err
+	} else if ok {
+		b := builder{lookup: l, access: o.Etcd}
+		target, options = b.target(), append(options, grpc.WithResolvers(b))
+		o.Balance, o.Affinity = true, o.Affinity || l.affinity
+	}
+	options = append(options, grpc.WithDefaultServiceConfig(serviceConfig(o.Balance || o.Affinity, o.Affinity)))
+	conn, err := grpc.NewClient(target, append(options, o.DialOptions...)...)
 	if err != nil {
 		return nil, fmt.Errorf("client: address %q: %w", o.Addr, err)
 	}
 	return &Client{
 		conn:      conn,
+		affinity:  o.Affinity,
 		inference: infernov1.NewInferenceServiceClient(conn),
 		registry:  infernov1.NewRegistryServiceClient(conn),
 		health:    infernov1.NewHealthServiceClient(conn),
 	}, nil
 }
 
-// Close ends the connection and with it all calls that still run.
+// Dial is New with the address alone.
+func Dial(addr string) (*Client, error) { return New(Options{Addr: addr}) }
+
+// Close ends the connections and with it all calls that still run.
 func (c *Client) Close() error { return c.conn.Close() }
 
 // Inference gives the plain generated client, for Score, Embed, Tokenize, Detokenize, Abort and messages as they are on the wire.
@@ -123,7 +132,6 @@ func (o Options) dialOptions() []grpc.DialOption {
 		// server a read and a write a token.
 		grpc.WithStaticStreamWindowSize(windowBytes),
 		grpc.WithStaticConnWindowSize(4 * windowBytes),
-		grpc.WithDefaultServiceConfig(retries),
 	}
 	if o.Token != nil {
 		options = append(options, grpc.WithPerRPCCredentials(bearer{o.Token, o.TLS != nil}))
@@ -131,5 +139,5 @@ func (o Options) dialOptions() []grpc.DialOption {
 	if o.DisableRetries {
 		options = append(options, grpc.WithDisableRetry())
 	}
-	return append(options, o.DialOptions...)
+	return options
 }

@@ -60,3 +60,25 @@ func ExampleClient_Stream() {
 		}
 	}
 }
+
+// Calling all instances that serve a model, as the registry in etcd knows them. Prompts that begin alike go to one replica.
+func ExampleDial() {
+	c, err := client.Dial("inferno:///llama-3?etcd=127.0.0.1:2379&affinity=prefix")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	// A conversation stays where its cache is, however it begins.
+	ctx := client.WithAffinity(context.Background(), "session 17")
+	result, err := c.Generate(ctx, &infernov1.GenerateRequest{
+		Model: "llama-3",
+		Input: &infernov1.GenerateRequest_Chat{Chat: &infernov1.ChatMessages{
+			Messages: []*infernov1.ChatMessage{{Role: "user", Content: "Why is the sky blue?"}},
+		}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(result.Completions[0].Text)
+}

@@ -104,7 +104,7 @@ func (c *Client) Stream(ctx context.Context, req *infernov1.GenerateRequest) ite
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		stream, err := c.inference.GenerateStream(ctx, req)
+		stream, err := c.inference.GenerateStream(c.withPrefix(ctx, req), req)
 		if err != nil {
 			yield(nil, err)
 			return

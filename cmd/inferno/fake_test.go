@@ -103,6 +103,7 @@ type fake struct {
 	waiting *waiting
 	state   *state
 	checker *health.Checker
+	fleet   *static.Registry
 }
 
 // models are fixed.
@@ -138,7 +139,7 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 	}
 	f := &fake{
 		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{now: health.Serving},
-		checker: health.NewChecker(health.Options{}),
+		checker: health.NewChecker(health.Options{}), fleet: static.New(),
 	}
 	f.checker.Add(f.state, true)
 	info := server.ModelInfo{
@@ -160,7 +161,7 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 		all = add(all, "plain", echo{}, nil)
 		all = add(all, "wait", f.waiting, tokens)
 	}
-	options := server.Options{Models: all, Health: f.checker, Instances: static.New()}
+	options := server.Options{Models: all, Health: f.checker, Instances: f.fleet}
 	for _, e := range edit {
 		e(&options)
 	}

@@ -36,6 +36,7 @@ type commands struct {
 	Score      scoreCommand      `cmd:"" help:"Say how likely texts are: the arguments, or JSON lines of standard input."`
 	Embed      embedCommand      `cmd:"" help:"Turn texts into vectors: the arguments, or JSON lines of standard input."`
 	Models     modelsCommand     `cmd:"" help:"List the models of a server."`
+	Instances  instancesCommand  `cmd:"" help:"List the instances of the fleet."`
 	Health     healthCommand     `cmd:"" help:"Show the state of a server. Exit code 0 only when it is SERVING."`
 	Bench      benchCommand      `cmd:"" help:"Measure latency and throughput of a server."`
 

@@ -147,7 +147,7 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
 		Access: security.access, TLS: security.tls, Tracer: tracer,
-		SendTimeout: o.Config.SendTimeout,
+		SendTimeout: o.Config.SendTimeout, Load: func() discovery.Load { return b.describe().Load },
 	})
 	return b, err
 }

@@ -134,10 +134,16 @@ var table = []row{
 	},
 
 	// The library that other people's programs import, and the programs. Concrete types meet in the server's.
-	{folder: "client", may: []string{"proto/inferno/v1"}},
+	{folder: "client/internal/balance"},
+	// It reads the registry itself: who serves a model is known before any server is.
+	{
+		folder: "client",
+		may:    []string{"client/internal/balance", "internal/discovery/etcd", "proto/inferno/v1"},
+		tests:  []string{"internal/discovery/etcd/etcdtest"},
+	},
 	// The load generator is a client, for the tool and for tests that want a server under load.
 	{folder: "internal/load", may: []string{"client", "proto/inferno/v1"}, tests: []string{"internal/..."}},
-	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"proto/inferno/v1"}},
+	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"client", "proto/inferno/v1"}},
 	{
 		folder: "cmd/inferno",
 		may: []string{

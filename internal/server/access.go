@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 
+	orcaservice "github.com/cncf/xds/go/xds/service/orca/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -44,6 +45,7 @@ var methodRoles = map[string]auth.Role{
 	infernov1.RegistryService_LoadModel_FullMethodName:      auth.Admin,
 	infernov1.RegistryService_UnloadModel_FullMethodName:    auth.Admin,
 
+	orcaservice.OpenRcaService_StreamCoreMetrics_FullMethodName:      auth.Read,
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      auth.Read,
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": auth.Read,
 }

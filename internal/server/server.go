@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	orcaservice "github.com/cncf/xds/go/xds/service/orca/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/inferno-serve/inferno/internal/auth"
+	"github.com/inferno-serve/inferno/internal/discovery"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -64,6 +66,8 @@ type Options struct {
 	TLS        *auth.TLS             // nil: connections in plain text
 
 	SendTimeout time.Duration // how long a client may leave a message unread; 0 means 30 s
+
+	Load func() discovery.Load // how busy this instance is, for the clients' balancers; nil: they are not told
 }
 
 // Server is made by New. Serve runs it, Drain has it refuse new work, Stop ends it.
@@ -75,6 +79,7 @@ type Server struct {
 	sendTimeout time.Duration
 
 	grpc     *grpc.Server
+	loads    *loadReporter // nil: none
 	live     liveRequests
 	encoders chan struct{} // a slot for each call that may tokenize a long text at once
 	drain    sync.Once
@@ -110,11 +115,18 @@ func New(o Options) (*Server, error) {
 	if o.TLS != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS.Config())))
 	}
+	if o.Load != nil {
+		s.loads = newLoadReporter(o.Load)
+		options = append(s.loads.options(), options...) // outermost: after all that a call does
+	}
 	s.grpc = grpc.NewServer(options...)
 	infernov1.RegisterInferenceServiceServer(s.grpc, inferenceService{Server: s})
 	infernov1.RegisterHealthServiceServer(s.grpc, healthService{Server: s})
 	infernov1.RegisterRegistryServiceServer(s.grpc, registryService{Server: s})
 	healthgrpc.RegisterHealthServer(s.grpc, standardHealth{Server: s})
+	if s.loads != nil {
+		orcaservice.RegisterOpenRcaServiceServer(s.grpc, loadService{Server: s})
+	}
 	if o.Reflection {
 		reflection.Register(s.grpc)
 	}

@@ -15,9 +15,11 @@ type keys struct{ prefix string }
 func (k keys) instances() string         { return k.prefix + "/instances/" }
 func (k keys) instance(id string) string { return k.instances() + url.PathEscape(id) }
 
-func (k keys) endpoint(model, id string) string {
-	return k.prefix + "/endpoints/" + url.PathEscape(model) + "/" + url.PathEscape(id)
+func (k keys) endpoints(model string) string {
+	return k.prefix + "/endpoints/" + url.PathEscape(model) + "/"
 }
+
+func (k keys) endpoint(model, id string) string { return k.endpoints(model) + url.PathEscape(id) }
 
 // id is the one that an instance's key names; ok is false for a key that Inferno does not write.
 func (k keys) id(key string) (id string, ok bool) {
@@ -39,6 +41,7 @@ type metadata struct {
 	Model      string `json:"model"`
 	Revision   string `json:"revision"`
 	MaxContext int    `json:"max_context"`
+	MaxBatch   int    `json:"max_batch"`
 	Version    string `json:"version"`
 }
 
@@ -57,7 +60,7 @@ func (k keys) encode(i discovery.Instance) (map[string]string, error) {
 		if !m.Ready {
 			continue
 		}
-		text, err := json.Marshal(endpoint{Addr: i.Address, Metadata: metadata{i.ID, m.Name, m.Revision, m.MaxContext, i.Version}})
+		text, err := json.Marshal(endpoint{Addr: i.Address, Metadata: metadata{i.ID, m.Name, m.Revision, m.MaxContext, m.MaxBatch, i.Version}})
 		if err != nil {
 			return nil, err
 		}

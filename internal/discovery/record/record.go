@@ -140,7 +140,7 @@ func check(i discovery.Instance) error {
 	if i.ID == "" {
 		return errors.New("id is empty")
 	}
-	if err := checkAddress(i.Address); err != nil {
+	if err := CheckAddress(i.Address); err != nil {
 		return err
 	}
 	if !(i.Load.KVUse >= 0 && i.Load.KVUse <= 1) {
@@ -152,8 +152,8 @@ func check(i discovery.Instance) error {
 	return checkModels(i.Models)
 }
 
-// checkAddress takes HOST:PORT and unix:///PATH: a client must be able to dial it, and a log line to show it.
-func checkAddress(address string) error {
+// CheckAddress takes HOST:PORT and unix:///PATH: a client must be able to dial it, and a log line to show it.
+func CheckAddress(address string) error {
 	if strings.ContainsFunc(address, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return fmt.Errorf("address: %q has spaces or control characters", address)
 	}

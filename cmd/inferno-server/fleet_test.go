@@ -1,0 +1,195 @@
+package main_test
+
+import (
+	"context"
+	"flag"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/inferno-serve/inferno/client"
+	"github.com/inferno-serve/inferno/internal/discovery/etcd/etcdtest"
+)
+
+var soak = flag.Bool("soak", false, "as many restarts and kills as docs/reliability.md says")
+
+func rounds(short, long int) int {
+	if *soak {
+		return long
+	}
+	return short
+}
+
+// fleetLoad is steady requests through the client, each caller's next one as soon as the one before is answered.
+type fleetLoad struct {
+	stop    context.CancelFunc
+	callers sync.WaitGroup
+	served  atomic.Int64
+
+	mu     sync.Mutex
+	lost   []error // of requests that no server had begun to answer
+	cut    int     // requests that had their first token, and not their last
+	begun  map[int64]time.Time
+	number int64
+}
+
+// underFleetLoad calls whatever instances of model tiny are in c.
+func underFleetLoad(t *testing.T, c *etcdtest.Cluster, callers int) *fleetLoad {
+	t.Helper()
+	fleet, err := client.Dial("inferno:///tiny?etcd=" + strings.Join(c.Endpoints(), ","))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	l := &fleetLoad{stop: stop, begun: map[int64]time.Time{}}
+	for range callers {
+		l.callers.Go(func() {
+			for ctx.Err() == nil {
+				l.request(context.WithoutCancel(ctx), fleet)
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		l.end()
+		fleet.Close()
+	})
+	return l
+}
+
+func (l *fleetLoad) request(ctx context.Context, fleet *client.Client) {
+	l.mu.Lock()
+	l.number++
+	number := l.number
+	l.begun[number] = time.Now()
+	l.mu.Unlock()
+	started := false
+	var failed error
+	for event, err := range fleet.Stream(ctx, generate(4)) {
+		_, isStart := event.(client.Start)
+		started = started || isStart
+		failed = err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.begun, number)
+	switch {
+	case failed == nil:
+		l.served.Add(1)
+	case started:
+		l.cut++
+	default:
+		l.lost = append(l.lost, failed)
+	}
+}
+
+func (l *fleetLoad) end() {
+	l.stop()
+	l.callers.Wait()
+}
+
+// more waits for n more answers.
+func (l *fleetLoad) more(p *process, n int64) {
+	p.t.Helper()
+	target := l.served.Load() + n
+	p.waitFor("answers", func() bool { return l.served.Load() >= target })
+}
+
+func (l *fleetLoad) wantNoneLost(t *testing.T) {
+	t.Helper()
+	l.end()
+	t.Logf("%d requests answered, %d cut in the middle, %d lost", l.served.Load(), l.cut, len(l.lost))
+	if len(l.lost) > 0 {
+		t.Errorf("%d requests that no server had begun failed, the first with %v", len(l.lost), l.lost[0])
+	}
+}
+
+// waitTaking waits until the server has finished requests since it started.
+func (p *process) waitTaking() {
+	p.t.Helper()
+	p.waitFor("requests reach the instance", func() bool {
+		return strings.Contains(p.metrics(), `inferno_requests_finished_total{model="tiny"`)
+	})
+}
+
+func TestRollingRestartsLoseNoRequest(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	start := func() *process { return startInstance(t, c, "--drain-delay", "300ms") }
+	fleet := []*process{start(), start(), start()}
+	for _, p := range fleet {
+		p.waitServing()
+	}
+	fleet[0].waitInstances(3)
+	l := underFleetLoad(t, c, 6)
+	for n := range rounds(3, 100) {
+		at := n % len(fleet)
+		fleet[at].waitTaking()
+		fleet[at].signal(syscall.SIGTERM)
+		if code := fleet[at].exit(); code != 0 {
+			t.Errorf("restart %d: exit code %d, want 0", n, code)
+		}
+		fleet[at] = start()
+		fleet[at].waitServing()
+		fleet[at].waitTaking()
+		l.more(fleet[at], int64(rounds(20, 100)))
+	}
+	l.wantNoneLost(t)
+	if l.cut > 0 {
+		t.Errorf("%d streams were cut by a drain", l.cut)
+	}
+	if n := l.served.Load(); *soak && n < 10_000 {
+		t.Errorf("%d requests, want 10,000 or more", n)
+	}
+}
+
+func TestKilledInstanceLosesNoRequestThatItHadNotBegun(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	stays := startInstance(t, c)
+	stays.waitServing()
+	l := underFleetLoad(t, c, 4)
+	for range rounds(2, 100) {
+		p := startInstance(t, c)
+		p.waitServing()
+		p.waitTaking()
+		if err := p.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		p.exit()
+		l.more(stays, 50)
+	}
+	l.wantNoneLost(t)
+}
+
+// A server that stands still keeps its connections, and its lease for a while. Its reports tell.
+func TestInstanceThatStandsStillGetsNoRequestsAfterASecond(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	stays, p := startInstance(t, c), startInstance(t, c, "--lease-ttl", "60s")
+	stays.waitServing()
+	p.waitServing()
+	l := underFleetLoad(t, c, 16)
+	stays.waitTaking()
+	p.waitTaking()
+	p.signal(syscall.SIGSTOP)
+	stopped := time.Now()
+	var last time.Time // when the youngest request began that waits for the server which stands still
+	time.Sleep(3 * time.Second)
+	l.mu.Lock()
+	for _, began := range l.begun {
+		if time.Since(began) > 700*time.Millisecond && began.After(last) {
+			last = began
+		}
+	}
+	l.mu.Unlock()
+	if !last.IsZero() {
+		t.Logf("the last request to it began %v after it stood still", last.Sub(stopped).Round(time.Millisecond))
+		if late := last.Sub(stopped); *soak && late > time.Second {
+			t.Errorf("a request went to it after %v, want at most 1 s", late)
+		}
+	}
+	l.more(stays, 50)
+	p.signal(syscall.SIGCONT)
+	l.wantNoneLost(t)
+}
