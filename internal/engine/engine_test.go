@@ -519,6 +519,8 @@ func TestSilenceIsThatOfTheLoop(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
+		r.Silence() // what is said next counts from its answer
+		synctest.Wait()
 		s := r.submit(t.Context(), t, &Request{ID: "a", Prompt: prompt(4, 1), Stop: Stopping{MaxTokens: 20}})
 		longest := time.Duration(0)
 		for range 15 {
