@@ -52,6 +52,7 @@ func (s *sequence) setDrafter() {
 // bind says whether seq, which has a drafter, needs the host before its next step. What a step under way drafts for stays bound until it
 // has ended.
 func (s *scheduler) bind(seq *sequence) {
+	seq.held = false // until hold says otherwise
 	if seq.hostBound && seq.pending > 0 {
 		return
 	}
