@@ -1478,12 +1478,14 @@ func (x *SpeculationOptions) GetNgram() *NgramSpeculation {
 	return nil
 }
 
-// Drafting by n-gram lookup.
+// Drafting by n-gram lookup: what followed the last tokens where they were before, in the prompt or the output. The server drafts while few
+// requests run and drafts are right often enough. Requests with penalties, logit_bias, allowed or banned tokens or strings, or log-probabilities
+// get one token a step as ever.
 type NgramSpeculation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Longest draft, 1 to 15 tokens. Unset means the server's choice.
+	// Longest draft, 1 to 15 tokens. Unset means 7.
 	MaxDraftTokens *uint32 `protobuf:"varint,1,opt,name=max_draft_tokens,json=maxDraftTokens,proto3,oneof" json:"max_draft_tokens,omitempty"`
-	// Shortest n-gram that starts a draft, at least 1. Unset means the server's choice.
+	// Shortest n-gram that starts a draft, 1 to 32 tokens. Unset means 2.
 	MinMatch      *uint32 `protobuf:"varint,2,opt,name=min_match,json=minMatch,proto3,oneof" json:"min_match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
