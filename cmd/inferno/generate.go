@@ -151,6 +151,12 @@ type usageJSON struct {
 	CachedPromptTokens int `json:"cached_prompt_tokens"`
 	CompletionTokens   int `json:"completion_tokens"`
 	Preemptions        int `json:"preemptions"`
+	Drafts             int `json:"draft_tokens,omitempty"`
+	Accepted           int `json:"accepted_draft_tokens,omitempty"`
+}
+
+func newUsageJSON(u client.Usage) usageJSON {
+	return usageJSON{u.PromptTokens, u.CachedPromptTokens, u.CompletionTokens, u.Preemptions, u.DraftTokens, u.AcceptedDraftTokens}
 }
 
 type timingsJSON struct {
@@ -189,9 +195,7 @@ func printJSON(ctx context.Context, c *console, server *client.Client, req *infe
 				last.Finishes = append(last.Finishes, finish)
 			}
 		case client.Summary:
-			last.Usage = usageJSON{
-				e.Usage.PromptTokens, e.Usage.CachedPromptTokens, e.Usage.CompletionTokens, e.Usage.Preemptions,
-			}
+			last.Usage = newUsageJSON(e.Usage)
 			t := e.Timings
 			last.Timings = timingsJSON{
 				milliseconds(t.Queued), milliseconds(t.Prefill), milliseconds(t.Decode), milliseconds(t.TimeToFirstToken), milliseconds(t.Total),
