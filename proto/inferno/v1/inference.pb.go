@@ -2217,7 +2217,7 @@ type Usage struct {
 	CompletionTokens uint32 `protobuf:"varint,3,opt,name=completion_tokens,json=completionTokens,proto3" json:"completion_tokens,omitempty"`
 	// Tokens drafted by speculation.
 	DraftTokens uint32 `protobuf:"varint,4,opt,name=draft_tokens,json=draftTokens,proto3" json:"draft_tokens,omitempty"`
-	// How many of them were accepted.
+	// How many of them were accepted, those behind a stop string that were on their way included.
 	AcceptedDraftTokens uint32 `protobuf:"varint,5,opt,name=accepted_draft_tokens,json=acceptedDraftTokens,proto3" json:"accepted_draft_tokens,omitempty"`
 	// How often the request was preempted and computed again.
 	Preemptions   uint32 `protobuf:"varint,6,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
