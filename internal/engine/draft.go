@@ -3,7 +3,7 @@ package engine
 import "math/bits"
 
 // drafter guesses how a sequence goes on: as it did after the last tokens were there before, in its prompt or its output. Of the places where
-// they were it takes the one that agrees with them for longest, and of equals the latest.
+// they were it takes the one that agrees with them for longest, and of equals the latest. It guesses no more tokens than agree.
 //
 // Places are found as LZ77 compressors find theirs: by chains of those whose last minMatch tokens have the same hash. The prompt is indexed
 // by the caller of Submit, the output by the loop.
@@ -88,7 +88,7 @@ func (d *drafter) draft(tokens []int32, most int) int {
 	if from == 0 {
 		return 0
 	}
-	n := min(most, d.reach)
+	n := min(most, d.reach, longest)
 	for i := range n {
 		if at := from + i; at < len(tokens) {
 			d.tokens[i] = tokens[at]

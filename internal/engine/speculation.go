@@ -20,7 +20,7 @@ type Speculation struct {
 const (
 	MaxDraftTokens     = 15
 	DefaultDraftTokens = 7 // with the last token 8 rows, which products on a card compute at a time
-	DefaultMinMatch    = 2
+	DefaultMinMatch    = 3
 	MaxMinMatch        = longMatch
 )
 

@@ -1485,7 +1485,7 @@ type NgramSpeculation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Longest draft, 1 to 15 tokens. Unset means 7.
 	MaxDraftTokens *uint32 `protobuf:"varint,1,opt,name=max_draft_tokens,json=maxDraftTokens,proto3,oneof" json:"max_draft_tokens,omitempty"`
-	// Shortest n-gram that starts a draft, 1 to 32 tokens. Unset means 2.
+	// Shortest n-gram that starts a draft, 1 to 32 tokens; a draft is no longer than the n-gram that was found. Unset means 3.
 	MinMatch      *uint32 `protobuf:"varint,2,opt,name=min_match,json=minMatch,proto3,oneof" json:"min_match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
