@@ -223,7 +223,7 @@ func (t *talk) answer(ctx context.Context) (string, error) {
 			line.FinishReason = reasonName(e.Reason)
 		case client.Summary:
 			line.Content = text.String()
-			line.Usage = usageJSON{e.Usage.PromptTokens, e.Usage.CachedPromptTokens, e.Usage.CompletionTokens, e.Usage.Preemptions}
+			line.Usage = newUsageJSON(e.Usage)
 			if err := t.end(line, e); err != nil {
 				return line.Content, &writeError{err}
 			}

@@ -31,6 +31,8 @@ type generateCommand struct {
 	stoppingFlags `embed:""`
 	logprobFlags  `embed:""`
 	queueFlags    `embed:""`
+
+	Speculate *uint32 `placeholder:"N" help:"Have up to so many tokens at a time, 1 to 15, guessed from what the prompt and the output say twice: faster where they do, and the same output."`
 }
 
 // Run streams the answer to the console.
@@ -74,6 +76,9 @@ func (g *generateCommand) request(c *console) (*infernov1.GenerateRequest, error
 		Sampling: g.samplingFlags.parameters(),
 		Stopping: g.stoppingFlags.parameters(),
 		Output:   &infernov1.OutputOptions{SkipSpecialTokens: &g.SkipSpecial},
+	}
+	if g.Speculate != nil {
+		req.Speculation = &infernov1.SpeculationOptions{Ngram: &infernov1.NgramSpeculation{MaxDraftTokens: g.Speculate}}
 	}
 	switch {
 	case g.System != "" && g.User == nil:
@@ -146,6 +151,12 @@ type usageJSON struct {
 	CachedPromptTokens int `json:"cached_prompt_tokens"`
 	CompletionTokens   int `json:"completion_tokens"`
 	Preemptions        int `json:"preemptions"`
+	Drafts             int `json:"draft_tokens,omitempty"`
+	Accepted           int `json:"accepted_draft_tokens,omitempty"`
+}
+
+func newUsageJSON(u client.Usage) usageJSON {
+	return usageJSON{u.PromptTokens, u.CachedPromptTokens, u.CompletionTokens, u.Preemptions, u.DraftTokens, u.AcceptedDraftTokens}
 }
 
 type timingsJSON struct {
@@ -184,9 +195,7 @@ func printJSON(ctx context.Context, c *console, server *client.Client, req *infe
 				last.Finishes = append(last.Finishes, finish)
 			}
 		case client.Summary:
-			last.Usage = usageJSON{
-				e.Usage.PromptTokens, e.Usage.CachedPromptTokens, e.Usage.CompletionTokens, e.Usage.Preemptions,
-			}
+			last.Usage = newUsageJSON(e.Usage)
 			t := e.Timings
 			last.Timings = timingsJSON{
 				milliseconds(t.Queued), milliseconds(t.Prefill), milliseconds(t.Decode), milliseconds(t.TimeToFirstToken), milliseconds(t.Total),

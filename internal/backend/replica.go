@@ -133,7 +133,7 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 		Model: loaded, Device: r.device, Memory: r.pool, Limits: plan.limits, NumBlocks: plan.blocks, BlockSize: plan.blockSize,
 		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue,
 		MaxQueueTokens: c.MaxQueueTokens, MaxQueueWait: c.MaxQueueWait, Bus: b.bus, Log: b.log.With("model", r.name), Observer: r.watchdog,
-		PrefixCache: c.PrefixCache, TargetITL: c.TargetITL,
+		PrefixCache: c.PrefixCache, TargetITL: c.TargetITL, MaxDrafting: c.SpeculateUpTo,
 	})
 	if err != nil {
 		return err

@@ -34,8 +34,9 @@ type Config struct {
 	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
 	MaxQueueTokens int `default:"1048576" help:"Most tokens of the prompts that wait; what would be more is refused unless nothing waits."`
 
-	TargetITL    time.Duration `name:"target-itl" default:"50ms" help:"Time between two tokens of a request that prompts of others may take it to, measured; 0s: no such bound."`
-	MaxQueueWait time.Duration `default:"1m" help:"Longest that a request may be expected to wait, as measured while others do; then more are refused."`
+	TargetITL     time.Duration `name:"target-itl" default:"50ms" help:"Time between two tokens of a request that prompts of others may take it to, measured; 0s: no such bound."`
+	SpeculateUpTo int           `default:"4" placeholder:"N" help:"Requests that ask for speculation guess tokens while at most so many requests run and none waits; 0: never."`
+	MaxQueueWait  time.Duration `default:"1m" help:"Longest that a request may be expected to wait, as measured while others do; then more are refused."`
 
 	PrefixCache    bool      `name:"prefix-cache" default:"true" negatable:"" help:"Keep keys and values of earlier requests, while there is room, for prompts that start alike."`
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
@@ -139,6 +140,7 @@ func (c *Config) validateSettings() error {
 	if c.TargetITL < 0 || c.TargetITL > time.Minute {
 		fault("target-itl: %v, want 0s to 1m", c.TargetITL)
 	}
+	within(fault, "speculate-up-to", c.SpeculateUpTo, 0, 4096)
 	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
 	within(fault, "max-queue-tokens", c.MaxQueueTokens, 1, MaxQueueTokens)
 	if c.MaxQueueWait <= 0 || c.SendTimeout <= 0 {

@@ -52,6 +52,7 @@ type Options struct {
 	MaxQueueTokens int           // tokens of their prompts; 0: DefaultQueueTokens
 	MaxQueueWait   time.Duration // for which one may be expected to wait; 0: DefaultQueueWait
 	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
+	MaxDrafting    int           // sequences that run, while those whose requests ask for it speculate; 0: none ever does
 	PrefixCache    bool          // blocks of requests that have ended are kept, while there is room, for others that start alike
 
 	Eager          bool         // for comparisons: no step is a captured graph, or launched while another one runs
@@ -151,7 +152,7 @@ func New(o Options) (*Engine, error) {
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
-	e.scheduler.prompts.target = o.TargetITL
+	e.scheduler.prompts.target, e.scheduler.maxDrafting = o.TargetITL, o.MaxDrafting
 	r.beforeEnd, e.code = e.warm, loopCode()
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
@@ -185,6 +186,7 @@ func (o *Options) complete() error {
 		between("MaxQueue", o.MaxQueue, 1, math.MaxInt32),
 		between("MaxQueueTokens", o.MaxQueueTokens, 1, math.MaxInt),
 		between("MaxQueueWait", o.MaxQueueWait, 1, math.MaxInt64),
+		between("MaxDrafting", o.MaxDrafting, 0, math.MaxInt32),
 		between("Context", o.Context, 2, o.Limits.Context),
 	)
 	o.Context = min(o.Context, o.NumBlocks*o.BlockSize)

@@ -32,6 +32,7 @@ func newGroup(r *Request, p prefix, context, vocabulary int) *group {
 		seq := newSequence(r, context)
 		seq.group, seq.prefix = g, p
 		seq.setMask(mask, r.Mask)
+		seq.setDrafter()
 		seq.params.Seed = continuationSeed(r.Sampling.Seed, i)
 		if i > 0 {
 			seq.asked = asked{} // the first one tells of the prompt

@@ -274,6 +274,7 @@ func (e *Engine) markStarts(b *batch, flight *launched) {
 func (e *Engine) deliver(b *batch, now time.Time) {
 	info := &e.turn.info
 	info.FirstTokens, info.Gaps = info.FirstTokens[:0], info.Gaps[:0]
+	info.DraftTokens, info.AcceptedTokens = 0, 0
 	at := now.Sub(e.born)
 	for i := range b.items {
 		item := &b.items[i]
@@ -301,10 +302,10 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 				seq.first = at
 				info.FirstTokens = append(info.FirstTokens, now.Sub(seq.arrived))
 			} else {
-				info.addGap(at - seq.last)
+				info.addGaps(at-seq.last, 1)
 			}
 			seq.last = at
-			seq.stream.put(item.token)
+			e.putAll(item)
 			if item.asks.output {
 				logprob, _ := e.runner.Logprobs(b, item)
 				seq.stream.describe(logprob)
@@ -318,6 +319,19 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		}
 	}
 	e.waker.flush()
+}
+
+// putAll puts the tokens that item got on its stream. Those behind the first come at no time after it.
+func (e *Engine) putAll(item *batchItem) {
+	seq, info := item.seq, &e.turn.info
+	for _, id := range seq.tokens[len(seq.tokens)-int(item.accepted):] {
+		seq.stream.put(id)
+	}
+	if item.drafts > 0 {
+		info.DraftTokens += int(item.drafts)
+		info.AcceptedTokens += int(item.accepted) - 1
+		info.addGaps(0, int(item.accepted)-1)
+	}
 }
 
 // tellPrompt keeps what the step told of an item's prompt, for its reader to find with the first token or the end.
@@ -345,7 +359,8 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	info.Host = e.runner.hostTime(now.Sub(t.hostFrom))
 	t.hostFrom = now
 	info.Sequences = len(b.items)
-	info.DecodeTokens, info.PrefillTokens = b.decodes, b.tokens-b.decodes
+	info.DecodeTokens = b.decodes + b.drafting
+	info.PrefillTokens = b.tokens - info.DecodeTokens
 	e.scheduler.prompts.observe(info.DecodeTokens, info.PrefillTokens, info.Duration)
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)

@@ -23,17 +23,18 @@ var errMask = errors.New("the mask of the request failed")
 
 // Request asks for a continuation of Prompt. It must not be changed after Submit.
 type Request struct {
-	ID       string  // not empty; unique among live requests
-	Prompt   []int32 // token ids, at least one
-	N        int     // independent continuations, each a Stream; 0: 1
-	Sampling Sampling
-	Stop     Stopping
-	Mask     func() Masker // a new one for each continuation; nil: none
-	Logprobs Logprobs
-	Pooling  Pooling // of the prompt's hidden states, for a request that generates nothing
-	Cache    Cache
-	Tenant   string // who asks: the places are shared between tenants, and blocks of the prefix cache are not
-	Priority int    // of the tenant's requests: each level counts as PriorityStep of waiting
+	ID          string  // not empty; unique among live requests
+	Prompt      []int32 // token ids, at least one
+	N           int     // independent continuations, each a Stream; 0: 1
+	Sampling    Sampling
+	Stop        Stopping
+	Mask        func() Masker // a new one for each continuation; nil: none
+	Logprobs    Logprobs
+	Pooling     Pooling // of the prompt's hidden states, for a request that generates nothing
+	Cache       Cache
+	Tenant      string      // who asks: the places are shared between tenants, and blocks of the prefix cache are not
+	Speculation Speculation // never changes the output
+	Priority    int         // of the tenant's requests: each level counts as PriorityStep of waiting
 
 	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
 	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
@@ -102,6 +103,9 @@ func (r *Request) validate(context, vocabulary int) error {
 		return &LimitError{"pooling", r.Pooling, "none for a request that generates", ErrInvalid}
 	}
 	if err := r.Stop.validate(len(r.Prompt), context, vocabulary); err != nil {
+		return err
+	}
+	if err := r.Speculation.validate(); err != nil {
 		return err
 	}
 	return r.Sampling.validate(vocabulary)

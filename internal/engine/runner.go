@@ -223,7 +223,7 @@ func (r *runner) enqueue(b *batch) {
 		item.at = item.row
 		width = max(width, len(item.seq.table))
 		if item.row >= 0 {
-			bannedWidth = max(bannedWidth, item.seq.numBanned(item.start+item.count))
+			bannedWidth = max(bannedWidth, item.seq.numBanned(item.position()))
 		}
 	}
 	l := layoutFor(b.tokens, fed, len(b.items), width, b.rows, b.promptRows, bannedWidth)
@@ -338,14 +338,13 @@ func (r *runner) Collect(b *batch) ([]int32, error) {
 	ids := r.ids[:b.rows]
 	for i := range b.items {
 		item := &b.items[i]
-		if item.row < 0 {
-			continue
+		for j := range item.rows() {
+			id := sampled[item.at+j]
+			if id < -1 || int(id) >= r.vocabulary() {
+				return nil, errors.Join(device.ErrLost, fmt.Errorf("row %d sampled token %d of a vocabulary of %d", item.row+j, id, r.vocabulary()))
+			}
+			ids[item.row+j] = id
 		}
-		id := sampled[item.at]
-		if id < -1 || int(id) >= r.vocabulary() {
-			return nil, errors.Join(device.ErrLost, fmt.Errorf("row %d sampled token %d of a vocabulary of %d", item.row, id, r.vocabulary()))
-		}
-		ids[item.row] = id
 	}
 	r.check(b)
 	return ids, nil
@@ -375,7 +374,11 @@ func (r *runner) write(b *batch, l *layout, pool *adjustments, width, bannedWidt
 		if item.decode { // these come first, so that i is n
 			tokens[n], from[n] = seq.input(item.start)
 		} else {
-			copy(tokens[n:], seq.tokens[item.start:item.start+item.count])
+			known := item.count - int(item.drafts)
+			copy(tokens[n:], seq.tokens[item.start:item.start+known])
+			if item.drafts > 0 {
+				copy(tokens[n+known:], seq.drafter.tokens[:item.drafts])
+			}
 		}
 		for j := range item.count {
 			position := item.start + j
@@ -383,15 +386,17 @@ func (r *runner) write(b *batch, l *layout, pool *adjustments, width, bannedWidt
 			slots[n+j] = r.slotOf(seq, position)
 		}
 		n += item.count
-		if row := item.row; row >= 0 {
-			position := item.start + item.count
-			logitRows[row] = int32(n - 1)
-			params[row] = seq.sampleParams(position)
+		if item.row >= 0 {
+			seq.sampled = item.at
+		}
+		for j := range item.rows() {
+			row := item.row + j
+			logitRows[row] = int32(n - item.rows() + j)
+			params[row] = seq.sampleParams(item.position() + j)
 			params[row].Adjustment = pool.add(seq, i, r.vocabulary())
 			if params[row].NumBanned > 0 {
 				seq.writeBanned(banned[row*bannedWidth : (row+1)*bannedWidth])
 			}
-			seq.sampled = item.at
 		}
 	}
 	queryStart[len(b.items)] = int32(n)

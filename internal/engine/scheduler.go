@@ -19,10 +19,11 @@ import (
 //
 // Continuations of one prompt (group.go) start once the first of them has computed it, and share its blocks.
 type scheduler struct {
-	blocks    *blockPool
-	maxSeqs   int // sequences that may run
-	maxTokens int // of a step
-	maxRows   int // rows of logits of a step for prompts
+	blocks      *blockPool
+	maxSeqs     int // sequences that may run
+	maxTokens   int // of a step
+	maxRows     int // rows of logits of a step for prompts and guesses
+	maxDrafting int // sequences that run while there are guesses
 
 	now         time.Duration // set by whoever plans, before Add and Next; it never goes back
 	waiting     queue
@@ -55,21 +56,24 @@ type batch struct {
 	top, ids   int
 	vectors    int // sums of hidden states
 
-	decodes   int  // items of sequences that already generate
+	decodes   int  // items of one token of sequences that already generate
+	drafting  int  // tokens of sequences that do, with guesses behind their last one
 	penalized bool // the device has to know the tokens of one of them
 }
 
 // batchItem is the part of one sequence: less than a cache line, as a step writes and reads hundreds of them.
 type batchItem struct {
-	seq     *sequence
-	asks    *question
-	start   int   // position of the first token
-	count   int   // tokens
-	row     int   // of the logits; −1: the prompt goes on in a later step
-	at      int   // row of the sampled id on the device; the runner's
-	decode  bool  // one token of a sequence that already generates
-	dropped bool  // set by Commit: the sequence had left before the step ended
-	token   int32 // sampled; set by Commit, −1 where the logits were not finite
+	seq      *sequence
+	asks     *question
+	start    int   // position of the first token
+	count    int   // tokens
+	row      int   // of the logits, the first where there are guesses; −1: the prompt goes on in a later step
+	at       int   // row of the sampled id on the device; the runner's
+	decode   bool  // one token of a sequence that already generates
+	dropped  bool  // set by Commit: the sequence had left before the step ended
+	drafts   uint8 // guesses among the tokens, with a row of logits each
+	accepted uint8 // tokens that the sequence got; set by Commit
+	token    int32 // sampled from the first row; set by Commit, −1 where the logits were not finite
 }
 
 // newScheduler makes a scheduler for up to maxBatch sequences of up to `context` tokens, with maxRows rows of logits for prompts.
@@ -141,7 +145,7 @@ func (s *scheduler) Next() *batch {
 	s.budget = rowBudget{s.maxRows, promptRows}
 	left, settled := s.growRunning()
 	if settled {
-		s.admit(left)
+		s.admit(s.draft(left))
 	}
 	b := &s.batches[s.launched%maxUnderWay]
 	*b = batch{items: b.items[:0], questions: b.questions[:0], nothing: noQuestion()}
@@ -162,6 +166,9 @@ func (s *scheduler) Next() *batch {
 func (s *scheduler) hold() {
 	any, ahead := false, false
 	for _, seq := range s.running {
+		if seq.drafter != nil {
+			s.bind(seq)
+		}
 		any = any || seq.hostBound
 		ahead = ahead || seq.hostBound && seq.pending > 0
 	}
@@ -368,7 +375,7 @@ func (s *scheduler) fill(b *batch) {
 	for _, seq := range s.running {
 		switch {
 		case seq.scheduled == 0:
-		case seq.decoding():
+		case seq.drafts == 0 && seq.decoding():
 			b.add(seq, true)
 		default:
 			others++
@@ -385,12 +392,28 @@ func (s *scheduler) fill(b *batch) {
 	}
 }
 
+// rows is how many rows of logits tokens are sampled from.
+func (item *batchItem) rows() int {
+	if item.row < 0 {
+		return 0
+	}
+	return 1 + int(item.drafts)
+}
+
+// position is that of the first token sampled.
+func (item *batchItem) position() int { return item.start + item.count - int(item.drafts) }
+
 func (b *batch) add(seq *sequence, decode bool) {
 	item := batchItem{seq: seq, start: seq.computed, count: seq.scheduled, row: -1, decode: decode}
-	if decode || seq.scheduled == seq.remaining() && seq.asked.goal == 0 {
+	if decode || seq.scheduled-seq.drafts == seq.remaining() && seq.asked.goal == 0 {
 		item.row = b.rows
-		b.rows++
+		b.rows += 1 + seq.drafts
 		seq.pending++
+	}
+	if seq.drafts > 0 {
+		item.drafts = uint8(seq.drafts)
+		b.drafting += item.count
+		seq.drafts = 0
 	}
 	b.penalized = b.penalized || seq.penalized
 	item.asks = b.ask(&item)
@@ -402,6 +425,7 @@ func (b *batch) add(seq *sequence, decode bool) {
 }
 
 // Commit takes the result of the oldest step under way: ids[i] is the token sampled from row i, −1 where the logits were not finite.
+// A row behind a guess counts only where that, and all before it, were right.
 // Sequences that end with it have left the scheduler, and `finish` or `err` says why.
 func (s *scheduler) Commit(b *batch, ids []int32) {
 	if s.underWay() == 0 || b != s.oldest() {
@@ -435,7 +459,10 @@ func (s *scheduler) Commit(b *batch, ids []int32) {
 			if !seq.proved {
 				s.prove(seq, item)
 			}
-			seq.finish = seq.accept(item.token)
+			seq.take(item, ids)
+			if item.drafts > 0 {
+				s.takeDraft(seq, item)
+			}
 		case item.asks.last:
 			if item.asks.answered() {
 				s.prove(seq, item)

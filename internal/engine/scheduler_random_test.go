@@ -40,13 +40,14 @@ func TestRandomSteps(t *testing.T) {
 		total.add(r)
 	}
 	t.Logf("%+v", total)
-	if total.hits == 0 || total.evictions == 0 || total.preemptions == 0 || total.cancelled == 0 || total.broken == 0 || total.overtook == 0 {
+	if total.hits == 0 || total.evictions == 0 || total.preemptions == 0 || total.cancelled == 0 || total.broken == 0 || total.overtook == 0 ||
+		total.drafted == total.accepted || total.accepted == 0 {
 		t.Errorf("something never happened: %+v", total)
 	}
 }
 
 // happenings is what happened in all worlds.
-type happenings struct{ finished, cancelled, broken, hits, evictions, preemptions, overtook uint64 }
+type happenings struct{ finished, cancelled, broken, hits, evictions, preemptions, overtook, drafted, accepted uint64 }
 
 func (a *happenings) add(r *randomWorld) {
 	a.finished += r.finished
@@ -56,6 +57,8 @@ func (a *happenings) add(r *randomWorld) {
 	a.hits += r.s.hits.tokens
 	a.evictions += r.s.blocks.cache.evictions
 	a.preemptions += r.s.preemptions
+	a.drafted += r.drafted
+	a.accepted += r.accepted
 }
 
 // randomWorld is a scheduler, and what a device would hold.
@@ -72,7 +75,7 @@ type randomWorld struct {
 	crowd    int // sequences that live at a time, about
 	work     int // steps that all live sequences need if each runs alone
 
-	finished, cancelled, broken, overtook uint64
+	finished, cancelled, broken, overtook, drafted, accepted uint64
 }
 
 const alphabet = 3
@@ -86,6 +89,7 @@ func newRandomWorld(seed uint64) *randomWorld {
 		random: random, live: map[string]*sequence{}, ends: map[*sequence]int{}, told: map[*sequence]answers{}, crowd: between(1, 12),
 	}
 	r.s.prompts.target = time.Duration(between(0, 3)) * time.Millisecond
+	r.s.maxDrafting = between(0, 4)
 	r.tokens = make([]int32, blocks.total()*blocks.blockSize)
 	r.history, r.poison = make([]bool, len(r.tokens)), make([]bool, len(r.tokens))
 	return r
@@ -154,13 +158,21 @@ func (r *randomWorld) commit() error {
 		broken := r.poisoned(item.seq, item.start+item.count)
 		item.asks.broken = broken && (item.asks.rows > 0 || item.asks.vector >= 0)
 		r.told[item.seq] = r.told[item.seq].and(item)
-		if item.row >= 0 {
-			if ids[item.row] = r.random.Int32N(alphabet); broken {
-				ids[item.row] = -1
+		for j := range item.rows() {
+			id := r.random.Int32N(alphabet)
+			if j < int(item.drafts) && r.random.IntN(4) > 0 {
+				id = item.seq.drafter.tokens[j]
 			}
+			if r.poisoned(item.seq, item.position()+j) {
+				id = -1
+			}
+			ids[item.row+j] = id
 		}
 	}
 	r.s.Commit(b, ids)
+	if err := r.judgeDrafts(b, ids); err != nil {
+		return err
+	}
 	r.s.prompts.observe(decodes, b.tokens-decodes, time.Duration(r.random.IntN(int(5*time.Millisecond))))
 	for name, seq := range r.live {
 		if seq.state != ended {
@@ -179,6 +191,32 @@ func (r *randomWorld) commit() error {
 		}
 	}
 	return r.s.checkIntegrity()
+}
+
+// judgeDrafts looks whether each sequence with guesses got the tokens that single steps would have sampled, and no others.
+func (r *randomWorld) judgeDrafts(b *batch, ids []int32) error {
+	for i := range b.items {
+		item := &b.items[i]
+		if item.drafts == 0 || item.dropped {
+			continue
+		}
+		seq := item.seq
+		r.drafted += uint64(item.drafts)
+		got := seq.tokens[item.position():]
+		if n := len(got); n > 0 {
+			r.accepted += uint64(n - 1)
+		}
+		for j, id := range got {
+			if id != ids[item.row+j] || j > 0 && seq.drafter.tokens[j-1] != got[j-1] {
+				return fmt.Errorf("%s got %v of rows %v, guessed as %v",
+					seq.request.ID, got, ids[item.row:item.row+item.rows()], seq.drafter.tokens[:item.drafts])
+			}
+		}
+		if n := len(got); seq.state == running && n <= int(item.drafts) && seq.drafter.tokens[n-1] == got[n-1] {
+			return fmt.Errorf("%s stopped before guess %d, which was right", seq.request.ID, n)
+		}
+	}
+	return nil
 }
 
 // answers sum up what was told of a prompt: how many log-probabilities and hidden states, and of which positions.
@@ -243,8 +281,10 @@ func (r *randomWorld) device(b *batch) error {
 		for at := item.start; at < item.start+item.count; at++ {
 			slot := r.slot(item.seq, at)
 			r.tokens[slot], r.history[slot], r.poison[slot] = -1, b.penalized, poison
-			if at < len(item.seq.tokens) {
+			if known := len(item.seq.tokens); at < known {
 				r.tokens[slot] = item.seq.tokens[at]
+			} else if item.drafts > 0 {
+				r.tokens[slot] = item.seq.drafter.tokens[at-known]
 			}
 		}
 	}
@@ -283,6 +323,9 @@ func (r *randomWorld) arrive() {
 	case 2:
 		q.Cache.Salt = "s"
 	}
+	if random.IntN(2) == 0 {
+		q.Speculation = Speculation{MaxTokens: 1 + random.IntN(MaxDraftTokens), MinMatch: 1 + random.IntN(3)}
+	}
 	if n := 1 + random.IntN(3); n > 1 && !q.PromptOnly {
 		for _, seq := range r.addGroup(q, n) {
 			r.lives(seq)
@@ -290,7 +333,9 @@ func (r *randomWorld) arrive() {
 		return
 	}
 	seq := r.addRequest(q)
-	seq.hostBound = !q.PromptOnly && random.IntN(5) == 0
+	if seq.hostBound = !q.PromptOnly && random.IntN(5) == 0; !seq.hostBound {
+		seq.setDrafter()
+	}
 	r.lives(seq)
 }
 

@@ -135,6 +135,7 @@ func (w *world) addGroup(r *Request, n int) []*sequence {
 		one.Stop.StopTokens = []int32{stopToken}
 		seq := newSequence(&one, w.context)
 		seq.group, seq.prefix = g, w.s.blocks.prefixOf(&one)
+		seq.setDrafter()
 		g.members = append(g.members, seq)
 		w.byID[one.ID] = seq
 		w.s.Add(seq)

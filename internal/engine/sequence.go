@@ -21,6 +21,7 @@ type sequence struct {
 	pending   int     // tokens that steps under way sample
 	computed  int     // tokens whose keys and values are in the cache once the steps under way have ended
 	scheduled int     // tokens in the step being planned
+	drafts    int     // those of them that are guesses
 
 	table    []int32 // blocks, in the order of the tokens; its capacity is the context's
 	underWay int     // steps that name its blocks and are not committed
@@ -30,7 +31,7 @@ type sequence struct {
 	sampled int // row of its latest sampled id
 
 	held      bool // out of the step being planned: its tokens so far have to be seen first
-	hostBound bool // it needs the host between its tokens: it has a masker
+	hostBound bool // it needs the host between its tokens: it has a masker, or drafts at this time
 	penalized bool // the device has to know its tokens
 	adjusted  bool // its rows of logits have an adjustment
 	curious   bool // it may ask a step for more than a token
@@ -38,7 +39,8 @@ type sequence struct {
 	watched   bool // each of its tokens is shown to a masker or a loop detector
 	state     sequenceState
 	finish    FinishReason
-	probe     bool // made by Probe or Warmup: not counted, and nobody reads
+	drafter   *drafter // nil: it never drafts
+	probe     bool     // made by Probe or Warmup: not counted, and nobody reads
 
 	minNew int                 // tokens before any of ends and stops
 	params device.SampleParams // of the request, the same for each token
@@ -157,6 +159,22 @@ func (s *sequence) phase() Phase {
 		return Prefilling
 	}
 	return Decoding
+}
+
+// take appends what was sampled from the rows of item, up to the first wrong guess, or to the end of the output.
+func (s *sequence) take(item *batchItem, ids []int32) {
+	for i := range int(item.drafts) + 1 {
+		id := ids[item.row+i]
+		if id < 0 {
+			s.err = ErrNotFinite
+			return
+		}
+		s.finish = s.accept(id)
+		item.accepted++
+		if s.finish != 0 || i < int(item.drafts) && id != s.drafter.tokens[i] {
+			return
+		}
+	}
 }
 
 // accept appends a sampled token and says whether the output ends with it.

@@ -25,6 +25,8 @@ type Stats struct {
 	CacheAsked      uint64 // prompt tokens of requests that could use the prefix cache
 	CacheHits       uint64 // those of them that it had
 	CacheEvictions  uint64 // blocks that it gave up for others
+	DraftTokens     uint64 // guesses that were computed
+	AcceptedTokens  uint64 // those of them that were right, and are among OutputTokens
 	Preemptions     uint64
 	Finished        uint64            // requests that ended normally
 	Cancelled       [NumPhases]uint64 // requests that left early, by Phase: cancelled, past their deadline, or aborted
@@ -49,14 +51,16 @@ type Observer interface {
 
 // StepInfo describes a step.
 type StepInfo struct {
-	Duration      time.Duration   // from its launch, or from the end of the step before if that was later, to its tokens
-	Host          time.Duration   // what the loop itself did since the step before
-	Sequences     int             // b
-	PrefillTokens int             // prompts, and what is computed again after a preemption
-	DecodeTokens  int             // rows of sequences that already generate
-	Preemptions   int             // that made room for it
-	FirstTokens   []time.Duration // a request's arrival to its first token, for those that got it in this step
-	Gaps          []Gap           // a request's last token to this one, for all others that got one
+	Duration       time.Duration   // from its launch, or from the end of the step before if that was later, to its tokens
+	Host           time.Duration   // what the loop itself did since the step before
+	Sequences      int             // b
+	PrefillTokens  int             // prompts, and what is computed again after a preemption
+	DecodeTokens   int             // rows of sequences that already generate, their guesses included
+	DraftTokens    int             // guesses
+	AcceptedTokens int             // those of them that were right
+	Preemptions    int             // that made room for it
+	FirstTokens    []time.Duration // a request's arrival to its first token, for those that got it in this step
+	Gaps           []Gap           // a request's last token to this one, for all others that got one
 }
 
 // Gap is a time between two tokens that so many requests in a row of a step have seen: mostly all of them.
@@ -65,12 +69,14 @@ type Gap struct {
 	Count int
 }
 
-func (s *StepInfo) addGap(d time.Duration) {
+func (s *StepInfo) addGaps(d time.Duration, count int) {
 	if n := len(s.Gaps); n > 0 && s.Gaps[n-1].Time == d {
-		s.Gaps[n-1].Count++
+		s.Gaps[n-1].Count += count
 		return
 	}
-	s.Gaps = append(s.Gaps, Gap{d, 1})
+	if count > 0 {
+		s.Gaps = append(s.Gaps, Gap{d, count})
+	}
 }
 
 // tokens is how many the step generated.
@@ -98,6 +104,9 @@ func (s *sequence) info(now, born time.Time) *RequestInfo {
 		Usage:   Usage{PromptTokens: s.prompt, CachedTokens: s.prefix.hit, CompletionTokens: s.generated()},
 		Timings: Timings{Total: now.Sub(s.arrived), Preemptions: s.preemptions},
 	}
+	if s.drafter != nil {
+		i.Usage.DraftTokens, i.Usage.AcceptedTokens = s.drafter.drafted, s.drafter.accepted
+	}
 	t := &i.Timings
 	switch {
 	case s.started.IsZero():
@@ -120,7 +129,7 @@ type counters struct {
 	maxTokens                                    atomic.Int64
 
 	steps, promptTokens, outputTokens, preemptions, finished, notFinite, rejected atomic.Uint64
-	cacheAsked, cacheHits, cacheEvictions                                         atomic.Uint64
+	cacheAsked, cacheHits, cacheEvictions, draftTokens, acceptedTokens            atomic.Uint64
 	cancelled                                                                     [NumPhases]atomic.Uint64
 
 	shares shares
@@ -147,6 +156,7 @@ func (e *Engine) Stats() Stats {
 		Running: int(c.running.Load()), Queued: int(c.queued.Load()), QueuedTokens: int(c.queuedTokens.Load()), Suspended: int(c.suspended.Load()),
 		BlocksUsed: int(c.blocksUsed.Load()), BlocksCached: int(c.blocksCached.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
 		CacheAsked: c.cacheAsked.Load(), CacheHits: c.cacheHits.Load(), CacheEvictions: c.cacheEvictions.Load(),
+		DraftTokens: c.draftTokens.Load(), AcceptedTokens: c.acceptedTokens.Load(),
 		Steps: c.steps.Load(), PromptTokens: c.promptTokens.Load(), OutputTokens: c.outputTokens.Load(),
 		Preemptions: c.preemptions.Load(), Finished: c.finished.Load(), NotFinite: c.notFinite.Load(), Rejected: c.rejected.Load(),
 		LastStep: time.Duration(c.lastStep.Load()), HostTime: time.Duration(c.hostTime.Load()),
@@ -178,6 +188,8 @@ func (c *counters) endStep(s *StepInfo, now time.Duration, another bool) {
 	c.steps.Add(1)
 	c.promptTokens.Add(uint64(s.PrefillTokens))
 	c.outputTokens.Add(uint64(tokens))
+	c.draftTokens.Add(uint64(s.DraftTokens))
+	c.acceptedTokens.Add(uint64(s.AcceptedTokens))
 	c.lastStep.Store(int64(s.Duration))
 	c.hostTime.Add(int64(s.Host))
 	c.beat(now, tokens)

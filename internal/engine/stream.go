@@ -70,6 +70,8 @@ type Usage struct {
 	PromptTokens     int
 	CachedTokens     int // of the prompt, from the prefix cache
 	CompletionTokens int
+	DraftTokens      int // guesses that were computed
+	AcceptedTokens   int // those of them that were right
 }
 
 // Timings of a request. Queued + Prefill + Decode = Total, but for the time between the last token and the end.

@@ -55,7 +55,7 @@ func loopCode() (all []code) {
 		(*Engine).deliver, (*Engine).finishStep, (*counters).endStep, (*runner).Launch, (*runner).graphFor, (*runner).replay,
 		(*runner).writePadding, (*runner).writeChanges, (*runner).start, (*runner).Collect, (*blockTables).seat, (*blockTables).update,
 		(*scheduler).Next, (*scheduler).fits, (*scheduler).left, (*scheduler).growRunning, (*scheduler).grow, (*scheduler).fill, (*batch).add,
-		(*scheduler).Commit, (*pace).observe, (*sequence).accept, (*Stream).put, (*waker).flush,
+		(*scheduler).Commit, (*pace).observe, (*sequence).take, (*sequence).accept, (*Engine).putAll, (*Stream).put, (*waker).flush,
 	} {
 		c := code{at: reflect.ValueOf(f).UnsafePointer()}
 		entry := uintptr(c.at)

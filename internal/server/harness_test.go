@@ -237,7 +237,10 @@ func (s scriptedStream) Poll() ([]int32, *engine.Finish, error) {
 	s.sent[s.index] += len(p.ids)
 	s.last[s.index] = p.ids
 	if p.finish != nil {
-		p.finish.Usage = engine.Usage{PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent[s.index]}
+		p.finish.Usage = engine.Usage{
+			PromptTokens: len(s.Prompt), CachedTokens: 1, CompletionTokens: s.sent[s.index], DraftTokens: 3 * s.Speculation.MaxTokens,
+			AcceptedTokens: s.Speculation.MinMatch,
+		}
 	}
 	return p.ids, p.finish, p.err
 }

@@ -176,6 +176,8 @@ func (o *output) usage() *infernov1.Usage {
 	for _, c := range o.continuations {
 		u.PromptTokens = uint32(c.finish.Usage.PromptTokens) // the same for all
 		u.CachedPromptTokens = uint32(o.continuations[0].finish.Usage.CachedTokens)
+		u.DraftTokens += uint32(c.finish.Usage.DraftTokens)
+		u.AcceptedDraftTokens += uint32(c.finish.Usage.AcceptedTokens)
 		u.Preemptions += uint32(c.finish.Timings.Preemptions)
 	}
 	return u

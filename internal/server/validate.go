@@ -40,6 +40,10 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.GenerateRequest.output":                true,
 	"inferno.v1.GenerateRequest.cache":                 true,
 	"inferno.v1.GenerateRequest.priority":              true,
+	"inferno.v1.GenerateRequest.speculation":           true,
+	"inferno.v1.SpeculationOptions.ngram":              true,
+	"inferno.v1.NgramSpeculation.max_draft_tokens":     true,
+	"inferno.v1.NgramSpeculation.min_match":            true,
 	"inferno.v1.CacheOptions.salt":                     true,
 	"inferno.v1.CacheOptions.bypass":                   true,
 	"inferno.v1.TokenIds.ids":                          true,
@@ -230,6 +234,7 @@ func (f *faults) generate(req *infernov1.GenerateRequest) {
 	f.modelName("model", req.GetModel())
 	f.input(req)
 	f.queueing(req)
+	f.speculation(req.GetSpeculation().GetNgram())
 	f.promptOptions(req.GetPromptOptions())
 	if s := req.GetSampling(); s != nil {
 		f.sampling("sampling.", samplingFields(s))

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestEngineMetricsHoldWhatTheEngineSays(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	stats := engine.Stats{Running: 3, BlocksUsed: 7, BlocksCached: 1, BlocksTotal: 9, CacheAsked: 40, CacheHits: 20, CacheEvictions: 5, OutputTokens: 11, HostTime: 1500 * time.Millisecond}
+	stats := engine.Stats{Running: 3, BlocksUsed: 7, BlocksCached: 1, BlocksTotal: 9, CacheAsked: 40, CacheHits: 20, CacheEvictions: 5, OutputTokens: 11, DraftTokens: 8, AcceptedTokens: 6, HostTime: 1500 * time.Millisecond}
 	stats.Cancelled[engine.Decoding] = 2
 	engines := NewEngines(registry, func() map[string]engine.Stats { return map[string]engine.Stats{"m": stats} })
 	o := engines.Observer("m")
@@ -50,6 +50,8 @@ func TestEngineMetricsHoldWhatTheEngineSays(t *testing.T) {
 		`inferno_prefix_cache_hit_tokens_total{model="m"} 20`,
 		`inferno_prefix_cache_evicted_blocks_total{model="m"} 5`,
 		`inferno_output_tokens_total{model="m"} 11`,
+		`inferno_draft_tokens_total{model="m"} 8`,
+		`inferno_accepted_draft_tokens_total{model="m"} 6`,
 		`inferno_step_host_seconds_total{model="m"} 1.5`,
 		`inferno_requests_cancelled_total{model="m",phase="decode"} 2`,
 		`inferno_requests_cancelled_total{model="m",phase="queued"} 0`,

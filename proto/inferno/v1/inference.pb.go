@@ -1478,12 +1478,14 @@ func (x *SpeculationOptions) GetNgram() *NgramSpeculation {
 	return nil
 }
 
-// Drafting by n-gram lookup.
+// Drafting by n-gram lookup: what followed the last tokens where they were before, in the prompt or the output. The server drafts while few
+// requests run and drafts are right often enough. Requests with penalties, logit_bias, allowed or banned tokens or strings, or log-probabilities
+// get one token a step as ever.
 type NgramSpeculation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Longest draft, 1 to 15 tokens. Unset means the server's choice.
+	// Longest draft, 1 to 15 tokens. Unset means 7.
 	MaxDraftTokens *uint32 `protobuf:"varint,1,opt,name=max_draft_tokens,json=maxDraftTokens,proto3,oneof" json:"max_draft_tokens,omitempty"`
-	// Shortest n-gram that starts a draft, at least 1. Unset means the server's choice.
+	// Shortest n-gram that starts a draft, 1 to 32 tokens; a draft is no longer than the n-gram that was found. Unset means 3.
 	MinMatch      *uint32 `protobuf:"varint,2,opt,name=min_match,json=minMatch,proto3,oneof" json:"min_match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2215,7 +2217,7 @@ type Usage struct {
 	CompletionTokens uint32 `protobuf:"varint,3,opt,name=completion_tokens,json=completionTokens,proto3" json:"completion_tokens,omitempty"`
 	// Tokens drafted by speculation.
 	DraftTokens uint32 `protobuf:"varint,4,opt,name=draft_tokens,json=draftTokens,proto3" json:"draft_tokens,omitempty"`
-	// How many of them were accepted.
+	// How many of them were accepted, those behind a stop string that were on their way included.
 	AcceptedDraftTokens uint32 `protobuf:"varint,5,opt,name=accepted_draft_tokens,json=acceptedDraftTokens,proto3" json:"accepted_draft_tokens,omitempty"`
 	// How often the request was preempted and computed again.
 	Preemptions   uint32 `protobuf:"varint,6,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
