@@ -12,6 +12,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -61,14 +63,21 @@ type backend struct {
 	metrics  *prometheus.Registry
 	engines  *telemetry.Engines
 	server   *server.Server
-	replicas replicas
+	replicas *replicas
+	turn     chan struct{}      // holds a value while a model is brought up: each is planned for the memory that those before it left
+	changes  sync.WaitGroup     // loads and unloadings under way
 	instance discovery.Instance // what of it does not change
-	broken   chan error         // why a replica was lost; one slot each
+	broken   chan error         // why a replica was lost; one slot, as the first ends the server
 }
 
 // Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
 // device.ErrLost.
 func Run(ctx context.Context, o Options) error {
+	for _, root := range o.Config.ModelRoots {
+		if info, err := os.Stat(root); err != nil || !info.IsDir() {
+			return fmt.Errorf("%w: model-root: %q is no folder that can be read", ErrStart, root)
+		}
+	}
 	listener, admin, err := listen(o.Config)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
@@ -83,7 +92,8 @@ func Run(ctx context.Context, o Options) error {
 
 func newBackend(o Options, address string) (*backend, error) {
 	b := &backend{
-		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
+		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, 1),
+		replicas: newReplicas(), turn: make(chan struct{}, 1),
 	}
 	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	b.checker = health.NewChecker(health.Options{Bus: b.bus})
@@ -97,12 +107,15 @@ func newBackend(o Options, address string) (*backend, error) {
 		b.instance.Address = address
 	}
 	for _, m := range o.Config.Models {
-		b.replicas = append(b.replicas, newReplica(m.Name, m.Path))
+		r := newReplica(m.Name, m.Path)
+		r.model.Info.Pinned = true // who names a model at the start wants it there
+		b.replicas.byName[m.Name] = r
 	}
 	b.engines = telemetry.NewEngines(b.metrics, b.replicas.stats)
 	var err error
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
+		Loader: loader{b}, LocalOnly: isLocal(address),
 	})
 	return b, err
 }
@@ -115,7 +128,7 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 
 	pool := health.NewMemory(b.bus, b.checker.Refresh)
 	b.checker.Add(pool, false)
-	for _, r := range b.replicas {
+	for _, r := range b.replicas.all() {
 		b.checker.Add(r, true)
 	}
 	background.Go(func() error { return pool.Run(life) })
@@ -126,9 +139,11 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	}
 
 	err := b.serve(ctx, life)
+	b.stopChanges()
 	b.server.Stop(ended())
-	for _, r := range b.replicas {
-		r.close(b.log)
+	b.changes.Wait()
+	for _, r := range b.replicas.all() {
+		r.close(b.log, closeTimeout)
 	}
 	end()
 	if !errors.Is(err, device.ErrLost) {
@@ -179,6 +194,7 @@ func (b *backend) serve(ctx, life context.Context) error {
 	case err = <-b.broken:
 		b.log.Error("serving ends", "error", err)
 	}
+	b.stopChanges()
 	withdraw()
 	if failed := <-withdrawn; failed != nil {
 		b.log.Warn("not withdrawn from the registry", "error", failed)
@@ -194,12 +210,15 @@ func (b *backend) load(ctx, life context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
-	for i, r := range b.replicas {
-		if err := r.start(ctx, b, len(b.replicas)-1-i); err != nil {
+	for i, m := range b.o.Config.Models {
+		r := b.replicas.find(m.Name)
+		r.stampNow()
+		if err := b.startInTurn(ctx, r, max(len(b.o.Config.Models), b.o.Config.MaxModels)-1-i); err != nil {
 			r.fail(err)
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)
 		}
+		close(r.settled)
 		context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) }) // the models after it need not come up then
 		b.checker.Ask(ctx)
 	}
@@ -241,7 +260,7 @@ func (b *backend) drain() error {
 // describe is this instance now, for the registry.
 func (b *backend) describe() discovery.Instance {
 	i := b.instance
-	for _, r := range b.replicas {
+	for _, r := range b.replicas.all() {
 		info, stats := r.info(), r.stats()
 		i.Models = append(i.Models, discovery.Model{
 			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, MaxContext: info.MaxContext,

@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
@@ -110,14 +112,17 @@ func healthState(s health.State) infernov1.HealthState {
 	panic(fmt.Sprintf("server: health state %v has no counterpart in the API", s))
 }
 
-// standardHealth is grpc.health.v1, for orchestrators. Every service here lives and dies with the same engine, so that all have one state.
-// The library's own server says SERVING from the start and leaves watches open when it stops; this one does neither.
+// standardHealth is grpc.health.v1, for orchestrators. Every service here lives and dies with the same server, so that all have one state;
+// a model has its own, under the name of its component: "model/NAME". The library's own server says SERVING from the start and leaves watches open when it stops; this one does neither.
 type standardHealth struct {
 	healthgrpc.UnimplementedHealthServer
 	*Server
 }
 
-// standardNames are the names that grpc.health.v1 knows; "" is the whole server.
+// modelComponent is what the component of each model is named by, before the model's name.
+const modelComponent = "model/"
+
+// standardNames are the names that grpc.health.v1 always knows; "" is the whole server.
 var standardNames = []string{
 	"",
 	infernov1.HealthService_ServiceDesc.ServiceName,
@@ -127,31 +132,33 @@ var standardNames = []string{
 
 // Check tells the state now, or NOT_FOUND.
 func (s standardHealth) Check(_ context.Context, req *healthgrpc.HealthCheckRequest) (*healthgrpc.HealthCheckResponse, error) {
-	if !isStandardName(req.GetService()) {
+	now := standardStatus(s.report(), req.GetService())
+	if now == healthgrpc.HealthCheckResponse_SERVICE_UNKNOWN {
 		return nil, status.Errorf(codes.NotFound, "service %s is unknown", quote(req.GetService()))
 	}
-	return &healthgrpc.HealthCheckResponse{Status: standardStatus(s.report())}, nil
+	return &healthgrpc.HealthCheckResponse{Status: now}, nil
 }
 
-// List tells the state of every service.
+// List tells the state of every service and model.
 func (s standardHealth) List(context.Context, *healthgrpc.HealthListRequest) (*healthgrpc.HealthListResponse, error) {
-	now := standardStatus(s.report())
+	report := s.report()
 	out := &healthgrpc.HealthListResponse{Statuses: map[string]*healthgrpc.HealthCheckResponse{}}
 	for _, name := range standardNames {
-		out.Statuses[name] = &healthgrpc.HealthCheckResponse{Status: now}
+		out.Statuses[name] = &healthgrpc.HealthCheckResponse{Status: standardStatus(report, name)}
+	}
+	for _, c := range report.Components {
+		if strings.HasPrefix(c.Component, modelComponent) {
+			out.Statuses[c.Component] = &healthgrpc.HealthCheckResponse{Status: standardStatus(report, c.Component)}
+		}
 	}
 	return out, nil
 }
 
 // Watch tells the state now and when it changes. As the protocol wants, an unknown service is a state and no error.
 func (s standardHealth) Watch(req *healthgrpc.HealthCheckRequest, stream healthgrpc.Health_WatchServer) error {
-	known := isStandardName(req.GetService())
 	last := healthgrpc.HealthCheckResponse_ServingStatus(-1)
 	return s.watchHealth(stream.Context(), func(r health.Report) error {
-		now := healthgrpc.HealthCheckResponse_SERVICE_UNKNOWN
-		if known {
-			now = standardStatus(r)
-		}
+		now := standardStatus(r, req.GetService())
 		if now == last {
 			return nil
 		}
@@ -160,17 +167,19 @@ func (s standardHealth) Watch(req *healthgrpc.HealthCheckRequest, stream healthg
 	})
 }
 
-func isStandardName(service string) bool {
-	for _, name := range standardNames {
-		if service == name {
-			return true
+// standardStatus is the state of a service, or of a model, in a report. A server that drains has no model that serves.
+func standardStatus(r health.Report, service string) healthgrpc.HealthCheckResponse_ServingStatus {
+	state := r.State
+	if !slices.Contains(standardNames, service) {
+		chosen, missing := r.Select([]string{service})
+		if len(missing) > 0 || !strings.HasPrefix(service, modelComponent) {
+			return healthgrpc.HealthCheckResponse_SERVICE_UNKNOWN
+		}
+		if state != health.Draining {
+			state = chosen.Components[0].State
 		}
 	}
-	return false
-}
-
-func standardStatus(r health.Report) healthgrpc.HealthCheckResponse_ServingStatus {
-	if r.State.Serves() {
+	if state.Serves() {
 		return healthgrpc.HealthCheckResponse_SERVING
 	}
 	return healthgrpc.HealthCheckResponse_NOT_SERVING

@@ -147,7 +147,7 @@ func (c *itemsCall) await(underWay *[]*item) error {
 }
 
 // why tells apart the ways in which a call ends from outside.
-func (c *itemsCall) why(err error) error { return c.live.why(c.ctx, err) }
+func (c *itemsCall) why(err error) error { return c.live.why(c.ctx, c.model, err) }
 
 // usage is what all items cost together.
 func (c *itemsCall) usage() *infernov1.Usage {
