@@ -277,10 +277,11 @@ func (f *faults) modelName(field, name string) bool {
 
 // newModelName checks a name for a model that is to be: it appears in logs, metrics and keys of the registry.
 func (f *faults) newModelName(field, name string) {
-	if !f.modelName(field, name) {
+	if name == "" {
+		f.add(field, "is empty, want the name that requests will use")
+	} else if !f.modelName(field, name) {
 		return
-	}
-	if strings.ContainsFunc(name, func(r rune) bool { return !isIDRune(r) && r != '/' }) || strings.Contains(name, "..") {
+	} else if strings.ContainsFunc(name, func(r rune) bool { return !isIDRune(r) && r != '/' }) || strings.Contains(name, "..") {
 		f.add(field, "is %s, want only characters of [A-Za-z0-9._:/-], and no two dots in a row", quote(name))
 	}
 }
