@@ -52,6 +52,10 @@ type running struct {
 	release  chan struct{}
 	address  string
 	holdWhen atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
+	holdLoad atomic.Pointer[loadHold]    // a load that begins waits; nil: none
+	memory   atomic.Int64                // what the device says to have in all, bytes; 0: what it has
+
+	allocations, devices atomic.Int64 // that are not given back
 }
 
 func (r *running) holdFrom(when func() bool) { r.holdWhen.Store(&when) }
@@ -66,11 +70,15 @@ type logBuffer struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
 	grown chan struct{}
+	full  atomic.Bool // what is written from now on is dropped
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.full.Load() {
+		return len(p), nil
+	}
 	b.text.Write(p)
 	close(b.grown)
 	b.grown = make(chan struct{})
@@ -108,6 +116,32 @@ func (b *logBuffer) field(ctx context.Context, message, key string) (string, err
 type faulty struct {
 	device.Device
 	*running
+}
+
+func (f faulty) Info() device.Info {
+	info := f.Device.Info()
+	if total := f.memory.Load(); total > 0 {
+		info.TotalBytes = total
+	}
+	return info
+}
+
+func (f faulty) Alloc(bytes int64) (device.Ptr, error) {
+	p, err := f.Device.Alloc(bytes)
+	if err == nil {
+		f.allocations.Add(1)
+	}
+	return p, err
+}
+
+func (f faulty) Free(p device.Ptr) {
+	f.Device.Free(p)
+	f.allocations.Add(-1)
+}
+
+func (f faulty) Close() error {
+	f.devices.Add(-1)
+	return f.Device.Close()
 }
 
 func (f faulty) Sync() error {
@@ -150,6 +184,7 @@ func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep 
 			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep,
 			OpenDevice: func() (device.Device, error) {
 				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
+				r.devices.Add(1)
 				return faulty{d, r}, err
 			},
 			Architectures: map[string]model.Builder{"llama": r.build},
@@ -180,6 +215,11 @@ func (r *running) build(ctx context.Context, c *model.Checkpoint, o model.Option
 		case <-r.gate:
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		}
+	}
+	if hold := r.holdLoad.Load(); hold != nil {
+		if err := hold.wait(ctx); err != nil {
+			return nil, err
 		}
 	}
 	return llama.New(ctx, c, o)
