@@ -69,6 +69,7 @@ bench: build bin/tools/grpc-health-probe ## serve the default model and measure 
 
 soak: build bin/tools/grpc-health-probe ## serve the default model under random load with killed clients for SOAKTIME
 	@scripts/serve scripts/soak
+	go test -count=1 -v -timeout 1h ./internal/backend -run Race -args -soak
 
 fuzz: | prerequisites ## run every fuzz target for FUZZTIME
 	@scripts/fuzz
