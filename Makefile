@@ -65,11 +65,13 @@ proto: bin/tools/buf ## regenerate the Go code of proto/
 	bin/tools/buf generate
 
 bench: build bin/tools/grpc-health-probe ## serve the default model and measure it with `inferno bench` (BENCH_FLAGS)
-	@scripts/serve bin/inferno bench --addr $(ADDR) --model "$$(name='$(MODEL)'; name=$${name%%=*}; echo "$${name:-smollm2}")" $(BENCH_FLAGS)
+	@scripts/serve bin/inferno bench --addr $(ADDR) --metrics $(ADMIN_ADDR) --model "$$(name='$(MODEL)'; name=$${name%%=*}; echo "$${name:-smollm2}")" $(BENCH_FLAGS)
 
-soak: build bin/tools/grpc-health-probe ## serve the default model under random load with killed clients for SOAKTIME
+soak: build bin/tools/grpc-health-probe ## random steps of the scheduler, a server held to docs/reliability.md, then the default model under random load for SOAKTIME
+	INFERNO_SCHEDULER_STEPS=1500000 go test -count=1 -run RandomSteps ./internal/engine
+	INFERNO_SMOLLM2="$$(scripts/fetch-model)" SOAK=full go test -count=1 -timeout 30m -v ./internal/soak
+	SOAK=full go test -count=1 -v ./internal/backend -run Race
 	@scripts/serve scripts/soak
-	go test -count=1 -v -timeout 1h ./internal/backend -run Race -args -soak
 
 fuzz: | prerequisites ## run every fuzz target for FUZZTIME
 	@scripts/fuzz

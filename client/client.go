@@ -24,6 +24,7 @@ import (
 const (
 	maxRequestBytes  = 4 << 20
 	maxResponseBytes = 16 << 20
+	windowBytes      = 1 << 20 // of a stream, sent ahead of what is read
 )
 
 // retries says which calls gRPC sends again by itself: those that a server answered with UNAVAILABLE before it sent any header. A server
@@ -113,6 +114,10 @@ func (o Options) dialOptions() []grpc.DialOption {
 			// gRPC retries only what it still holds; by default that is 256 KiB, less than a long prompt.
 			grpc.MaxRetryRPCBufferSize(maxRequestBytes+1<<10),
 		),
+		// Windows that do not grow: a client that measures what they should be answers every message of a stream with a ping, which costs the
+		// server a read and a write a token.
+		grpc.WithStaticStreamWindowSize(windowBytes),
+		grpc.WithStaticConnWindowSize(4 * windowBytes),
 		grpc.WithDefaultServiceConfig(retries),
 	}
 	if o.DisableRetries {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/inferno-serve/inferno/internal/backend"
 	"github.com/inferno-serve/inferno/internal/config"
@@ -110,6 +111,7 @@ func runBench(ctx context.Context, c *config.Config, f *benchFlags, out io.Write
 	}
 	c.MaxBatch = max(c.MaxBatch, slices.Max(f.Batch))
 	c.MaxQueue = max(c.MaxQueue, len(workload), c.MaxBatch)
+	c.MaxQueueTokens, c.MaxQueueWait = config.MaxQueueTokens, 24*time.Hour
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", errUnmeasurable, err)
 	}

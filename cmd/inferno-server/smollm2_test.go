@@ -49,13 +49,13 @@ type company struct {
 }
 
 func TestCompanyChangesNoToken(t *testing.T) {
-	testCompany(t, company{model: smolLM2(t), longer: 1, few: []string{"--kv-memory=12MiB", "--context=512"}}, "--device=cpu")
+	testCompany(t, company{model: smolLM2(t), longer: 1, few: []string{"--kv-memory=12MiB", "--context=512", "--target-itl=0s"}}, "--device=cpu")
 }
 
 // TestCompanyChangesNoTokenCUDA has steps of up to 64 rows, which is as far as a card keeps the promise.
 func TestCompanyChangesNoTokenCUDA(t *testing.T) {
 	flags := append(card(t), "--max-batch=32", "--max-batch-tokens=64")
-	c := company{longer: 3, few: []string{"--kv-memory=9MiB", "--context=256"}} // 6 blocks of 64 tokens
+	c := company{longer: 3, few: []string{"--kv-memory=9MiB", "--context=256", "--target-itl=0s"}} // 6 blocks of 64 tokens
 	t.Run("random weights", func(t *testing.T) {
 		c.model, c.ids = shape("smollm2-135m"), true
 		testCompany(t, c, append(flags, "--load-format=random")...)

@@ -4,258 +4,190 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
-	"sync"
-	"text/tabwriter"
+	"math"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/inferno-serve/inferno/client"
-	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+	"github.com/inferno-serve/inferno/internal/load"
 )
 
 type benchCommand struct {
 	remote `embed:""`
 
-	Model        string `help:"Name of the model; may be left out where the server has one only."`
-	Concurrency  []int  `default:"1,4,16" placeholder:"N" help:"Numbers of requests at a time; each is a row of the table."`
-	PromptTokens int    `default:"128" help:"Tokens of each prompt, all different."`
-	MaxTokens    uint32 `default:"64" help:"New tokens of each request; end tokens do not end it."`
-	Requests     int    `default:"0" help:"Requests of each row; 0 means four times its concurrency, at least 8."`
-	Seed         uint64 `default:"1" help:"Fixes the prompts."`
+	Model       string    `help:"Name of the model; may be left out where the server has one only."`
+	Concurrency []int     `placeholder:"N" help:"Closed loop: numbers of requests at a time, each a point of the load; 1,4,16 where no --rate is given."`
+	Rate        []float64 `placeholder:"R" help:"Open loop: requests a second, started as a Poisson process whatever became of those before; each a point of the load."`
+
+	PromptTokens load.Lengths `default:"128" placeholder:"N" help:"Tokens of each prompt, all random: a number or lognormal:mean=M,stddev=S,max=X."`
+	MaxTokens    load.Lengths `default:"64" placeholder:"N" help:"New tokens of each request, in the same words; end tokens do not end it."`
+	Workload     string       `placeholder:"FILE" help:"Tokens of prompts and outputs in place of those: JSON, {\"requests\": [[prompt, output], …]}, taken in order."`
+	PrefixTokens int          `default:"0" help:"Tokens of a prefix that each prompt has before its own."`
+	Prefixes     int          `default:"1" help:"Different prefixes, of which each prompt has one at random."`
+
+	Requests int           `default:"0" help:"Requests of each point; 0 means the length of the workload, or four times the concurrency and at least 8, or what the rate makes in 30 s."`
+	Duration time.Duration `default:"0s" help:"Time of each point in place of a number of requests; those that run at its end are waited for."`
+	WarmUp   time.Duration `default:"0s" help:"Time of each point before it counts."`
+
+	CancelShare float64         `default:"0" help:"Share of requests that the client leaves early, 0 to 1."`
+	CancelAfter load.CancelTime `default:"random" help:"When it leaves: random (a number of tokens below those asked for), a number of tokens, or a time such as 50ms."`
+	Deadline    time.Duration   `default:"0s" help:"Deadline of each request; 0 means none."`
+
+	TargetTTFT  time.Duration `name:"target-ttft" default:"0s" help:"A request is good whose first token comes within this time of its start; 0 means no bound."`
+	TargetTPOT  time.Duration `name:"target-tpot" default:"0s" help:"… whose mean time between tokens is within this."`
+	TargetPause time.Duration `default:"0s" help:"… whose messages are never further apart than this."`
+
+	Connections          int `default:"0" help:"Connections to open first; 0 means as many as the requests need."`
+	StreamsPerConnection int `default:"100" help:"Requests at a time on one connection; more open another one."`
+
+	Metrics string `placeholder:"HOST:PORT" help:"The server's --admin-listen: adds its own figures, CPU time a token among them."`
+	Plot    string `placeholder:"FILE.svg" help:"Draw latency and throughput against the load."`
+	Seed    uint64 `default:"1" help:"Fixes prompts, lengths and arrivals."`
 }
 
 // Validate finds what kong cannot.
 func (b *benchCommand) Validate() error {
 	for _, n := range b.Concurrency {
-		if n < 1 || n > 4096 {
-			return fmt.Errorf("--concurrency: %d, want 1 to 4096", n)
+		if n < 1 || n > load.MaxConcurrency {
+			return fmt.Errorf("--concurrency: %d, want 1 to %d", n, load.MaxConcurrency)
+		}
+	}
+	for _, r := range b.Rate {
+		if !(r > 0 && r <= load.MaxRate) {
+			return fmt.Errorf("--rate: %v requests a second, want more than 0 and up to %v", r, load.MaxRate)
 		}
 	}
 	switch {
-	case len(b.Concurrency) == 0:
-		return errors.New("--concurrency: empty, want at least one number")
-	case b.PromptTokens < 1:
-		return fmt.Errorf("--prompt-tokens: %d, want at least 1", b.PromptTokens)
-	case b.MaxTokens < 1:
-		return fmt.Errorf("--max-tokens: %d, want at least 1", b.MaxTokens)
+	case len(b.Concurrency) > 0 && len(b.Rate) > 0:
+		return errors.New("--concurrency and --rate: want one of them")
 	case b.Requests < 0:
 		return fmt.Errorf("--requests: %d, want 0 or more", b.Requests)
+	case b.Requests > 0 && b.Duration > 0:
+		return errors.New("--requests and --duration: want one of them")
+	case b.Duration < 0 || b.WarmUp < 0 || b.Deadline < 0 || b.TargetTTFT < 0 || b.TargetTPOT < 0 || b.TargetPause < 0:
+		return errors.New("a time is negative, want 0 or more")
+	case b.Prefixes < 1:
+		return fmt.Errorf("--prefixes: %d, want at least 1", b.Prefixes)
+	case b.Plot != "" && filepath.Ext(b.Plot) != ".svg":
+		return fmt.Errorf("--plot: %q, want a name that ends in .svg", b.Plot)
 	}
 	return nil
 }
 
-// Run measures each concurrency in turn, after one request that does not count.
+// Run measures each point in turn. An interrupt ends it, with what has been measured until then.
 func (b *benchCommand) Run(ctx context.Context, c *console) error {
-	server, err := b.dial()
+	o, err := b.workOn(ctx)
 	if err != nil {
 		return err
 	}
-	defer server.Close()
-	name, err := onlyModel(ctx, server, b.Model)
-	if err != nil {
-		return err
-	}
-	answer, err := server.Registry().GetModel(ctx, &infernov1.GetModelRequest{Name: name})
-	if err != nil {
-		return err
-	}
-	load := &load{
-		server: server, model: answer.GetModel(), promptTokens: b.PromptTokens, maxTokens: b.MaxTokens,
-		random: rand.New(rand.NewPCG(b.Seed, 0)),
-	}
-	if first := load.one(ctx, load.request()); first.err != nil {
-		return first.err
-	}
-	var rows []benchRow
-	for _, n := range b.Concurrency {
-		row := load.run(ctx, n, b.requests(n), c.progress(fmt.Sprintf("concurrency %d", n), b.requests(n)))
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("interrupted at concurrency %d", n)
-		}
-		rows = append(rows, row)
-		if b.JSON {
-			if err := c.writeJSON(row); err != nil {
-				return err
-			}
-		}
-	}
-	if !b.JSON {
-		if err := printRows(c, rows); err != nil {
+	plot := func([]*load.Result) error { return nil }
+	if b.Plot != "" { // found out now, not after an hour
+		f, err := os.Create(b.Plot)
+		if err != nil {
 			return err
 		}
+		plot = func(results []*load.Result) error {
+			return errors.Join(load.Plot(f, o.Model+" at "+b.Addr, results), f.Close())
+		}
 	}
-	return failures(rows)
-}
-
-func (b *benchCommand) requests(concurrency int) int {
-	if b.Requests > 0 {
-		return b.Requests
+	generator, err := load.Open(ctx, o)
+	if err != nil {
+		return err
 	}
-	return max(8, 4*concurrency)
-}
-
-// load makes requests and measures them from the client's side.
-type load struct {
-	server       *client.Client
-	model        *infernov1.Model
-	promptTokens int
-	maxTokens    uint32
-
-	mu     sync.Mutex
-	random *rand.Rand
-}
-
-// request is greedy, and its prompt random, so that no two share a prefix that a cache could hold.
-func (l *load) request() *infernov1.GenerateRequest {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ids := make([]uint32, l.promptTokens)
-	for i := range ids {
-		ids[i] = l.random.Uint32N(l.model.GetVocabularySize())
+	defer generator.Close()
+	results, err := b.measure(ctx, c, generator, b.points(len(o.Workload.Sizes)))
+	if !b.JSON && len(results) > 0 {
+		err = errors.Join(err, printResults(c.out, results))
 	}
-	return &infernov1.GenerateRequest{
-		Model:    l.model.GetName(),
-		Input:    &infernov1.GenerateRequest_TokenIds{TokenIds: &infernov1.TokenIds{Ids: ids}},
-		Sampling: &infernov1.SamplingParameters{Temperature: new(float32(0))},
-		Stopping: &infernov1.StoppingParameters{MaxTokens: &l.maxTokens, IgnoreEos: new(true)},
-	}
+	return errors.Join(err, plot(results), failures(results, &o.Workload))
 }
 
-// sample is what one request measured.
-type sample struct {
-	first  time.Duration   // call to first token
-	gaps   []time.Duration // between tokens; those that come together share the gap before them
-	tokens int
-	err    error
-}
-
-func (l *load) one(ctx context.Context, req *infernov1.GenerateRequest) (s sample) {
-	last := time.Now()
-	for event, err := range l.server.Stream(ctx, req) {
+func (b *benchCommand) measure(ctx context.Context, c *console, g *load.Generator, points []load.Point) (results []*load.Result, err error) {
+	for _, point := range points {
+		name := pointName(point.Concurrency, point.Rate)
+		p := c.progress(name, point.Requests)
+		p.every = 100 * time.Millisecond
+		result, err := g.Run(ctx, point, p.step)
+		if ctx.Err() != nil {
+			return results, fmt.Errorf("interrupted at %s", name)
+		}
 		if err != nil {
-			s.err = err
-			return s
+			return results, err
 		}
-		tokens, ok := event.(client.Tokens)
-		n := len(tokens.IDs)
-		if !ok || n == 0 {
-			continue
-		}
-		now := time.Now()
-		if s.tokens == 0 {
-			s.first = now.Sub(last)
-			n--
-		}
-		for range n {
-			s.gaps = append(s.gaps, now.Sub(last)/time.Duration(len(tokens.IDs)))
-		}
-		s.tokens += len(tokens.IDs)
-		last = now
-	}
-	return s
-}
-
-// run keeps `concurrency` requests going until `requests` are done.
-func (l *load) run(ctx context.Context, concurrency, requests int, p *progress) benchRow {
-	work := make(chan *infernov1.GenerateRequest)
-	done := make(chan sample)
-	var workers sync.WaitGroup
-	begin := time.Now()
-	for range min(concurrency, requests) {
-		workers.Go(func() {
-			for req := range work {
-				done <- l.one(ctx, req)
-			}
-		})
-	}
-	go func() {
-		defer close(done)
-		defer workers.Wait()
-		defer close(work)
-		for range requests {
-			select {
-			case work <- l.request():
-			case <-ctx.Done():
-				return
+		p.end(time.Duration(result.Seconds * float64(time.Second)))
+		results = append(results, result)
+		if b.JSON {
+			if err := c.writeJSON(result); err != nil {
+				return results, err
 			}
 		}
-	}()
-	samples := make([]sample, 0, requests)
-	for s := range done {
-		samples = append(samples, s)
-		p.step()
 	}
-	p.end(time.Since(begin))
-	return newRow(concurrency, l.promptTokens, samples, time.Since(begin))
+	return results, nil
 }
 
-// benchRow is the result of one concurrency. Times are in milliseconds.
-type benchRow struct {
-	Concurrency     int        `json:"concurrency"`
-	Requests        int        `json:"requests"`
-	Failed          int        `json:"failed"`
-	Error           string     `json:"error,omitempty"` // of the first that failed
-	Seconds         float64    `json:"seconds"`
-	OutputPerSecond float64    `json:"output_tokens_per_second"`
-	PromptPerSecond float64    `json:"prompt_tokens_per_second"`
-	FirstToken      percentile `json:"time_to_first_token_ms"`
-	InterToken      percentile `json:"inter_token_ms"`
+// workOn is what the flags say, for the model that the server has.
+func (b *benchCommand) workOn(ctx context.Context) (o load.Options, err error) {
+	dial := b.options()
+	dial.DisableRetries = true
+	o = load.Options{
+		Dial: func() (*client.Client, error) { return client.New(dial) },
+		Workload: load.Workload{
+			Prompt: b.PromptTokens, Output: b.MaxTokens,
+			Cancel: load.Cancel{Share: b.CancelShare, After: b.CancelAfter}, Deadline: b.Deadline, Seed: b.Seed,
+		},
+		Targets:     load.Targets{FirstToken: b.TargetTTFT, PerOutputToken: b.TargetTPOT, Pause: b.TargetPause},
+		Connections: b.Connections, StreamsPerConnection: b.StreamsPerConnection,
+	}
+	if b.PrefixTokens != 0 {
+		o.Workload.PrefixTokens, o.Workload.Prefixes = b.PrefixTokens, b.Prefixes
+	}
+	if b.Metrics != "" {
+		o.MetricsURL = "http://" + b.Metrics + "/metrics"
+	}
+	if b.Workload != "" {
+		if o.Workload.Sizes, err = load.ReadSizes(b.Workload); err != nil {
+			return o, err
+		}
+	}
+	server, err := b.dial()
+	if err != nil {
+		return o, err
+	}
+	defer server.Close()
+	o.Model, err = onlyModel(ctx, server, b.Model)
+	return o, err
 }
 
-type percentile struct {
-	P50 float64 `json:"p50"`
-	P90 float64 `json:"p90"`
-	P99 float64 `json:"p99"`
-}
-
-func newRow(concurrency, promptTokens int, samples []sample, wall time.Duration) benchRow {
-	row := benchRow{Concurrency: concurrency, Requests: len(samples), Seconds: wall.Seconds()}
-	var first, gaps []time.Duration
-	tokens := 0
-	for _, s := range samples {
-		if s.err != nil {
-			if row.Failed++; row.Failed == 1 {
-				row.Error = s.err.Error()
+// points are the loads, with how much of each.
+func (b *benchCommand) points(sizes int) []load.Point {
+	var points []load.Point
+	add := func(p load.Point, requests int) {
+		p.WarmUp, p.Duration, p.Requests = b.WarmUp, b.Duration, b.Requests
+		if p.Duration == 0 && p.Requests == 0 {
+			p.Requests = requests
+			if sizes > 0 {
+				p.Requests = sizes
 			}
-			continue
 		}
-		first = append(first, s.first)
-		gaps = append(gaps, s.gaps...)
-		tokens += s.tokens
+		points = append(points, p)
 	}
-	row.OutputPerSecond = float64(tokens) / wall.Seconds()
-	row.PromptPerSecond = float64(len(first)*promptTokens) / wall.Seconds()
-	row.FirstToken, row.InterToken = percentilesOf(first), percentilesOf(gaps)
-	return row
+	for _, rate := range b.Rate {
+		add(load.Point{Rate: rate}, max(8, int(math.Ceil(30*rate))))
+	}
+	concurrency := b.Concurrency
+	if len(points) == 0 && len(concurrency) == 0 {
+		concurrency = []int{1, 4, 16}
+	}
+	for _, n := range concurrency {
+		add(load.Point{Concurrency: n}, max(8, 4*n))
+	}
+	return points
 }
 
-// percentilesOf takes the nearest rank.
-func percentilesOf(times []time.Duration) percentile {
-	if len(times) == 0 {
-		return percentile{}
+func pointName(concurrency int, rate float64) string {
+	if rate > 0 {
+		return fmt.Sprintf("rate %g", rate)
 	}
-	slices.Sort(times)
-	at := func(p int) float64 { return milliseconds(times[(len(times)*p+99)/100-1]) }
-	return percentile{at(50), at(90), at(99)}
-}
-
-func printRows(c *console, rows []benchRow) error {
-	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "concurrency\trequests\tfailed\tseconds\toutput tok/s\tprompt tok/s\tTTFT ms p50\tp90\tp99\tinter-token ms p50\tp90\tp99\t")
-	for _, r := range rows {
-		fmt.Fprintf(table, "%d\t%d\t%d\t%.2f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\t\n",
-			r.Concurrency, r.Requests, r.Failed, r.Seconds, r.OutputPerSecond, r.PromptPerSecond,
-			r.FirstToken.P50, r.FirstToken.P90, r.FirstToken.P99, r.InterToken.P50, r.InterToken.P90, r.InterToken.P99)
-	}
-	return table.Flush()
-}
-
-func failures(rows []benchRow) error {
-	for _, r := range rows {
-		if r.Failed > 0 {
-			return fmt.Errorf("concurrency %d: %d of %d requests failed, the first with: %s", r.Concurrency, r.Failed, r.Requests, r.Error)
-		}
-	}
-	return nil
+	return fmt.Sprintf("concurrency %d", concurrency)
 }

@@ -248,8 +248,14 @@ func (echo) Submit(_ context.Context, r *engine.Request) ([]server.Stream, error
 	return streams, nil
 }
 
+func (echo) Full(string, int, int) error { return nil }
+
 func (echo) Outlook(r *engine.Request) (engine.Outlook, error) {
-	return engine.Outlook{Fits: len(r.Prompt)+max(r.Stop.MaxTokens, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}, nil
+	o := engine.Outlook{Fits: len(r.Prompt)+max(r.Stop.MaxTokens, 1) <= 64, Queued: 2, Wait: 1500 * time.Millisecond}
+	if !r.Cache.Bypass {
+		o.Cached = len(r.Tenant) + len(r.Cache.Salt) + r.Priority // so that a test sees what arrived
+	}
+	return o, nil
 }
 
 type echoStream struct {
@@ -349,9 +355,13 @@ func (w *waiting) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (w *waiting) Logprobs(int) []engine.TokenLogprob { return nil }
 
+func (w *waiting) Full(string, int, int) error { return nil }
+
 func (w *waiting) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 type lost struct{}
+
+func (lost) Full(string, int, int) error { return nil }
 
 func (lost) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 

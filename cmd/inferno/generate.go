@@ -30,6 +30,7 @@ type generateCommand struct {
 	samplingFlags `embed:""`
 	stoppingFlags `embed:""`
 	logprobFlags  `embed:""`
+	queueFlags    `embed:""`
 }
 
 // Run streams the answer to the console.
@@ -54,6 +55,7 @@ func (g *generateCommand) Run(ctx context.Context, c *console) error {
 	if req.Model, err = onlyModel(ctx, server, g.Model); err != nil {
 		return err
 	}
+	ctx = g.queue(ctx, req)
 	if g.DryRun {
 		return g.dryRun(ctx, c, server, req)
 	}

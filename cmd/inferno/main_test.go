@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -88,9 +87,20 @@ func TestExitCodes(t *testing.T) {
 		{"generate --addr=" + f.addr + " --prompt=x", exitUsage, "--model is needed: the server has 4 models: echo, lost, plain, wait"},
 		{"generate --addr= --model=m --prompt=x", exitFailed, "Options.Addr is empty"},
 		{"tokenize --tokenizer=x --model=y hi", exitUsage, "can't be used together"},
-		{"bench --concurrency=0", exitUsage, "--concurrency: 0, want 1 to 4096"},
-		{"bench --prompt-tokens=0", exitUsage, "--prompt-tokens: 0, want at least 1"},
-		{"bench --max-tokens=0", exitUsage, "--max-tokens: 0, want at least 1"},
+		{"bench --concurrency=0", exitUsage, "--concurrency: 0, want 1 to 65536"},
+		{"bench --rate=0", exitUsage, "--rate: 0 requests a second, want more than 0"},
+		{"bench --rate=1 --concurrency=1", exitUsage, "--concurrency and --rate: want one of them"},
+		{"bench --duration=1s --requests=1", exitUsage, "--requests and --duration: want one of them"},
+		{"bench --warm-up=-1s", exitUsage, "a time is negative"},
+		{"bench --prompt-tokens=0", exitUsage, "--prompt-tokens: 0 tokens, want 1 to 16777216"},
+		{"bench --max-tokens=normal:3", exitUsage, `distribution "normal", want lognormal`},
+		{"bench --cancel-after=never", exitUsage, `"never", want random`},
+		{"bench --prefixes=0", exitUsage, "--prefixes: 0, want at least 1"},
+		{"bench --plot=a.png", exitUsage, `--plot: "a.png", want a name that ends in .svg`},
+		{"bench --workload=absent.json", exitFailed, "absent.json"},
+		{"bench --cancel-share=2 --model=echo --addr=" + f.addr, exitFailed, "share of cancelled requests: 2, want 0 to 1"},
+		{"bench --prompt-tokens=60 --model=echo --addr=" + f.addr, exitFailed, "a request has up to 124 tokens (0 shared, 60 of its own, 64 new), and model echo takes 64"},
+		{"bench --max-tokens=4 --prompt-tokens=4 --model=echo --metrics=127.0.0.1:1 --addr=" + f.addr, exitFailed, "metrics: "},
 		{"bench --requests=-1", exitUsage, "--requests: -1, want 0 or more"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -199,61 +209,5 @@ func TestProgress(t *testing.T) {
 				t.Errorf("%q besides", rest)
 			}
 		})
-	}
-}
-
-func TestBenchCountsEveryToken(t *testing.T) {
-	f := startFake(t, true)
-	code, stdout, stderr := tool(t.Context(), "", "bench", "--addr="+f.addr, "--json", "--concurrency=1,3", "--requests=5",
-		"--prompt-tokens=4", "--max-tokens=6")
-	if code != 0 {
-		t.Fatalf("exit code %d, %s", code, stderr)
-	}
-	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	if len(lines) != 2 {
-		t.Fatalf("%d lines, want one for each concurrency: %s", len(lines), stdout)
-	}
-	for i, concurrency := range []int{1, 3} {
-		var row benchRow
-		if err := json.Unmarshal([]byte(lines[i]), &row); err != nil {
-			t.Fatal(err)
-		}
-		output, prompt := row.OutputPerSecond*row.Seconds, row.PromptPerSecond*row.Seconds
-		if row.Concurrency != concurrency || row.Requests != 5 || row.Failed != 0 || output < 29.9 || output > 30.1 || prompt < 19.9 || prompt > 20.1 {
-			t.Errorf("row %+v, want 5 requests of 4 + 6 tokens", row)
-		}
-		if p := row.FirstToken; !(p.P50 > 0 && p.P50 <= p.P90 && p.P90 <= p.P99) {
-			t.Errorf("times to first token %+v", p)
-		}
-	}
-}
-
-func TestBenchFailsWithItsRequests(t *testing.T) {
-	f := startFake(t, false)
-	code, _, stderr := tool(t.Context(), "", "bench", "--addr="+f.addr, "--model=lost", "--prompt-tokens=4", "--max-tokens=5")
-	if code != exitFailed || !strings.Contains(stderr, "DATA_LOSS") {
-		t.Errorf("exit code %d, %q", code, stderr)
-	}
-	rows := []benchRow{newRow(2, 1, []sample{{tokens: 1}, {err: errors.New("one")}, {err: errors.New("two")}}, time.Second)}
-	if err := failures(rows); err == nil || !strings.Contains(err.Error(), "concurrency 2: 2 of 3 requests failed, the first with: one") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestPercentilesAreNearestRanks(t *testing.T) {
-	times := make([]time.Duration, 100)
-	for i := range times {
-		times[99-i] = time.Duration(i+1) * time.Millisecond
-	}
-	for _, c := range []struct {
-		times []time.Duration
-		want  percentile
-	}{
-		{nil, percentile{}}, {times[:1], percentile{100, 100, 100}}, {times, percentile{50, 90, 99}},
-		{[]time.Duration{time.Millisecond, 2 * time.Millisecond}, percentile{1, 2, 2}},
-	} {
-		if got := percentilesOf(append([]time.Duration(nil), c.times...)); got != c.want {
-			t.Errorf("%d times: %+v, want %+v", len(c.times), got, c.want)
-		}
 	}
 }

@@ -10,42 +10,54 @@ import (
 type progress struct {
 	c          *console
 	what       string
-	done, want int
+	done, want int // requests; want is 0 where it is not known
+	every      time.Duration
+	drawn      time.Time
 }
 
 func (c *console) progress(what string, want int) *progress {
 	p := &progress{c: c, what: what, want: want}
-	if c.errTerm {
+	switch {
+	case c.errTerm:
 		p.draw()
-	} else {
+	case want > 0:
 		fmt.Fprintf(c.err, "%s: %d requests\n", what, want)
+	default:
+		fmt.Fprintln(c.err, what)
 	}
 	return p
 }
 
+// step draws again, unless that was done within the time `every`: thousands of requests a second are faster than a terminal.
 func (p *progress) step() {
 	p.done++
-	if p.c.errTerm {
+	if now := time.Now(); p.c.errTerm && now.Sub(p.drawn) >= p.every {
+		p.drawn = now
 		p.draw()
 	}
 }
 
 // draw writes over the line; what is left of a longer one is erased.
 func (p *progress) draw() {
-	text := fmt.Sprintf("%s  %d/%d ", p.what, p.done, p.want)
-	width := min(40, p.c.errWidth()-len(text)-3)
-	if width > 0 {
-		full := width * p.done / max(p.want, 1)
-		text += "[" + strings.Repeat("#", full) + strings.Repeat(" ", width-full) + "]"
+	text := fmt.Sprintf("%s  %d ", p.what, p.done)
+	if p.want > 0 {
+		text = fmt.Sprintf("%s  %d/%d ", p.what, p.done, p.want)
+		if width := min(40, p.c.errWidth()-len(text)-3); width > 0 {
+			full := width * p.done / p.want
+			text += "[" + strings.Repeat("#", full) + strings.Repeat(" ", width-full) + "]"
+		}
 	}
 	fmt.Fprintf(p.c.err, "\r%s\x1b[K", text)
 }
 
 // end takes the bar away, since the table tells the rest.
 func (p *progress) end(took time.Duration) {
-	if p.c.errTerm {
+	switch {
+	case p.c.errTerm:
 		fmt.Fprint(p.c.err, "\r\x1b[K")
-		return
+	case p.want > 0:
+		fmt.Fprintf(p.c.err, "%s: %d of %d done in %.1f s\n", p.what, p.done, p.want, took.Seconds())
+	default:
+		fmt.Fprintf(p.c.err, "%s: %d done in %.1f s\n", p.what, p.done, took.Seconds())
 	}
-	fmt.Fprintf(p.c.err, "%s: %d of %d done in %.1f s\n", p.what, p.done, p.want, took.Seconds())
 }

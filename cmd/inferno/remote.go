@@ -19,7 +19,9 @@ type remote struct {
 	JSON bool   `name:"json" help:"Print one JSON object a line."`
 }
 
-func (r remote) dial() (*client.Client, error) { return client.New(client.Options{Addr: r.Addr}) }
+func (r remote) options() client.Options { return client.Options{Addr: r.Addr} }
+
+func (r remote) dial() (*client.Client, error) { return client.New(r.options()) }
 
 // onlyModel returns name, or the name of the server's only model where it is empty.
 func onlyModel(ctx context.Context, c *client.Client, name string) (string, error) {

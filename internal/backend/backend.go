@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"regexp"
 	"sync"
 	"time"
 
@@ -62,6 +63,7 @@ type backend struct {
 	tracker  *memory.Tracker // of the memory that the devices draw from; made with the first of them
 	metrics  *prometheus.Registry
 	engines  *telemetry.Engines
+	requests *telemetry.Requests
 	server   *server.Server
 	replicas *replicas
 	turn     chan struct{}      // holds a value while a model is brought up: each is planned for the memory that those before it left
@@ -90,12 +92,20 @@ func Run(ctx context.Context, o Options) error {
 	return b.run(ctx, listener, admin)
 }
 
+// runtimeWaits are the runtime's own figures of what may hold a token up: goroutines that wait for a thread, pauses of the collector, mutexes.
+var runtimeWaits = collectors.GoRuntimeMetricsRule{
+	Matcher: regexp.MustCompile(`^/(sched/latencies|sched/pauses/total/gc|sync/mutex/wait/total):seconds$`),
+}
+
 func newBackend(o Options, address string) (*backend, error) {
 	b := &backend{
 		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, 1),
 		replicas: newReplicas(), turn: make(chan struct{}, 1),
 	}
-	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	b.metrics.MustRegister(
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(runtimeWaits)),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
 	b.checker = health.NewChecker(health.Options{Bus: b.bus})
 	b.instance = discovery.Instance{
 		ID: o.Config.InstanceID, Address: o.Config.Advertise, Version: o.Version, StartTime: time.Now(),
@@ -112,10 +122,14 @@ func newBackend(o Options, address string) (*backend, error) {
 		b.replicas.byName[m.Name] = r
 	}
 	b.engines = telemetry.NewEngines(b.metrics, b.replicas.stats)
+	b.requests = telemetry.NewRequests(b.metrics, b.replicas.stats)
+	telemetry.NewBuild(b.metrics, o.Version)
+	telemetry.NewHealth(b.metrics, b.serving)
 	var err error
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
 		Loader: loader{b}, LocalOnly: isLocal(address),
+		SendTimeout: o.Config.SendTimeout,
 	})
 	return b, err
 }
@@ -135,7 +149,7 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	background.Go(func() error { return b.checker.Run(life) })
 	background.Go(func() error { return b.server.Serve(listener) })
 	if admin != nil {
-		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.metrics) })
+		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.gatherer()) })
 	}
 
 	err := b.serve(ctx, life)
@@ -150,6 +164,24 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 		err = errors.Join(err, b.lost())
 	}
 	return errors.Join(err, background.Wait())
+}
+
+// gatherer is what /metrics shows.
+func (b *backend) gatherer() prometheus.Gatherer {
+	if b.o.Config.MetricNames == "vllm" {
+		return telemetry.VLLM(b.metrics)
+	}
+	return b.metrics
+}
+
+// serving is what the checker last found, for the metrics.
+func (b *backend) serving() (all bool, components map[string]bool) {
+	report := b.checker.Report()
+	components = map[string]bool{}
+	for _, c := range report.Components {
+		components[c.Component] = c.State.Serves()
+	}
+	return report.State.Serves(), components
 }
 
 // lost is why a replica was lost, where serve has not heard of it: while the server stopped, or came up.

@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"flag"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,8 +21,6 @@ import (
 
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
-
-var soak = flag.Bool("soak", false, "run histories at full length")
 
 const (
 	shortCycles = 20
@@ -77,7 +74,7 @@ func TestRequestsRaceWithLoadsAndUnloads(t *testing.T) {
 	}
 	r.log.full.Store(true) // it would grow with the requests
 	cycles := shortCycles
-	if *soak {
+	if os.Getenv("SOAK") == "full" {
 		cycles = soakCycles
 	}
 	allocations, devices := r.allocations.Load(), r.devices.Load()

@@ -112,6 +112,7 @@ func (b *backend) dispose(r *replica) {
 	}
 	r.close(b.log, timeout)
 	b.engines.Forget(r.name)
+	b.requests.Forget(r.name)
 	b.checker.Remove(r.Component())
 }
 

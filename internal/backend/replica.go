@@ -116,11 +116,12 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 		return err
 	}
 	read := time.Since(began)
-	r.watchdog = newWatchdog(b.o.StuckStep, b.engines.Observer(r.name), b.o.Observer)
+	r.watchdog = newWatchdog(b.o.StuckStep, b.engines.Observer(r.name), b.requests.Observer(r.name), b.o.Observer)
 	r.engine, err = engine.New(engine.Options{
 		Model: loaded, Device: r.device, Memory: r.pool, Limits: plan.limits, NumBlocks: plan.blocks, BlockSize: plan.blockSize,
-		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue, Bus: b.bus, Log: b.log.With("model", r.name),
-		Observer: r.watchdog,
+		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue,
+		MaxQueueTokens: c.MaxQueueTokens, MaxQueueWait: c.MaxQueueWait, Bus: b.bus, Log: b.log.With("model", r.name), Observer: r.watchdog,
+		PrefixCache: c.PrefixCache, TargetITL: c.TargetITL,
 	})
 	if err != nil {
 		return err

@@ -33,15 +33,22 @@ type Config struct {
 	MaxBatch       int `default:"64" help:"Most requests in one step."`
 	MaxBatchTokens int `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
 	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
+	MaxQueueTokens int `default:"1048576" help:"Most tokens of the prompts that wait; what would be more is refused unless nothing waits."`
 
+	TargetITL    time.Duration `name:"target-itl" default:"50ms" help:"Time between two tokens of a request that prompts of others may take it to, measured; 0s: no such bound."`
+	MaxQueueWait time.Duration `default:"1m" help:"Longest that a request may be expected to wait, as measured while others do; then more are refused."`
+
+	PrefixCache    bool      `name:"prefix-cache" default:"true" negatable:"" help:"Keep keys and values of earlier requests, while there is room, for prompts that start alike."`
 	KVMemory       AutoBytes `name:"kv-memory" default:"auto" help:"Memory for cached keys and values, for each model. Auto is 1GiB on the CPU; on a CUDA card it is what --gpu-memory-utilization leaves beside the weights, in equal shares where there are several models."`
 	GPUUtilization float64   `name:"gpu-memory-utilization" default:"0.9" help:"Most of a CUDA card's memory that this server takes, as a fraction of all of it."`
 
 	Listen       string        `default:"127.0.0.1:50051" help:"Address of the gRPC services: HOST:PORT or unix:///PATH." serve:""`
 	AdminListen  string        `default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; empty for none." serve:""`
+	SendTimeout  time.Duration `default:"30s" help:"Time that a client may leave what was sent to it unread before its request ends." serve:""`
 	Reflection   bool          `default:"true" negatable:"" help:"Serve gRPC reflection." serve:""`
 	DrainDelay   time.Duration `default:"0s" help:"Time between saying NOT_SERVING and refusing requests at a stop, for load balancers to notice." serve:""`
 	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
+	MetricNames  string        `name:"metrics-compat" default:"none" help:"Names that /metrics has beside its own: none or vllm, which the Kubernetes gateway for inference reads." serve:""`
 
 	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given." serve:""`
 	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given." serve:""`
@@ -109,6 +116,7 @@ func (c *Config) validateSettings() error {
 	}
 	oneOf(fault, "dtype", c.DType, auto, "f32", "f16", "bf16")
 	oneOf(fault, "load-format", c.Format, auto, "random")
+	oneOf(fault, "metrics-compat", c.MetricNames, "none", "vllm")
 	oneOf(fault, "log-format", c.LogFormat, "text", "json")
 	oneOf(fault, "log-level", c.LogLevel, "debug", "info", "warn", "error")
 	c.validateDevice(fault)
@@ -116,7 +124,14 @@ func (c *Config) validateSettings() error {
 	within(fault, "context", c.Context, 0, 1<<24)
 	within(fault, "max-batch", c.MaxBatch, 1, 4096)
 	c.validateStepTokens(fault)
+	if c.TargetITL < 0 || c.TargetITL > time.Minute {
+		fault("target-itl: %v, want 0s to 1m", c.TargetITL)
+	}
 	within(fault, "max-queue", c.MaxQueue, 1, 1<<20)
+	within(fault, "max-queue-tokens", c.MaxQueueTokens, 1, MaxQueueTokens)
+	if c.MaxQueueWait <= 0 || c.SendTimeout <= 0 {
+		fault("max-queue-wait, send-timeout: %v, %v, want more than 0", c.MaxQueueWait, c.SendTimeout)
+	}
 	if c.KVMemory != 0 && c.KVMemory < 1<<20 {
 		fault("kv-memory: %v, want at least 1MiB, or auto", c.KVMemory)
 	}
@@ -153,6 +168,9 @@ func (c *Config) validateDevice(fault func(string, ...any)) {
 		fault("cuda-library: %q has no effect with device cpu, want device cuda or auto", c.CUDALib)
 	}
 }
+
+// MaxQueueTokens is the most that --max-queue-tokens may be.
+const MaxQueueTokens = 1 << 40
 
 // PromptTokens are those of prompts that a step has room for beside a token of every running request.
 const PromptTokens = 16

@@ -71,7 +71,8 @@ func TestSizesReadShort(t *testing.T) {
 
 func TestDoctorNeedsNoModel(t *testing.T) {
 	c, err := LoadDoctor([]string{"--device=cpu"}, "v", new(bytes.Buffer))
-	if err != nil || c.Device != "cpu" || c.KVMemory.String() != "auto" || c.GPUUtilization != DefaultGPUUtilization {
+	if err != nil || c.Device != "cpu" || c.KVMemory.String() != "auto" || c.GPUUtilization != DefaultGPUUtilization ||
+		!c.PrefixCache || c.TargetITL != 50*time.Millisecond {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if _, err := LoadDoctor([]string{"--model=a", "--threads=-1"}, "v", new(bytes.Buffer)); err == nil ||
@@ -136,6 +137,7 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 		{"list as a key", []string{"--model=a=b"}, "[threads]: 1\n", []string{"line 1: a list as a key"}},
 		{"not yaml", []string{"--model=a=b"}, "a: [", []string{"configuration file"}},
 		{"bad size", []string{"--model=a=b", "--kv-memory=1XB"}, "", []string{"1XB", "64MiB"}},
+		{"negative target", []string{"--model=a=b", "--target-itl=-1s"}, "", []string{"target-itl: -1s, want 0s to 1m"}},
 		{"tiny size", []string{"--model=a=b", "--kv-memory=1KiB"}, "", []string{"kv-memory: 1KiB, want at least 1MiB"}},
 		{"no size", []string{"--model=a=b", "--kv-memory=0"}, "", []string{"kv-memory", "want more than 0, or auto"}},
 		{"too much of a card", []string{"--model=a=b", "--gpu-memory-utilization=1.5"}, "", []string{"gpu-memory-utilization: 1.5, want more than 0"}},

@@ -7,10 +7,10 @@ import (
 	"github.com/inferno-serve/inferno/internal/device"
 )
 
-// Adjustments of logits. What never changes of a row, a header, its biases and its mask, is written down for each step that samples it; what
-// penalties need, the tokens so far, the device keeps itself: in a history that has an id for each slot of the KV cache, so that block
-// tables find it too. Each block of such a sequence was computed by itself or by another continuation of its request, which all have the same
-// penalties, so that none of its tokens is missing there. Only steps with such rows upload or launch anything for them.
+// Adjustments of logits. What never changes of a row, a header, its biases and its mask, is written down for each step that samples it;
+// what penalties need, the tokens so far, the device keeps itself: in a history that has an id for each slot of the KV cache, so that
+// block tables find it too. Each block of such a sequence was computed by itself or by another one with penalties: the prefix cache keeps
+// those apart, so that none of its tokens is missing there. Only steps with such rows upload or launch anything for them.
 
 // adjustmentWords is the most that one row's adjustment takes, in words of 4 bytes.
 func adjustmentWords(vocabulary int) int {

@@ -19,8 +19,9 @@ import (
 // sizes of an engine, and how it works.
 type sizes struct {
 	blocks, maxBatchTokens int
-	rows                   int                    // of logits for prompts
-	eager                  bool                   // no graphs, nothing ahead
+	rows                   int  // of logits for prompts
+	eager                  bool // no graphs, nothing ahead
+	prefixCache            bool
 	prepare                func(e *engine.Engine) // before its Warmup; nil: nothing
 }
 
@@ -40,7 +41,7 @@ func start(t *testing.T, d device.Device, checkpoint string, s sizes) *engine.En
 	t.Helper()
 	e := open(t, d, filepath.Join("../model/testdata", checkpoint), engine.Options{
 		Limits:    model.Limits{MaxTokens: 256, MaxSeqs: 32, MaxRows: 32 + s.rows, Context: 112},
-		NumBlocks: s.blocks, BlockSize: 8, MaxBatchTokens: s.maxBatchTokens, Eager: s.eager, CheckIntegrity: true,
+		NumBlocks: s.blocks, BlockSize: 8, MaxBatchTokens: s.maxBatchTokens, Eager: s.eager, PrefixCache: s.prefixCache, CheckIntegrity: true,
 	})
 	if s.prepare != nil {
 		s.prepare(e)

@@ -24,10 +24,12 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultBlockSize  = 16
-	PromptTokens      = 16 // of prompts that a step has room for beside a token of every sequence, or a block's worth where that is less
-	DefaultMaxQueue   = 256
-	DefaultStepTarget = 250 * time.Millisecond
+	DefaultBlockSize   = 16
+	PromptTokens       = 16 // of prompts that a step has room for beside a token of every sequence, or a block's worth where that is less
+	DefaultMaxQueue    = 256
+	DefaultQueueTokens = 1 << 20
+	DefaultQueueWait   = time.Minute
+	DefaultStepTarget  = 250 * time.Millisecond
 )
 
 // minBatchTokens is the smallest token budget that is chosen for a step.
@@ -45,8 +47,12 @@ type Options struct {
 	MaxBatch       int           // sequences in a step; 0: Limits.MaxSeqs
 	MaxBatchTokens int           // tokens in a step; 0: as many as keep it under StepTarget, by Warmup and then by the steps themselves, up to Limits.MaxTokens
 	StepTarget     time.Duration // 0: DefaultStepTarget
+	TargetITL      time.Duration // between two tokens of a request, which chunks of others' prompts may take up; 0: as long as StepTarget
 	MaxQueue       int           // requests that may wait for their first step; 0: DefaultMaxQueue
+	MaxQueueTokens int           // tokens of their prompts; 0: DefaultQueueTokens
+	MaxQueueWait   time.Duration // for which one may be expected to wait; 0: DefaultQueueWait
 	Context        int           // tokens of one sequence; 0: Limits.Context. The pool bounds it too
+	PrefixCache    bool          // blocks of requests that have ended are kept, while there is room, for others that start alike
 
 	Eager          bool         // for comparisons: no step is a captured graph, or launched while another one runs
 	Bus            *event.Bus   // hears of Failed; nil: nobody does
@@ -60,14 +66,16 @@ type Failed struct{ Err error }
 
 // Engine is the state behind the API. Make it with New, run it with Run.
 type Engine struct {
-	maxQueue   int
-	context    int
-	promptRows int // rows of logits of a step for prompts
-	stepTarget time.Duration
-	bus        *event.Bus
-	log        *slog.Logger
-	observer   Observer
-	check      bool
+	maxQueue       int
+	maxQueueTokens int
+	maxQueueWait   time.Duration
+	context        int
+	promptRows     int // rows of logits of a step for prompts
+	stepTarget     time.Duration
+	bus            *event.Bus
+	log            *slog.Logger
+	observer       Observer
+	check          bool
 
 	// Owned by the loop; by New and Warmup before it.
 	scheduler *scheduler
@@ -106,6 +114,7 @@ type leaver struct {
 	seq    *sequence
 	err    error
 	reason FinishReason
+	at     time.Time // when the engine was told
 }
 
 type engineState uint8
@@ -133,15 +142,16 @@ func New(o Options) (*Engine, error) {
 	if o.Eager {
 		r.depth, r.info.Capture = 1, false
 	}
-	blocks := newBlockPool(o.NumBlocks, o.BlockSize)
+	blocks := newBlockPool(o.NumBlocks, o.BlockSize, o.PrefixCache)
 	rows := limits.MaxRows - o.MaxBatch
 	e := &Engine{
-		maxQueue: o.MaxQueue, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
+		maxQueue: o.MaxQueue, maxQueueTokens: o.MaxQueueTokens, maxQueueWait: o.MaxQueueWait, context: o.Context, stepTarget: o.StepTarget, bus: o.Bus, log: o.Log,
 		observer: o.Observer, check: o.CheckIntegrity, runner: r, measure: o.MaxBatchTokens == 0, maxTokens: limits.MaxTokens, maxBatch: o.MaxBatch,
 		scheduler: newScheduler(blocks, o.MaxBatch, limits.MaxTokens, rows, o.Context), promptRows: rows, waker: newWaker(o.MaxBatch),
 		born: time.Now(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		mailbox: mailbox{live: map[string]*group{}},
 	}
+	e.scheduler.prompts.target = o.TargetITL
 	r.beforeEnd, e.code = e.warm, loopCode()
 	e.counters.blocksTotal = o.NumBlocks
 	e.counters.maxTokens.Store(int64(limits.MaxTokens))
@@ -155,6 +165,8 @@ func (o *Options) complete() error {
 	setDefault(&o.MaxBatch, o.Limits.MaxSeqs)
 	setDefault(&o.StepTarget, DefaultStepTarget)
 	setDefault(&o.MaxQueue, DefaultMaxQueue)
+	setDefault(&o.MaxQueueTokens, DefaultQueueTokens)
+	setDefault(&o.MaxQueueWait, DefaultQueueWait)
 	setDefault(&o.Context, o.Limits.Context)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -169,7 +181,10 @@ func (o *Options) complete() error {
 		between("MaxBatch", o.MaxBatch, 1, min(o.Limits.MaxSeqs, o.Limits.MaxRows)),
 		between("MaxBatchTokens", o.MaxBatchTokens, 0, o.Limits.MaxTokens),
 		between("StepTarget", o.StepTarget, 1, math.MaxInt64),
+		between("TargetITL", o.TargetITL, 0, math.MaxInt64),
 		between("MaxQueue", o.MaxQueue, 1, math.MaxInt32),
+		between("MaxQueueTokens", o.MaxQueueTokens, 1, math.MaxInt),
+		between("MaxQueueWait", o.MaxQueueWait, 1, math.MaxInt64),
 		between("Context", o.Context, 2, o.Limits.Context),
 	)
 	o.Context = min(o.Context, o.NumBlocks*o.BlockSize)
@@ -207,7 +222,7 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 	if arrived.IsZero() {
 		arrived = time.Now()
 	}
-	g := newGroup(r, e.context, e.runner.vocabulary())
+	g := newGroup(r, e.scheduler.blocks.prefixOf(r), e.context, e.runner.vocabulary())
 	if err := e.answerable(r, g.members[0]); err != nil {
 		return nil, err
 	}
@@ -248,11 +263,10 @@ func (e *Engine) push(ctx context.Context, g *group) error {
 	if _, taken := m.live[id]; taken {
 		return fmt.Errorf("%w: %s", ErrDuplicateID, id)
 	}
-	if e.counters.queued.Load() >= int64(e.maxQueue) {
-		e.counters.rejected.Add(1)
-		return &QueueFullError{Limit: e.maxQueue, RetryAfter: e.counters.retryAfter()}
+	if err := e.Full(g.members[0].request.Tenant, len(g.members), len(g.members[0].request.Prompt)); err != nil {
+		return err
 	}
-	e.counters.queued.Add(int64(len(g.members)))
+	e.counters.joinQueue(g)
 	g.detach = context.AfterFunc(ctx, func() { e.leave(g, ctx.Err()) })
 	m.live[id] = g
 	m.arrivals = append(m.arrivals, g.members...)
@@ -281,8 +295,9 @@ func (e *Engine) leave(g *group, err error) {
 
 // evict puts all of a request on the list of those that leave; mu is held.
 func (m *mailbox) evict(g *group, err error) {
+	now := time.Now()
 	for _, seq := range g.members {
-		m.leavers = append(m.leavers, leaver{seq: seq, err: err})
+		m.leavers = append(m.leavers, leaver{seq: seq, err: err, at: now})
 	}
 }
 

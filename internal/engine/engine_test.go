@@ -208,6 +208,14 @@ func leaveIn(t *testing.T, newRig rigMaker, phase Phase, leave func(*rig, func()
 	if most := 2 * (4 + 30) / 4; after.BlocksUsed > most {
 		t.Errorf("a step later %d blocks are used, two sequences need at most %d", after.BlocksUsed, most)
 	}
+	// It left in the middle of a step, which named its blocks, as another one may that was launched behind it.
+	freed, held := r.Stats().Freed, uint64(0)
+	for _, n := range freed.Counts {
+		held += n
+	}
+	if inSteps := phase != Queued; (held == 1) != inSteps || inSteps && (freed.Sum < stepTime/2 || freed.Sum > 2*stepTime) {
+		t.Errorf("blocks of %d requests that left were held for %v in all", held, freed.Sum)
+	}
 	for i, q := range others {
 		wantReference(t, r, q, streams[i])
 	}
@@ -373,7 +381,7 @@ func TestSubmitRefusesAtOnce(t *testing.T) {
 	q.ID = "c"
 	_, err := r.Submit(t.Context(), &q)
 	var full *QueueFullError
-	if !errors.Is(err, ErrQueueFull) || !errors.As(err, &full) || full.Limit != 2 || full.RetryAfter <= 0 {
+	if !errors.Is(err, ErrQueueFull) || !errors.As(err, &full) || full.What != "3 requests" || full.Limit != "2" || full.RetryAfter <= 0 {
 		t.Errorf("third in a queue of two: %v", err)
 	}
 	if s := r.Stats(); s.Queued != 2 || s.Rejected != 1 {

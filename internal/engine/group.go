@@ -24,13 +24,13 @@ func continuationSeed(seed uint64, index int) uint64 {
 }
 
 // newGroup makes the sequences of a request.
-func newGroup(r *Request, context, vocabulary int) *group {
+func newGroup(r *Request, p prefix, context, vocabulary int) *group {
 	g := &group{members: make([]*sequence, max(r.N, 1))}
 	g.left = len(g.members)
 	mask := newMask(r.Sampling.Allowed, r.Sampling.Banned, vocabulary)
 	for i := range g.members {
 		seq := newSequence(r, context)
-		seq.group = g
+		seq.group, seq.prefix = g, p
 		seq.setMask(mask, r.Mask)
 		seq.params.Seed = continuationSeed(r.Sampling.Seed, i)
 		if i > 0 {
@@ -68,4 +68,8 @@ func (s *scheduler) share(seq, from *sequence) {
 	seq.table = append(seq.table, from.table[:s.shared(seq)]...)
 	s.blocks.retain(seq.table)
 	seq.computed = len(seq.table) * s.blocks.blockSize
+	seq.prefix.kept = min(from.prefix.kept, len(seq.table))
+	if seq.preemptions == 0 {
+		seq.prefix.hit = from.prefix.hit
+	}
 }

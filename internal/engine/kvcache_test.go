@@ -24,7 +24,7 @@ func TestCheckIntegrityFindsWhatIsWrong(t *testing.T) {
 		}, "0 references, on the free list: false"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newBlockPool(5, 4)
+			p := newBlockPool(5, 4, false)
 			err := p.checkIntegrity(c.breakIt(p, []int32{p.take(), p.take()}))
 			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 				t.Errorf("got %v, want %q", err, c.says)
@@ -34,7 +34,7 @@ func TestCheckIntegrityFindsWhatIsWrong(t *testing.T) {
 }
 
 func TestReleasingTwicePanics(t *testing.T) {
-	p := newBlockPool(5, 4)
+	p := newBlockPool(5, 4, false)
 	table := []int32{p.take()}
 	p.release(table)
 	defer func() {

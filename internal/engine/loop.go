@@ -14,25 +14,29 @@ import (
 
 // turn is what the loop keeps from one step to the next.
 type turn struct {
-	state     engineState // as of the last look into the mailbox
-	arrivals  []*sequence // reused
-	leavers   []leaver    // reused
-	probes    []chan error
-	probing   bool // a probe's own sequence is in the scheduler
-	ended     []*sequence
-	info      StepInfo // reused
-	flights   [maxUnderWay]launched
-	lastEnd   time.Time // of a step
-	hostFrom  time.Time // the loop has been at work, or in waits that the runner counts, since then
-	lastStart time.Time
-	tokenCost float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
-	warmed    byte    // what warm read, so that it does
+	state      engineState // as of the last look into the mailbox
+	arrivals   []*sequence // reused
+	leavers    []leaver    // reused
+	probes     []chan error
+	probing    bool // a probe's own sequence is in the scheduler
+	ended      []*sequence
+	expired    []*sequence // reused
+	info       StepInfo    // reused
+	flights    [maxUnderWay]launched
+	lastEnd    time.Time // of a step
+	hostFrom   time.Time // the loop has been at work, or in waits that the runner counts, since then
+	lastLaunch time.Time
+	queueRate  queueRate
+	tokenCost  float64 // nanoseconds, smoothed, of a token in a full step; 0: none seen yet
+	warmed     byte    // what warm read, so that it does
 }
 
 // launched is a step under way.
 type launched struct {
 	began       time.Time
-	preemptions int // that made room for it
+	preemptions int  // that made room for it
+	starts      int  // of requests that had waited while the step before was planned
+	crowded     bool // requests waited that it has no place for, or had
 }
 
 // probeRequest makes one token from one.
@@ -117,16 +121,18 @@ func (e *Engine) takeMail() {
 	t.state = m.state
 	m.mu.Unlock()
 
+	now := time.Now()
+	e.scheduler.now = now.Sub(e.born)
 	for _, seq := range t.arrivals {
 		e.scheduler.Add(seq)
 	}
-	now := time.Now()
 	for _, l := range t.leavers {
 		switch {
 		case l.seq.state == ended:
 		case l.reason != 0:
 			e.end(l.seq, l.reason, now)
 		default:
+			l.seq.left = l.at
 			e.cancel(l.seq, l.err, now)
 		}
 	}
@@ -135,22 +141,26 @@ func (e *Engine) takeMail() {
 	e.endStreams(now)
 }
 
-// dropExpired ends the requests at the head of the queue whose context has ended, should the news not have come through yet: the
+// dropExpired ends the requests in the queue whose context has ended, should the news not have come through yet: the
 // device does no work for them.
 func (e *Engine) dropExpired() {
 	s := e.scheduler
-	if s.waiting.front == nil || len(s.running) >= s.maxSeqs {
+	if s.waiting.len == 0 || len(s.running) >= s.maxSeqs {
 		return
 	}
 	now := time.Now()
-	places := s.maxSeqs - len(s.running)
-	for seq := s.waiting.front; seq != nil && places > 0; places-- {
-		next := seq.next
+	expired := e.turn.expired[:0]
+	s.waiting.each(func(seq *sequence) bool {
 		if !seq.deadline.IsZero() && !now.Before(seq.deadline) {
-			e.cancel(seq, context.DeadlineExceeded, now)
+			expired = append(expired, seq)
 		}
-		seq = next
+		return true
+	})
+	for _, seq := range expired {
+		e.cancel(seq, context.DeadlineExceeded, now)
 	}
+	clear(expired)
+	e.turn.expired = expired
 	e.endStreams(now)
 }
 
@@ -160,8 +170,11 @@ func (e *Engine) cancel(seq *sequence, err error, now time.Time) {
 	e.scheduler.Remove(seq)
 	seq.err = err
 	e.counters.cancelled[phase].Add(1)
+	if phase != Queued && seq.underWay == 0 && !seq.left.IsZero() {
+		e.counters.freed.add(now.Sub(seq.left))
+	}
 	if seq.started.IsZero() {
-		e.counters.queued.Add(-1)
+		e.counters.leaveQueue(seq)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
 }
@@ -171,8 +184,8 @@ func (e *Engine) end(seq *sequence, reason FinishReason, now time.Time) {
 	e.scheduler.Remove(seq)
 	seq.finish = reason
 	if seq.started.IsZero() {
-		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
-		e.counters.queued.Add(-1)
+		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
+		e.counters.leaveQueue(seq)
 	}
 	e.turn.ended = append(e.turn.ended, seq)
 }
@@ -197,13 +210,14 @@ func (e *Engine) stepOnce() error {
 func (e *Engine) launch() bool {
 	preemptions, alone := e.scheduler.preemptions, e.scheduler.underWay() == 0
 	flight := &e.turn.flights[e.scheduler.launched%maxUnderWay]
+	e.scheduler.now = time.Since(e.born)
 	b := e.scheduler.Next()
 	if b == nil {
 		return false
 	}
 	began := time.Now()
-	*flight = launched{began, int(e.scheduler.preemptions - preemptions)}
-	e.markStarts(b, began)
+	*flight = launched{began: began, preemptions: int(e.scheduler.preemptions - preemptions)}
+	e.markStarts(b, flight)
 	e.publishGauges()
 	if alone {
 		e.counters.stepBegan.Store(int64(began.Sub(e.born)))
@@ -235,23 +249,25 @@ func (e *Engine) collect() error {
 }
 
 // markStarts notes when requests leave the queue for the first time.
-func (e *Engine) markStarts(b *batch, now time.Time) {
+func (e *Engine) markStarts(b *batch, flight *launched) {
+	now := flight.began
 	for i := b.decodes; i < len(b.items); i++ {
 		seq := b.items[i].seq
 		if !seq.started.IsZero() || seq.probe {
 			continue
 		}
 		seq.started = now
-		seq.stream.start = Start{PromptTokens: seq.prompt, Queued: now.Sub(seq.arrived)}
+		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
 		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}
-		e.counters.queued.Add(-1)
-		if last := e.turn.lastStart; seq.arrived.Before(last) {
-			e.counters.observeStartGap(now.Sub(last))
+		e.counters.leaveQueue(seq)
+		if seq.arrived.Before(e.turn.lastLaunch) {
+			flight.starts++
 		}
-		e.turn.lastStart = now
 	}
+	flight.crowded = flight.starts > 0 || e.counters.queued.Load() > 0
+	e.turn.lastLaunch = now
 }
 
 // deliver puts the step's tokens on their streams and collects what has ended.
@@ -263,6 +279,9 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		item := &b.items[i]
 		seq := item.seq
 		if item.dropped {
+			if seq.underWay == 0 && !seq.left.IsZero() {
+				e.counters.freed.add(now.Sub(seq.left))
+			}
 			continue
 		}
 		if seq.probe {
@@ -322,8 +341,12 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	t.hostFrom = now
 	info.Sequences = len(b.items)
 	info.DecodeTokens, info.PrefillTokens = b.decodes, b.tokens-b.decodes
+	e.scheduler.prompts.observe(info.DecodeTokens, info.PrefillTokens, info.Duration)
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
+	if flight.crowded {
+		e.counters.setRate(t.queueRate.observe(info.Duration, flight.starts, info.PrefillTokens))
+	}
 	if e.measure {
 		e.tune(b.tokens, info.Duration)
 	}
@@ -432,7 +455,7 @@ func (e *Engine) abortRest(arrivals []*sequence) {
 	}
 	s, now := e.scheduler, time.Now()
 	for s.live() > 0 {
-		seq := s.waiting.front
+		seq := s.waiting.next(s.now)
 		if seq == nil {
 			seq = s.running[len(s.running)-1]
 		}

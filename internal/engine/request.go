@@ -28,9 +28,18 @@ type Request struct {
 	Mask     func() Masker // a new one for each continuation; nil: none
 	Logprobs Logprobs
 	Pooling  Pooling // of the prompt's hidden states, for a request that generates nothing
+	Cache    Cache
+	Tenant   string // who asks: the places are shared between tenants, and blocks of the prefix cache are not
+	Priority int    // of the tenant's requests: each level counts as PriorityStep of waiting
 
 	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
 	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
+}
+
+// Cache says what the prefix cache may do for a request. Blocks are shared by requests of the same tenant and salt.
+type Cache struct {
+	Salt   string
+	Bypass bool // it neither reads nor fills the cache
 }
 
 // Stopping says when the output ends. What ended it is the last token of the stream.
@@ -62,17 +71,6 @@ func (e *LimitError) Error() string {
 }
 func (e *LimitError) Unwrap() error { return e.kind }
 
-// QueueFullError is Submit's answer when the queue is full. It wraps ErrQueueFull.
-type QueueFullError struct {
-	Limit      int           // requests that may wait
-	RetryAfter time.Duration // about when a place will be free
-}
-
-func (e *QueueFullError) Error() string {
-	return fmt.Sprintf("queue full: %d requests wait, retry in %v", e.Limit, e.RetryAfter)
-}
-func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
-
 // validate returns a *LimitError for the first field that is out of bounds. context is the tokens that one sequence may have, prompt
 // and output together; vocabulary is the number of token ids.
 func (r *Request) validate(context, vocabulary int) error {
@@ -87,6 +85,9 @@ func (r *Request) validate(context, vocabulary int) error {
 	}
 	if err := r.Logprobs.validate(len(r.Prompt), vocabulary); err != nil {
 		return err
+	}
+	if r.Priority < -MaxPriority || r.Priority > MaxPriority {
+		return &LimitError{"priority", r.Priority, fmt.Sprintf("%d to %d", -MaxPriority, MaxPriority), ErrInvalid}
 	}
 	if r.PromptOnly && r.N > 1 {
 		return &LimitError{"n", r.N, "1 for a request that generates nothing", ErrInvalid}

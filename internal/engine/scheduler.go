@@ -1,11 +1,17 @@
 package engine
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
 
 // scheduler decides what each step computes. It is pure: sequences and free blocks in, a batch out; no clock, goroutine or device.
 //
-// What runs is older than what waits, and both are in order of arrival. Blocks go to the oldest first; when they run out the newest
-// gives its own up, waits at the head of the queue and is computed again later, so that the oldest always moves and all end.
+// What runs is in the order of its ranks: of priorities and, where these are equal, of starts. Blocks go to the first of them; when they run
+// out the last one gives its own up, waits at the head of the queue and is computed again later. The first always moves, and as time counts
+// against any priority, nothing can come before it for ever: all end.
 //
 // A step may be planned while the one before is under way. Each row of that is taken to give its sequence a token and not to end it, unless
 // it is the last that may be; a row that was planned for a sequence which then ended is computed and dropped. The blocks of a sequence that
@@ -18,13 +24,15 @@ type scheduler struct {
 	maxTokens int // of a step
 	maxRows   int // rows of logits of a step for prompts
 
-	waiting     sequenceList
+	now         time.Duration // set by whoever plans, before Add and Next; it never goes back
+	waiting     queue
 	running     []*sequence
 	tables      [][]int32 // empty block tables for sequences to come, each with the capacity of a context
-	arrivals    uint64    // gives the order
+	orders      uint64    // given so far
 	preemptions uint64
-	suspended   int // of the waiting ones: those that were preempted
+	hits        struct{ asked, tokens uint64 } // of prompts that could use the prefix cache: all, and those that it had
 	budget      rowBudget
+	prompts     pace
 
 	batches             [maxUnderWay]batch // used in turn
 	launched, committed uint64             // batches
@@ -68,6 +76,7 @@ type batchItem struct {
 func newScheduler(blocks *blockPool, maxBatch, maxTokens, maxRows, context int) *scheduler {
 	s := &scheduler{
 		blocks: blocks, maxSeqs: maxBatch, maxRows: maxRows, running: make([]*sequence, 0, maxBatch), tables: make([][]int32, maxBatch),
+		waiting: newQueue(),
 	}
 	for i := range s.batches {
 		s.batches[i] = batch{items: make([]batchItem, 0, maxBatch), questions: make([]question, 0, maxBatch), nothing: noQuestion()}
@@ -78,6 +87,7 @@ func newScheduler(blocks *blockPool, maxBatch, maxTokens, maxRows, context int) 
 		s.tables[i] = all[i*width : i*width : (i+1)*width]
 	}
 	s.setMaxTokens(maxTokens)
+	s.prompts = pace{least: s.promptTokens(), limit: math.MaxInt}
 	return s
 }
 
@@ -92,17 +102,22 @@ func (s *scheduler) promptTokens() int { return min(PromptTokens, s.blocks.block
 
 // Add puts a new sequence at the end of the queue.
 func (s *scheduler) Add(seq *sequence) {
-	s.arrivals++
-	seq.order = s.arrivals
+	s.place(seq)
 	seq.state = waiting
-	s.waiting.pushBack(seq)
+	s.waiting.add(seq)
+}
+
+// place puts seq behind all others of its rank.
+func (s *scheduler) place(seq *sequence) {
+	s.orders++
+	seq.order, seq.rank = s.orders, rank(s.now, seq.request.Priority)
 }
 
 // Remove takes out a sequence that has not ended. Its blocks are free once no step under way names them.
 func (s *scheduler) Remove(seq *sequence) {
 	switch seq.state {
 	case waiting:
-		s.unqueue(seq)
+		s.waiting.remove(seq)
 	case running:
 		s.retire(seq)
 		s.dropEnded(seq)
@@ -110,6 +125,7 @@ func (s *scheduler) Remove(seq *sequence) {
 		panic(fmt.Sprintf("engine: sequence %s removed after its end", seq.request.ID))
 	}
 	seq.state = ended
+	s.waiting.leave(seq)
 }
 
 // Next plans the next step and counts it as launched. It returns nil if there is nothing to compute, or nothing before the step under way
@@ -165,16 +181,17 @@ func (s *scheduler) oldest() *batch { return &s.batches[s.committed%maxUnderWay]
 
 // fits says whether what runs can go on without a preemption.
 func (s *scheduler) fits() bool {
-	left, need := s.maxTokens, 0
+	need, decodes := 0, 0
 	for _, seq := range s.running {
 		if seq.decoding() {
 			need += s.missing(seq, 1)
-			left--
+			decodes++
 		}
 	}
-	if s.maxTokens-left == len(s.running) {
+	if decodes == len(s.running) {
 		return need <= s.blocks.numFree()
 	}
+	left := s.left()
 	for _, seq := range s.running {
 		if seq.decoding() {
 			continue
@@ -191,12 +208,7 @@ func (s *scheduler) live() int { return len(s.running) + s.waiting.len }
 // growRunning gives the running sequences their tokens of this step and the blocks for them, oldest first. It returns how many tokens
 // of the budget are left for new sequences, and whether all got what they needed.
 func (s *scheduler) growRunning() (left int, settled bool) {
-	left, settled = s.maxTokens, true
-	for _, seq := range s.running {
-		if seq.decoding() {
-			left-- // decode rows come before chunks, whatever their age
-		}
-	}
+	left, settled = s.left(), true
 	for i := 0; i < len(s.running); i++ {
 		seq := s.running[i]
 		want, decoding := 1, seq.decoding()
@@ -208,7 +220,7 @@ func (s *scheduler) growRunning() (left int, settled bool) {
 			if s.running[len(s.running)-1].decoding() {
 				left++
 			}
-			s.preemptNewest()
+			s.preemptLast()
 			settled = false
 		}
 		// The newest has nobody to take blocks from: it computes what fits into the free ones, if need be nothing.
@@ -221,6 +233,20 @@ func (s *scheduler) growRunning() (left int, settled bool) {
 		}
 	}
 	return left, settled
+}
+
+// left is what there is for prompts in the step being planned. Decode rows come before chunks, whatever their rank.
+func (s *scheduler) left() int {
+	decodes := 0
+	for _, seq := range s.running {
+		if seq.decoding() {
+			decodes++
+		}
+	}
+	if decodes == 0 {
+		return s.maxTokens
+	}
+	return min(s.maxTokens-decodes, s.prompts.limit)
 }
 
 // missing is how many more blocks seq needs to compute that many tokens.
@@ -240,20 +266,22 @@ func (s *scheduler) grow(seq *sequence, tokens int) {
 	seq.scheduled = tokens
 }
 
-// preemptNewest sends the newest running sequence back to the head of the queue, where it is the oldest. What it has generated is
-// computed again together with its prompt.
-func (s *scheduler) preemptNewest() {
+// preemptLast sends the last running sequence back to the head of the queue. What it has generated is computed again together with its
+// prompt.
+func (s *scheduler) preemptLast() {
 	seq := s.running[len(s.running)-1]
 	s.running = s.running[:len(s.running)-1]
 	s.release(seq)
 	seq.computed, seq.state = 0, waiting
 	seq.preemptions++
 	s.preemptions++
-	s.suspended++
-	s.waiting.pushFront(seq)
+	s.waiting.charge(seq)
+	s.waiting.suspend(seq)
 }
 
 func (s *scheduler) release(seq *sequence) {
+	s.keepAll(seq)
+	seq.proved, seq.prefix.kept = false, 0
 	s.blocks.release(seq.table)
 	s.tables = append(s.tables, seq.table[:0])
 	seq.table, seq.place, seq.placed = nil, nowhere, 0
@@ -272,8 +300,11 @@ func (s *scheduler) retire(seq *sequence) {
 // all its tokens and the first new one, and one more for every sequence that runs to grow into: what was just preempted does not come
 // back before another one has ended.
 func (s *scheduler) admit(left int) {
-	if s.waiting.front == nil {
+	if s.waiting.len == 0 || len(s.running) >= s.maxSeqs {
 		return
+	}
+	for _, seq := range s.running {
+		s.waiting.charge(seq)
 	}
 	spare := s.blocks.numFree() - len(s.running)
 	for _, seq := range s.running {
@@ -281,15 +312,23 @@ func (s *scheduler) admit(left int) {
 			spare -= s.missing(seq, seq.remaining()+1) // promised when it started
 		}
 	}
-	for seq := s.waiting.front; seq != nil && left > 0 && len(s.running) < s.maxSeqs && len(s.tables) > 0; seq = s.waiting.front {
+	for left > 0 && len(s.running) < s.maxSeqs && len(s.tables) > 0 {
+		seq := s.waiting.next(s.now)
+		if seq == nil {
+			return
+		}
 		from, wait := s.donor(seq)
 		if wait {
 			return
 		}
 		need := s.blocks.blocksFor(len(seq.tokens) + 1)
+		found, used := 0, 0
 		if from != nil {
-			need -= s.shared(seq)
+			used = s.shared(seq)
+		} else {
+			found, used = s.lookup(seq)
 		}
+		need -= used
 		if need > spare && (len(s.running) > 0 || s.retired > 0) {
 			return
 		}
@@ -297,25 +336,30 @@ func (s *scheduler) admit(left int) {
 		s.start(seq)
 		if from != nil {
 			s.share(seq, from)
+		} else {
+			s.reuse(seq, found)
+		}
+		if seq.preemptions == 0 {
+			s.waiting.starts(seq, len(seq.tokens)-seq.computed)
 		}
 		s.grow(seq, s.budget.most(seq, min(seq.remaining(), left)))
 		left -= seq.scheduled
 	}
 }
 
-func (s *scheduler) unqueue(seq *sequence) {
-	s.waiting.remove(seq)
-	if seq.preemptions > 0 {
-		s.suspended--
-	}
-}
-
 func (s *scheduler) start(seq *sequence) {
-	s.unqueue(seq)
+	s.waiting.remove(seq)
+	if seq.preemptions == 0 {
+		s.place(seq)
+	}
 	seq.state = running
 	seq.table = s.tables[len(s.tables)-1]
 	s.tables = s.tables[:len(s.tables)-1]
-	s.running = append(s.running, seq)
+	at := len(s.running)
+	for at > 0 && seq.before(s.running[at-1]) {
+		at--
+	}
+	s.running = slices.Insert(s.running, at, seq) // within its capacity
 }
 
 // fill writes down what was scheduled.
@@ -388,13 +432,20 @@ func (s *scheduler) Commit(b *batch, ids []int32) {
 		case item.asks.broken || item.row >= 0 && item.token < 0:
 			seq.err = ErrNotFinite
 		case item.row >= 0:
+			if !seq.proved {
+				s.prove(seq, item)
+			}
 			seq.finish = seq.accept(item.token)
 		case item.asks.last:
+			if item.asks.answered() {
+				s.prove(seq, item)
+			}
 			seq.finish = PromptDone
 		}
 		if seq.err != nil || seq.finish != 0 {
 			seq.state = ended
 			s.retire(seq)
+			s.waiting.leave(seq)
 			anyEnded = true
 		}
 	}
@@ -432,11 +483,11 @@ func (s *scheduler) checkIntegrity() error {
 			}
 		}
 	}
-	var last uint64
+	var last *sequence
 	tables := make([][]int32, 0, len(s.running))
 	for _, seq := range s.running {
-		if seq.state != running || seq.order <= last {
-			return fmt.Errorf("sequence %d runs in state %d after %d", seq.order, seq.state, last)
+		if seq.state != running || last != nil && !last.before(seq) {
+			return fmt.Errorf("sequence %d of rank %v runs in state %d, behind one that does not go before it", seq.order, seq.rank, seq.state)
 		}
 		if got, want := len(seq.table), s.blocks.blocksFor(seq.computed); got != want {
 			return fmt.Errorf("sequence %d has %d blocks for %d tokens, want %d", seq.order, got, seq.computed, want)
@@ -449,7 +500,7 @@ func (s *scheduler) checkIntegrity() error {
 			return fmt.Errorf("sequence %d counts %d steps under way for %d tokens, there are %d for %d",
 				seq.order, seq.underWay, seq.pending, f.steps, f.tokens)
 		}
-		last = seq.order
+		last = seq
 		tables = append(tables, seq.table)
 	}
 	retired := 0
@@ -466,7 +517,7 @@ func (s *scheduler) checkIntegrity() error {
 	if retired != s.retired {
 		return fmt.Errorf("%d sequences left in a step under way, the count says %d", retired, s.retired)
 	}
-	if err := s.checkWaiting(last); err != nil {
+	if err := s.waiting.checkIntegrity(last, s.running); err != nil {
 		return err
 	}
 	if got := len(s.tables) + len(s.running) + retired; got != cap(s.running) {
@@ -477,66 +528,3 @@ func (s *scheduler) checkIntegrity() error {
 
 // flight is what batches under way hold of a sequence.
 type flight struct{ steps, tokens int }
-
-// checkWaiting is the queue's part of it; what runs ends with order `last`.
-func (s *scheduler) checkWaiting(last uint64) error {
-	n, suspended := 0, 0
-	for seq := s.waiting.front; seq != nil; seq = seq.next {
-		if seq.state != waiting || seq.order <= last || len(seq.table) > 0 || seq.computed > 0 || seq.underWay > 0 {
-			return fmt.Errorf("sequence %d waits in state %d after %d, with %d blocks, %d tokens computed, %d steps under way",
-				seq.order, seq.state, last, len(seq.table), seq.computed, seq.underWay)
-		}
-		last = seq.order
-		n++
-		if seq.preemptions > 0 {
-			suspended++
-		}
-	}
-	if n != s.waiting.len || suspended != s.suspended {
-		return fmt.Errorf("%d sequences wait, %d of them preempted, the counts say %d and %d", n, suspended, s.waiting.len, s.suspended)
-	}
-	return nil
-}
-
-// sequenceList is a list through the sequences themselves, so that one can leave from the middle and nothing is allocated.
-type sequenceList struct {
-	front, back *sequence
-	len         int
-}
-
-func (l *sequenceList) pushBack(seq *sequence) {
-	seq.prev, seq.next = l.back, nil
-	if l.back == nil {
-		l.front = seq
-	} else {
-		l.back.next = seq
-	}
-	l.back = seq
-	l.len++
-}
-
-func (l *sequenceList) pushFront(seq *sequence) {
-	seq.prev, seq.next = nil, l.front
-	if l.front == nil {
-		l.back = seq
-	} else {
-		l.front.prev = seq
-	}
-	l.front = seq
-	l.len++
-}
-
-func (l *sequenceList) remove(seq *sequence) {
-	if seq.prev == nil {
-		l.front = seq.next
-	} else {
-		seq.prev.next = seq.next
-	}
-	if seq.next == nil {
-		l.back = seq.prev
-	} else {
-		seq.next.prev = seq.prev
-	}
-	seq.prev, seq.next = nil, nil
-	l.len--
-}

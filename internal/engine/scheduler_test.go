@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -18,14 +20,20 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts under testdata
 // TestSchedulerScripts runs the histories in testdata/scheduler. A script is a list of commands, each followed by a line `----`, its
 // expected output and an empty line:
 //
-//	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32
-//	add id=a prompt=5 max=3
+//	new blocks=8 block-size=4 max-batch=4 max-tokens=16 context=32 [cache=yes]
+//	add id=a prompt=5 max=3            a prompt that all others start with too
+//	add id=a prompt=5 tail=7,8 max=3   but for its last 2 tokens
+//	add id=a prompt=5 max=3 salt=x bypass=yes tenant=t penalty=yes priority=7
 //	add id=a prompt=5 max=3 n=2        continuations a0 and a1
 //	add id=a prompt=5 max=3 masked=yes it needs the host between its tokens
 //	step [a=-1]                the batch, and who ended; the token sampled is 1 but where it says otherwise
 //	launch, commit [a=-1]      the same in two, so that two batches may be under way
 //	cancel id=a
+//	now 3s                     the time, which counts for priorities
+//	took 60ms decodes=2 prompts=16   what a step of such a size took; new has target=50ms
 //	state                      what runs (computed/tokens, blocks) and waits
+//
+// A sequence that found blocks in the prefix cache starts behind them.
 func TestSchedulerScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/scheduler/*")
 	if err != nil || len(files) == 0 {
@@ -80,9 +88,13 @@ type world struct {
 }
 
 func newWorld(blocks, blockSize, maxBatch, maxTokens, maxRows, context int) *world {
-	context = min(context, blocks*blockSize)
+	return newWorldOn(newBlockPool(blocks, blockSize, false), maxBatch, maxTokens, maxRows, context)
+}
+
+func newWorldOn(blocks *blockPool, maxBatch, maxTokens, maxRows, context int) *world {
+	context = min(context, blocks.total()*blocks.blockSize)
 	return &world{
-		s:       newScheduler(newBlockPool(blocks, blockSize), maxBatch, maxTokens, maxRows, context),
+		s:       newScheduler(blocks, maxBatch, maxTokens, maxRows, context),
 		context: context, byID: map[string]*sequence{},
 	}
 }
@@ -93,30 +105,41 @@ func (w *world) add(id string, prompt, maxNew int) {
 
 // addAsking adds a request that wants to know of its prompt too, and of nothing else where maxNew is 0.
 func (w *world) addAsking(id string, prompt, maxNew int, logprobs Logprobs, pooling Pooling) {
-	r := &Request{
-		ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}},
-		Logprobs: logprobs, Pooling: pooling, PromptOnly: maxNew == 0,
-	}
-	w.byID[id] = newSequence(r, w.context)
-	w.s.Add(w.byID[id])
+	w.addRequest(&Request{
+		ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew}, Logprobs: logprobs, Pooling: pooling, PromptOnly: maxNew == 0,
+	})
+}
+
+func (w *world) addRequest(r *Request) *sequence {
+	r.Stop.StopTokens = []int32{stopToken}
+	seq := newSequence(r, w.context)
+	seq.prefix = w.s.blocks.prefixOf(r)
+	w.byID[r.ID] = seq
+	w.s.Add(seq)
+	return seq
 }
 
 // addContinuations adds a request of several, which are named by their numbers behind its own name.
 func (w *world) addContinuations(id string, prompt, maxNew, n int, logprobs Logprobs) {
+	w.addGroup(&Request{ID: id, Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew}, Logprobs: logprobs}, n)
+}
+
+func (w *world) addGroup(r *Request, n int) []*sequence {
 	g := &group{}
 	for i := range n {
-		r := &Request{
-			ID: fmt.Sprint(id, i), Prompt: make([]int32, prompt), Stop: Stopping{MaxTokens: maxNew, StopTokens: []int32{stopToken}},
+		one := *r
+		one.ID = fmt.Sprint(r.ID, i)
+		if i > 0 {
+			one.Logprobs = Logprobs{}
 		}
-		if i == 0 {
-			r.Logprobs = logprobs
-		}
-		seq := newSequence(r, w.context)
-		seq.group = g
+		one.Stop.StopTokens = []int32{stopToken}
+		seq := newSequence(&one, w.context)
+		seq.group, seq.prefix = g, w.s.blocks.prefixOf(&one)
 		g.members = append(g.members, seq)
-		w.byID[r.ID] = seq
+		w.byID[one.ID] = seq
 		w.s.Add(seq)
 	}
+	return g.members
 }
 
 func (w *world) command(t *testing.T, words []string) string {
@@ -137,7 +160,11 @@ func (w *world) command(t *testing.T, words []string) string {
 		if args["max-rows"] != "" {
 			rows = number("max-rows")
 		}
-		*w = *newWorld(number("blocks"), number("block-size"), number("max-batch"), number("max-tokens"), rows, number("context"))
+		blocks := newBlockPool(number("blocks"), number("block-size"), args["cache"] != "")
+		*w = *newWorldOn(blocks, number("max-batch"), number("max-tokens"), rows, number("context"))
+		if args["target"] != "" {
+			w.s.prompts.target = duration(t, args["target"])
+		}
 	case "add":
 		var logprobs Logprobs
 		if args["logprobs"] != "" {
@@ -147,8 +174,30 @@ func (w *world) command(t *testing.T, words []string) string {
 			w.addContinuations(args["id"], number("prompt"), number("max"), number("n"), logprobs)
 			break
 		}
-		w.addAsking(args["id"], number("prompt"), number("max"), logprobs, map[string]Pooling{"mean": MeanPooling, "last": LastTokenPooling}[args["pool"]])
-		w.byID[args["id"]].hostBound = args["masked"] != ""
+		r := &Request{
+			ID: args["id"], Prompt: make([]int32, number("prompt")), Stop: Stopping{MaxTokens: number("max")}, Logprobs: logprobs,
+			Pooling: map[string]Pooling{"mean": MeanPooling, "last": LastTokenPooling}[args["pool"]], PromptOnly: args["max"] == "0",
+			Cache: Cache{Salt: args["salt"], Bypass: args["bypass"] != ""}, Tenant: args["tenant"],
+		}
+		if args["penalty"] != "" {
+			r.Sampling.PresencePenalty = 1
+		}
+		if args["priority"] != "" {
+			r.Priority = number("priority")
+		}
+		if args["tail"] != "" {
+			tail := strings.Split(args["tail"], ",")
+			for i, token := range tail {
+				if _, err := fmt.Sscan(token, &r.Prompt[len(r.Prompt)-len(tail)+i]); err != nil {
+					t.Fatalf("%v: tail: %v", words, err)
+				}
+			}
+		}
+		w.addRequest(r).hostBound = args["masked"] != ""
+	case "now":
+		w.s.now = duration(t, words[1])
+	case "took":
+		w.s.prompts.observe(number("decodes"), number("prompts"), duration(t, words[1]))
 	case "cancel":
 		w.s.Remove(w.byID[args["id"]])
 	case "step":
@@ -166,6 +215,14 @@ func (w *world) command(t *testing.T, words []string) string {
 		t.Fatalf("unknown command %v", words)
 	}
 	return ""
+}
+
+func duration(t *testing.T, text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // stopToken ends any output of a world.
@@ -239,10 +296,17 @@ func (w *world) state() string {
 	for _, seq := range w.s.running {
 		fmt.Fprintf(&out, "running %s %d/%d blocks %v\n", seq.request.ID, seq.computed, len(seq.tokens), seq.table)
 	}
-	for seq := w.s.waiting.front; seq != nil; seq = seq.next {
+	var waiting []*sequence
+	w.s.waiting.each(func(seq *sequence) bool { waiting = append(waiting, seq); return true })
+	slices.SortStableFunc(waiting[w.s.waiting.suspended.len:], func(a, b *sequence) int { return cmp.Compare(a.order, b.order) })
+	for _, seq := range waiting {
 		fmt.Fprintf(&out, "waiting %s %d tokens\n", seq.request.ID, len(seq.tokens))
 	}
-	fmt.Fprintf(&out, "%d of %d blocks free\n", w.s.blocks.numFree(), w.s.blocks.total())
+	fmt.Fprintf(&out, "%d of %d blocks free", w.s.blocks.numFree(), w.s.blocks.total())
+	if n := w.s.blocks.cache.idle; n > 0 {
+		fmt.Fprintf(&out, ", %d of them cached", n)
+	}
+	out.WriteString("\n")
 	return out.String()
 }
 
@@ -406,7 +470,7 @@ func oldestOf(s *scheduler) *sequence {
 	if len(s.running) > 0 {
 		return s.running[0]
 	}
-	return s.waiting.front
+	return s.waiting.next(s.now)
 }
 
 func sortedKeys(m map[string]*sequence) []string { return slices.Sorted(maps.Keys(m)) }

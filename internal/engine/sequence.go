@@ -34,6 +34,7 @@ type sequence struct {
 	penalized bool // the device has to know its tokens
 	adjusted  bool // its rows of logits have an adjustment
 	curious   bool // it may ask a step for more than a token
+	proved    bool // a token was sampled since it started, for the first time or again
 	watched   bool // each of its tokens is shown to a masker or a loop detector
 	state     sequenceState
 	finish    FinishReason
@@ -57,11 +58,18 @@ type sequence struct {
 	request  *Request
 	arrived  time.Time
 	deadline time.Time // zero: none
+	left     time.Time // when it was told to leave early; zero: it was not
 	group    *group    // the continuations of its request; nil: it is alone
+	prefix   prefix
 
-	order       uint64 // of arrival; what runs is older than what waits
+	// The queue's.
+	tenant      *tenant
+	rank        time.Duration // where it stands among those that wait, then among those that run; rank() says how
+	order       uint64        // among those of its rank
+	spot        int           // in its tenant's heap
+	charged     int           // tokens generated that its tenant has been charged with
 	preemptions int
-	prev, next  *sequence // in the queue
+	prev, next  *sequence // of those that were preempted
 }
 
 // stepBytes is what a step touches of a sequence itself.

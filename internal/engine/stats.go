@@ -9,23 +9,31 @@ import (
 
 // Stats is what the engine knows about itself. Counts are since New and leave probes out.
 type Stats struct {
-	Running   int // sequences that have blocks
-	Queued    int // requests that have not started
-	Suspended int // sequences that were preempted and wait to be computed again
+	Running      int // sequences that have blocks
+	Queued       int // requests that have not started
+	QueuedTokens int // of their prompts
+	Suspended    int // sequences that were preempted and wait to be computed again
 
-	BlocksUsed     int // KV blocks
+	BlocksUsed     int // KV blocks of requests
+	BlocksCached   int // those that the prefix cache keeps beside them
 	BlocksTotal    int
 	MaxBatchTokens int // token budget of a step
 
 	Steps           uint64
 	PromptTokens    uint64 // computed, recomputed ones included
 	OutputTokens    uint64
+	CacheAsked      uint64 // prompt tokens of requests that could use the prefix cache
+	CacheHits       uint64 // those of them that it had
+	CacheEvictions  uint64 // blocks that it gave up for others
 	Preemptions     uint64
 	Finished        uint64            // requests that ended normally
 	Cancelled       [NumPhases]uint64 // requests that left early, by Phase: cancelled, past their deadline, or aborted
 	NotFinite       uint64            // requests that ended with ErrNotFinite
 	Rejected        uint64            // requests that found the queue full
 	TokensPerSecond float64           // generated, over the last seconds
+
+	BlockSize int   // tokens of a KV block
+	Freed     Freed // what became of the blocks of those that left early
 
 	LastStep  time.Duration // how long it took
 	HostTime  time.Duration // what the loop itself did for all steps: planning, launching and handing out, waits left out
@@ -87,7 +95,7 @@ type RequestInfo struct {
 func (s *sequence) info(now, born time.Time) *RequestInfo {
 	i := &RequestInfo{
 		ID: s.request.ID, Reason: s.finish, Err: s.err,
-		Usage:   Usage{PromptTokens: s.prompt, CompletionTokens: s.generated()},
+		Usage:   Usage{PromptTokens: s.prompt, CachedTokens: s.prefix.hit, CompletionTokens: s.generated()},
 		Timings: Timings{Total: now.Sub(s.arrived), Preemptions: s.preemptions},
 	}
 	t := &i.Timings
@@ -105,20 +113,25 @@ func (s *sequence) info(now, born time.Time) *RequestInfo {
 // counters are written by the loop, but for queued and rejected, and read by anyone. Times are since Engine.born.
 type counters struct {
 	blocksTotal int
+	freed       freedTimes
 
-	running, suspended, blocksUsed atomic.Int64
-	queued                         atomic.Int64 // Submit adds, the loop takes away
-	maxTokens                      atomic.Int64
+	running, suspended, blocksUsed, blocksCached atomic.Int64
+	queued, queuedTokens                         atomic.Int64 // Submit adds, the loop takes away
+	maxTokens                                    atomic.Int64
 
 	steps, promptTokens, outputTokens, preemptions, finished, notFinite, rejected atomic.Uint64
+	cacheAsked, cacheHits, cacheEvictions                                         atomic.Uint64
 	cancelled                                                                     [NumPhases]atomic.Uint64
+
+	shares shares
 
 	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
 	lastStep  atomic.Int64
 	hostTime  atomic.Int64
 	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
-	startGap  atomic.Int64  // between starts of requests while others wait, smoothed; 0: none yet
+	startGap  atomic.Int64  // nanoseconds between starts of requests while others wait; 0: too few to tell
+	tokenGap  atomic.Uint64 // nanoseconds for a prompt token meanwhile, float64 bits
 }
 
 const noStep = -1
@@ -131,8 +144,9 @@ func (e *Engine) Stats() Stats {
 	c := &e.counters
 	now := time.Since(e.born)
 	s := Stats{
-		Running: int(c.running.Load()), Queued: int(c.queued.Load()), Suspended: int(c.suspended.Load()),
-		BlocksUsed: int(c.blocksUsed.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
+		Running: int(c.running.Load()), Queued: int(c.queued.Load()), QueuedTokens: int(c.queuedTokens.Load()), Suspended: int(c.suspended.Load()),
+		BlocksUsed: int(c.blocksUsed.Load()), BlocksCached: int(c.blocksCached.Load()), BlocksTotal: c.blocksTotal, MaxBatchTokens: int(c.maxTokens.Load()),
+		CacheAsked: c.cacheAsked.Load(), CacheHits: c.cacheHits.Load(), CacheEvictions: c.cacheEvictions.Load(),
 		Steps: c.steps.Load(), PromptTokens: c.promptTokens.Load(), OutputTokens: c.outputTokens.Load(),
 		Preemptions: c.preemptions.Load(), Finished: c.finished.Load(), NotFinite: c.notFinite.Load(), Rejected: c.rejected.Load(),
 		LastStep: time.Duration(c.lastStep.Load()), HostTime: time.Duration(c.hostTime.Load()),
@@ -140,6 +154,7 @@ func (e *Engine) Stats() Stats {
 	for i := range s.Cancelled {
 		s.Cancelled[i] = c.cancelled[i].Load()
 	}
+	s.BlockSize, s.Freed = e.scheduler.blocks.blockSize, c.freed.read()
 	heartbeat := time.Duration(c.heartbeat.Load())
 	s.Heartbeat = e.born.Add(heartbeat)
 	s.TokensPerSecond = math.Float64frombits(c.rate.Load()) * decay(now-heartbeat)
@@ -183,7 +198,7 @@ func (c *counters) countEnd(r *RequestInfo) {
 }
 
 func (c *counters) clearGauges() {
-	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.queued} {
+	for _, gauge := range []*atomic.Int64{&c.running, &c.suspended, &c.blocksUsed, &c.blocksCached, &c.queued, &c.queuedTokens} {
 		gauge.Store(0)
 	}
 	c.stepBegan.Store(noStep)
@@ -197,23 +212,10 @@ func (e *Engine) publishGauges() {
 	}
 	c.running.Store(int64(len(s.running) - min(probes, len(s.running))))
 	c.blocksUsed.Store(int64(s.blocks.total() - s.blocks.numFree()))
-	c.suspended.Store(int64(s.suspended))
+	c.blocksCached.Store(int64(s.blocks.cache.idle))
+	c.cacheAsked.Store(s.hits.asked)
+	c.cacheHits.Store(s.hits.tokens)
+	c.cacheEvictions.Store(s.blocks.cache.evictions)
+	c.suspended.Store(int64(s.waiting.suspended.len))
 	c.preemptions.Store(s.preemptions)
-}
-
-// observeStartGap smooths over about eight starts.
-func (c *counters) observeStartGap(gap time.Duration) {
-	if old := c.startGap.Load(); old > 0 {
-		gap = (7*time.Duration(old) + gap) / 8
-	}
-	c.startGap.Store(int64(max(gap, 1)))
-}
-
-// retryAfter is about when the next request will leave the queue.
-func (c *counters) retryAfter() time.Duration {
-	gap := time.Duration(c.startGap.Load())
-	if gap == 0 {
-		gap = time.Second
-	}
-	return min(max(gap, 100*time.Millisecond), 30*time.Second)
 }

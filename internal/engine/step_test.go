@@ -131,10 +131,11 @@ func BenchmarkNext(b *testing.B) {
 
 // decodingScheduler has n sequences that decode for the next 2,048 steps, and the ids of a step.
 func decodingScheduler(n int) (*scheduler, []int32) {
-	s := newScheduler(newBlockPool(n<<8, 16), n, 512, 0, 1<<12)
+	s := newScheduler(newBlockPool(n<<8, 16, true), n, 512, 0, 1<<12)
 	for i := range n {
 		seq := newSequence(&Request{ID: fmt.Sprint(i), Prompt: []int32{1}}, 1<<12)
 		seq.tokens = slices.Grow(seq.tokens, 1<<12)
+		seq.prefix = s.blocks.prefixOf(seq.request)
 		s.Add(seq)
 	}
 	for range 64 {

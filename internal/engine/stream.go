@@ -166,7 +166,10 @@ func (s *Stream) notify() {
 	}
 }
 
-// Poll returns the new tokens, if any, and the end: without waiting. The tokens are valid for good and must not be changed. A normal end
+// maxPoll bounds the tokens of a Poll, and with them the message that a reader makes of those it is behind by.
+const maxPoll = 256
+
+// Poll returns the new tokens, if any, up to maxPoll of them, and the end: without waiting. The tokens are valid for good and must not be changed. A normal end
 // comes once, with the last tokens; an error comes alone, after all tokens: the error of the context given to Submit, ErrAborted,
 // ErrNotFinite or ErrDeviceLost. After the end the error is io.EOF. For one goroutine at a time.
 func (s *Stream) Poll() ([]int32, *Finish, error) {
@@ -177,6 +180,10 @@ func (s *Stream) Poll() ([]int32, *Finish, error) {
 	end := s.end.Load()
 	if end != nil {
 		to = end.tokens
+	}
+	if to > from+maxPoll {
+		to, end = from+maxPoll, nil
+		s.notify() // there is more to come, so that Wait would return at once
 	}
 	s.read = to
 	var tokens []int32

@@ -54,8 +54,8 @@ func loopCode() (all []code) {
 		(*Engine).takeMail, (*Engine).turnOnce, (*Engine).launch, (*Engine).markStarts, (*Engine).publishGauges, (*Engine).collect,
 		(*Engine).deliver, (*Engine).finishStep, (*counters).endStep, (*runner).Launch, (*runner).graphFor, (*runner).replay,
 		(*runner).writePadding, (*runner).writeChanges, (*runner).start, (*runner).Collect, (*blockTables).seat, (*blockTables).update,
-		(*scheduler).Next, (*scheduler).fits, (*scheduler).growRunning, (*scheduler).grow, (*scheduler).fill, (*batch).add,
-		(*scheduler).Commit, (*sequence).accept, (*Stream).put, (*waker).flush,
+		(*scheduler).Next, (*scheduler).fits, (*scheduler).left, (*scheduler).growRunning, (*scheduler).grow, (*scheduler).fill, (*batch).add,
+		(*scheduler).Commit, (*pace).observe, (*sequence).accept, (*Stream).put, (*waker).flush,
 	} {
 		c := code{at: reflect.ValueOf(f).UnsafePointer()}
 		entry := uintptr(c.at)

@@ -64,6 +64,7 @@ var table = []row{
 		},
 		tests: []string{"internal/device/native", "internal/model/gguf/gguftest", "internal/model/llama"},
 	},
+	{folder: "internal/device/devicescript", may: []string{"internal/device", "internal/memory", "internal/model"}},
 	{folder: "internal/model/modeltest", may: []string{"internal/device", "internal/memory", "internal/model", "internal/model/safetensors"}},
 	{
 		folder: "internal/model/llama",
@@ -110,13 +111,24 @@ var table = []row{
 		tests: []string{"internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1"},
 	},
 
+	// Nothing but tests: a whole server under load.
+	{
+		folder: "internal/soak",
+		tests: []string{
+			"internal/backend", "internal/config", "internal/device", "internal/device/devicescript", "internal/device/native",
+			"internal/discovery/static", "internal/model", "internal/model/llama", "proto/inferno/v1",
+		},
+	},
+
 	// The library that other people's programs import, and the programs. Concrete types meet in the server's.
 	{folder: "client", may: []string{"proto/inferno/v1"}},
+	// The load generator is a client, for the tool and for tests that want a server under load.
+	{folder: "internal/load", may: []string{"client", "proto/inferno/v1"}, tests: []string{"internal/..."}},
 	{folder: "cmd/inferno-server", may: []string{"internal/..."}, tests: []string{"proto/inferno/v1"}},
 	{
 		folder: "cmd/inferno",
 		may: []string{
-			"client", "internal/model/gguf", "internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat",
+			"client", "internal/load", "internal/model/gguf", "internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat",
 			"internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
 		tests: []string{"internal/..."}, // a server to talk to

@@ -35,6 +35,8 @@ func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
 
+func (e *endless) Full(string, int, int) error { return nil }
+
 func (e *endless) Outlook(*engine.Request) (engine.Outlook, error) { return engine.Outlook{}, nil }
 
 // BenchmarkStreamedToken is what one token costs from the engine's stream to the client's Recv, one a message, both ends in this process.
@@ -85,8 +87,8 @@ func BenchmarkBannedStrings(b *testing.B) {
 func BenchmarkPrepare(b *testing.B) {
 	b.ReportAllocs()
 	s := &Server{models: models{{
-		Info:      ModelInfo{Name: "m", State: ModelReady, VocabularySize: vocabularySize, MaxContext: maxContext},
-		Tokenizer: byteTokenizer(b), EndTokens: []int32{eosID},
+		Info:   ModelInfo{Name: "m", State: ModelReady, VocabularySize: vocabularySize, MaxContext: maxContext},
+		Engine: newScript(), Tokenizer: byteTokenizer(b), EndTokens: []int32{eosID},
 	}}}
 	req := textRequest("The capital of France")
 	req.Sampling = &infernov1.SamplingParameters{Temperature: new(float32(0.7)), TopP: new(float32(0.9)), Seed: new(uint64(1))}

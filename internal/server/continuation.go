@@ -24,6 +24,9 @@ type continuation struct {
 	words    []byte                    // text held back
 	offset   int                       // position of the first of ids
 	since    time.Time
+
+	delta infernov1.Delta // that was handed over last
+	sent  []uint32        // its ids
 }
 
 func newContinuation(g *generation, index int, stream, first Stream) *continuation {
@@ -127,11 +130,16 @@ func (c *continuation) due(now time.Time) bool {
 	return !at.IsZero() && !now.Before(at)
 }
 
-// appendDelta hands over what is held, where the client wants any of it.
+// appendDelta hands over what is held, where the client wants any of it. The delta is valid until the next one.
 func (c *continuation) appendDelta(deltas []*infernov1.Delta) []*infernov1.Delta {
-	d := &infernov1.Delta{Index: uint32(c.index), Offset: uint32(c.offset)}
+	d := &c.delta
+	d.Index, d.Offset, d.Text = uint32(c.index), uint32(c.offset), ""
 	if c.generation.ids {
-		d.TokenIds = toUint32(c.ids)
+		c.sent = c.sent[:0]
+		for _, id := range c.ids {
+			c.sent = append(c.sent, uint32(id))
+		}
+		d.TokenIds = c.sent
 	}
 	if c.generation.text {
 		d.Text = string(c.words)

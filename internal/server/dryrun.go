@@ -19,7 +19,9 @@ func (s *Server) dryRun(ctx context.Context, req *infernov1.GenerateRequest) (*i
 	if err != nil {
 		return nil, nil, err
 	}
-	dry := &infernov1.DryRun{PromptTokens: uint32(prompt), Fits: o.Fits, QueueLength: uint32(o.Queued)}
+	dry := &infernov1.DryRun{
+		PromptTokens: uint32(prompt), CachedPromptTokens: uint32(o.Cached), Fits: o.Fits, QueueLength: uint32(o.Queued),
+	}
 	if !o.Unknown {
 		dry.EstimatedQueueTime = durationpb.New(o.Wait)
 	}

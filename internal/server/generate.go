@@ -81,27 +81,23 @@ func (s inferenceService) GenerateStream(
 		return err
 	}
 	defer out.close()
-	// Send itself ends only when the client reads on or its connection ends; the request's place on the device is free before.
-	stalled := time.AfterFunc(s.sendTimeout, func() { out.cancel(errSlowReader) })
-	stalled.Stop()
-	send := func(m *infernov1.GenerateStreamResponse) error {
-		stalled.Reset(s.sendTimeout)
-		defer stalled.Stop()
-		return stream.Send(m)
-	}
+	outbox, m := newOutbox(), &infernov1.GenerateStreamResponse{} // a message is encoded before SendMsg returns
 	for first := true; ; first = false {
+		if err := outbox.wait(out.ctx, s.sendTimeout); err != nil {
+			return out.why(err)
+		}
 		deltas, done, err := out.next()
 		if err != nil {
 			return err
 		}
-		m := &infernov1.GenerateStreamResponse{Deltas: deltas}
+		m.Start, m.Deltas = nil, deltas
 		if first {
 			m.Start = out.start()
 		}
 		if done {
 			m.Finish = &infernov1.GenerationFinish{Finishes: out.finishes(), Usage: out.usage(), Timings: out.timings()}
 		}
-		if err := send(m); err != nil {
+		if err := stream.SendMsg(outgoing{m, outbox}); err != nil {
 			return out.why(err)
 		}
 		if done {
@@ -130,7 +126,7 @@ func (s *Server) check(ctx context.Context, req *infernov1.GenerateRequest) (*ge
 // open gives a request to the engine. The caller closes the output.
 func (s *Server) open(ctx context.Context, g *generation) (out *output, err error) {
 	out = &output{generation: g, live: &s.live}
-	if out.ctx, out.cancel, err = s.live.begin(ctx, g.request.ID); err != nil {
+	if out.ctx, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err
 	}
 	defer func() {

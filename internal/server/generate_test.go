@@ -505,7 +505,7 @@ func TestFailuresOfTheEngine(t *testing.T) {
 		reason string
 		retry  time.Duration
 	}{
-		{"queue full", &engine.QueueFullError{Limit: 3, RetryAfter: 1500 * time.Millisecond}, codes.ResourceExhausted, "QUEUE_FULL", 1500 * time.Millisecond},
+		{"queue full", &engine.QueueFullError{What: "4 requests", Limit: "3", RetryAfter: 1500 * time.Millisecond}, codes.ResourceExhausted, "QUEUE_FULL", 1500 * time.Millisecond},
 		{"draining", engine.ErrDraining, codes.Unavailable, "DRAINING", retryElsewhere},
 		{"device lost", fmt.Errorf("%w: %w", engine.ErrDeviceLost, secret), codes.Unavailable, "DEVICE_LOST", retryRestarted},
 		{"not finite", fmt.Errorf("%w: %w", engine.ErrNotFinite, secret), codes.DataLoss, "LOGITS_NOT_FINITE", 0},
@@ -623,7 +623,7 @@ func TestRefusedRequestsHaveAnID(t *testing.T) {
 		{"made", `model:"m"`, nil},
 		{"its own", `model:"x" text:"hi" request_id:"r-1"`, nil},
 		{"not a valid one", `model:"m" text:"hi" request_id:"a b"`, nil},
-		{"by the engine", `model:"m" text:"hi"`, &engine.QueueFullError{Limit: 1}},
+		{"by the engine", `model:"m" text:"hi"`, &engine.QueueFullError{Limit: "1"}},
 	} {
 		g.refuse = c.refuse
 		req := parse(t, c.request, &infernov1.GenerateRequest{})
@@ -775,5 +775,23 @@ func TestDetokenizeBoundsItsText(t *testing.T) {
 	got, err := f.api.Detokenize(t.Context(), req)
 	if err != nil || got.GetText() != strings.Repeat(longToken, 1000) {
 		t.Errorf("%d bytes of text, %v", len(got.GetText()), err)
+	}
+}
+
+// TestFullQueueIsToldBeforeTheTextIsTokenized: a template that would be refused is not even rendered, but what is wrong with a field is said.
+func TestFullQueueIsToldBeforeTheTextIsTokenized(t *testing.T) {
+	g := newScript()
+	g.full = &engine.QueueFullError{What: "9 requests", Limit: "8", RetryAfter: 250 * time.Millisecond}
+	f := start(t, g)
+	_, err := f.api.Generate(t.Context(), textRequest(strings.Repeat("too long for the context ", 2)))
+	if delay, ok := retryDelay(wantStatus(t, err, codes.ResourceExhausted, "QUEUE_FULL")); !ok || delay != 250*time.Millisecond {
+		t.Errorf("retry in %v, %v", delay, ok)
+	}
+	_, err = f.api.Generate(t.Context(), &infernov1.GenerateRequest{Model: "m"})
+	wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")
+	dry := textRequest("hi")
+	dry.DryRun = true
+	if _, err := f.api.Generate(t.Context(), dry); err != nil {
+		t.Errorf("dry run: %v", err)
 	}
 }

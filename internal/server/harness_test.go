@@ -135,6 +135,7 @@ func byteIDs(text string) []int32 {
 type script struct {
 	panics   string          // what Submit does
 	refuse   error           // what Submit answers
+	full     error           // what Full answers
 	requests chan *scripted  // what was submitted
 	begin    func(*scripted) // called by Submit, where set
 }
@@ -177,10 +178,12 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	return streams, nil
 }
 
+func (s *script) Full(string, int, int) error { return s.full }
+
 func (s *script) Outlook(r *engine.Request) (engine.Outlook, error) {
 	prompt := len(r.Prompt)
 	return engine.Outlook{
-		Fits: prompt+max(r.Stop.MaxTokens, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1,
+		Cached: prompt / 2, Fits: prompt+max(r.Stop.MaxTokens, 1) <= maxContext, Queued: 3, Wait: 7 * time.Millisecond, Unknown: prompt == 1,
 	}, s.refuse
 }
 

@@ -30,6 +30,7 @@ type itemsCall struct {
 	*Server
 	ctx       context.Context
 	requestID string
+	tenant    string
 	model     *Model
 	items     []*item
 }
@@ -45,12 +46,13 @@ func (s *Server) beginItems(ctx context.Context, f *faults, requestID *string, m
 		return nil, nil, errStopping
 	}
 	f.requestID(*requestID)
+	tenant := f.tenant(ctx)
 	model, err := s.modelOf(f, modelName)
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &itemsCall{Server: s, requestID: *requestID, model: model, items: make([]*item, inputs)}
-	if c.ctx, _, err = s.live.begin(ctx, *requestID); err != nil {
+	c := &itemsCall{Server: s, requestID: *requestID, tenant: tenant, model: model, items: make([]*item, inputs)}
+	if c.ctx, err = s.live.begin(ctx, *requestID); err != nil {
 		return nil, nil, err
 	}
 	return c, func() { s.live.end(*requestID) }, nil
@@ -90,6 +92,7 @@ func (c *itemsCall) run(request func(*item) *engine.Request) error {
 		}
 		r := request(it)
 		r.ID, r.N, r.Prompt, r.PromptOnly, r.Arrived = fmt.Sprintf("%s#%d", c.requestID, i), 1, it.prompt, true, arrived
+		r.Tenant = c.tenant
 		if err := c.submit(it, r, &underWay); err != nil {
 			return err
 		}

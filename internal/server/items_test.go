@@ -196,7 +196,7 @@ type crowded struct {
 
 func (c *crowded) Submit(ctx context.Context, r *engine.Request) ([]Stream, error) {
 	if c.now.Load() >= c.places.Load() {
-		return nil, &engine.QueueFullError{Limit: int(c.places.Load()), RetryAfter: time.Second}
+		return nil, &engine.QueueFullError{Limit: fmt.Sprint(c.places.Load()), RetryAfter: time.Second}
 	}
 	c.most.Store(max(c.most.Load(), c.now.Add(1)))
 	streams, err := c.script.Submit(ctx, r)
@@ -451,8 +451,8 @@ func TestDryRunTellsWhatTheEngineExpects(t *testing.T) {
 		request string
 		want    string
 	}{
-		{`model:"m" dry_run:true text:"hello"`, `prompt_tokens:6 fits:true queue_length:3 estimated_queue_time{nanos:7000000}`},
-		{`model:"m" dry_run:true text:"hello" stopping{max_tokens:27}`, `prompt_tokens:6 queue_length:3 estimated_queue_time{nanos:7000000}`},
+		{`model:"m" dry_run:true text:"hello"`, `prompt_tokens:6 cached_prompt_tokens:3 fits:true queue_length:3 estimated_queue_time{nanos:7000000}`},
+		{`model:"m" dry_run:true text:"hello" stopping{max_tokens:27}`, `prompt_tokens:6 cached_prompt_tokens:3 queue_length:3 estimated_queue_time{nanos:7000000}`},
 		{`model:"m" dry_run:true token_ids{ids:5}`, `prompt_tokens:1 fits:true queue_length:3`},
 	} {
 		answer, err := f.api.Generate(t.Context(), parse(t, c.request, &infernov1.GenerateRequest{}))

@@ -23,19 +23,19 @@ func newLiveRequests() liveRequests {
 	return liveRequests{cancels: map[string]context.CancelCauseFunc{}, idle: make(chan struct{})}
 }
 
-// begin registers a request and returns the context of its work, with what ends it. Each begin without an error has an end.
-func (l *liveRequests) begin(ctx context.Context, id string) (context.Context, context.CancelCauseFunc, error) {
+// begin registers a request and returns the context of its work. Each begin without an error has an end.
+func (l *liveRequests) begin(ctx context.Context, id string) (context.Context, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, nil, errStopping
+		return nil, errStopping
 	}
 	if _, taken := l.cancels[id]; taken {
-		return nil, nil, engine.ErrDuplicateID
+		return nil, engine.ErrDuplicateID
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	l.cancels[id] = cancel
-	return ctx, cancel, nil
+	return ctx, nil
 }
 
 // end ends the request's work and forgets it.

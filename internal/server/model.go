@@ -45,6 +45,8 @@ type Generator interface {
 	// Submit takes a request, which ends with ctx at the latest, and returns a stream for each continuation. It does not wait for a place: a
 	// full queue is an error.
 	Submit(ctx context.Context, r *engine.Request) ([]Stream, error)
+	// Full says why Submit would refuse a request of so many continuations and prompt tokens for want of a place; nil: it would not.
+	Full(tenant string, continuations, tokens int) error
 	// Outlook says what would become of a request. The error is what Submit would refuse it with, but for its length.
 	Outlook(r *engine.Request) (engine.Outlook, error)
 }
@@ -77,6 +79,10 @@ func (g fromEngine) Submit(ctx context.Context, r *engine.Request) ([]Stream, er
 		streams[i] = made[i]
 	}
 	return streams, err
+}
+
+func (g fromEngine) Full(tenant string, continuations, tokens int) error {
+	return g.engine.Full(tenant, continuations, tokens)
 }
 
 func (g fromEngine) Outlook(r *engine.Request) (engine.Outlook, error) { return g.engine.Outlook(r) }

@@ -16,11 +16,11 @@ import (
 type output struct {
 	*generation
 	ctx           context.Context
-	cancel        context.CancelCauseFunc
 	live          *liveRequests
 	continuations []*continuation // by index
 	limit         *time.Timer     // of time_limit; nil: none
 	started       bool            // next has returned
+	deltas        []*infernov1.Delta
 }
 
 // run gives the request to the engine.
@@ -65,7 +65,7 @@ func (o *output) tokens() (n int) {
 }
 
 // next waits until there is something to send, and returns it: a delta for each continuation that has one, by index. `done` says that all
-// have ended, after these. Half a character for a client that wants no ids is nothing to send, but for the first token of all.
+// have ended, after these. They are valid until it is called again. Half a character for a client that wants no ids is nothing to send, but for the first token of all.
 func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 	for {
 		done, flushed := true, false
@@ -76,12 +76,14 @@ func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 			done = done && c.finish != nil
 		}
 		now := time.Now()
+		deltas = o.deltas[:0]
 		for _, c := range o.continuations {
 			if c.due(now) && o.knowsPrompt() {
 				flushed = flushed || len(c.ids) > 0
 				deltas = c.appendDelta(deltas)
 			}
 		}
+		o.deltas = deltas
 		if len(deltas) > 0 || done || flushed && !o.started {
 			o.started = true
 			return deltas, done, nil

@@ -45,6 +45,7 @@ func (g *generation) ends(id int32) bool {
 func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, arrived time.Time) (*generation, error) {
 	var f faults
 	f.generate(req)
+	tenant := f.tenant(ctx)
 	model, err := s.lookup(req.GetModel())
 	if err != nil {
 		if invalid := f.err(); invalid != nil {
@@ -53,6 +54,11 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 		return nil, err
 	}
 	f.ofModel(req, model)
+	if len(f.found) == 0 && !req.GetDryRun() { // before the work of tokenizing
+		if err := model.Engine.Full(tenant, continuationsOf(req.GetSampling()), 1); err != nil {
+			return nil, err
+		}
+	}
 	prompt, err := s.prompt(ctx, &f, req, model)
 	if err != nil {
 		return nil, err
@@ -61,7 +67,9 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	return newGeneration(req, model, prompt, arrived), nil
+	g := newGeneration(req, model, prompt, arrived)
+	g.request.Tenant = tenant
+	return g, nil
 }
 
 // newGeneration fills in what the request leaves open.
@@ -80,6 +88,7 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 			N:        continuationsOf(req.GetSampling()),
 			Sampling: samplingOf(req.GetSampling(), model.Defaults),
 			Stop:     stoppingOf(req.GetStopping(), model.EndTokens),
+			Cache:    cacheOf(req.GetCache()), Priority: int(req.GetPriority()),
 		},
 		stopStrings:   req.GetStopping().GetStopStrings(),
 		includeStop:   req.GetStopping().GetIncludeStop(),

@@ -39,6 +39,10 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.GenerateRequest.sampling":              true,
 	"inferno.v1.GenerateRequest.stopping":              true,
 	"inferno.v1.GenerateRequest.output":                true,
+	"inferno.v1.GenerateRequest.cache":                 true,
+	"inferno.v1.GenerateRequest.priority":              true,
+	"inferno.v1.CacheOptions.salt":                     true,
+	"inferno.v1.CacheOptions.bypass":                   true,
 	"inferno.v1.TokenIds.ids":                          true,
 	"inferno.v1.ChatMessages.messages":                 true,
 	"inferno.v1.ChatMessages.add_generation_prompt":    true,
@@ -231,6 +235,7 @@ func (f *faults) generate(req *infernov1.GenerateRequest) {
 	f.requestID(req.GetRequestId())
 	f.modelName("model", req.GetModel())
 	f.input(req)
+	f.queueing(req)
 	f.promptOptions(req.GetPromptOptions())
 	if s := req.GetSampling(); s != nil {
 		f.sampling("sampling.", samplingFields(s))

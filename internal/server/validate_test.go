@@ -202,7 +202,8 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"truncation to nothing", text + `prompt_options{truncate_to:0}`, "prompt_options.truncate_to", "is 0, want at least 1"},
 		{"truncation on no side", text + `prompt_options{truncation_side:3}`, "prompt_options.truncation_side", "is 3, want TRUNCATION_SIDE_LEFT"},
 		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
-		{"priority 0", text + `priority:0`, "priority", "not supported"},
+		{"priority 101", text + `priority:101`, "priority", "is 101, want -100 to 100"},
+		{"a salt of 129 bytes", text + `cache{salt:"` + strings.Repeat("x", 129) + `"}`, "cache.salt", "has 129 bytes, want at most 128"},
 	}
 	f := start(t, play(part{ids: []int32{'x'}, finish: finished(engine.MaxTokens, 'x')}))
 	for _, row := range rows {
@@ -263,9 +264,7 @@ func TestUnknownModelsAreNotFound(t *testing.T) {
 // refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
 var refused = []protoreflect.FullName{
 	"inferno.v1.GenerateRequest.constraint",
-	"inferno.v1.GenerateRequest.cache",
 	"inferno.v1.GenerateRequest.speculation",
-	"inferno.v1.GenerateRequest.priority",
 	"inferno.v1.OutputOptions.prompt_progress",
 }
 
@@ -426,7 +425,8 @@ func FuzzPrepare(f *testing.F) {
 	plain := info
 	plain.Name = "ids"
 	s := &Server{models: models{
-		{Info: info, Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}}, {Info: plain, EndTokens: []int32{eosID}},
+		{Info: info, Engine: newScript(), Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}},
+		{Info: plain, Engine: newScript(), EndTokens: []int32{eosID}},
 	}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req := &infernov1.GenerateRequest{}

@@ -14,9 +14,9 @@ import (
 )
 
 // ServeAdmin serves /metrics and /debug/pprof on l until ctx ends. A profile or scrape that runs then is cut off.
-func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Registry) error {
+func ServeAdmin(ctx context.Context, l net.Listener, metrics prometheus.Gatherer) error {
 	server := &http.Server{
-		Handler:           adminHandler(registry),
+		Handler:           adminHandler(metrics),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -29,9 +29,9 @@ func ServeAdmin(ctx context.Context, l net.Listener, registry *prometheus.Regist
 	return nil
 }
 
-func adminHandler(registry *prometheus.Registry) http.Handler {
+func adminHandler(metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestEngineMetricsHoldWhatTheEngineSays(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	stats := engine.Stats{Running: 3, BlocksUsed: 7, BlocksTotal: 9, OutputTokens: 11, HostTime: 1500 * time.Millisecond}
+	stats := engine.Stats{Running: 3, BlocksUsed: 7, BlocksCached: 1, BlocksTotal: 9, CacheAsked: 40, CacheHits: 20, CacheEvictions: 5, OutputTokens: 11, HostTime: 1500 * time.Millisecond}
 	stats.Cancelled[engine.Decoding] = 2
 	engines := NewEngines(registry, func() map[string]engine.Stats { return map[string]engine.Stats{"m": stats} })
 	o := engines.Observer("m")
@@ -44,6 +44,10 @@ func TestEngineMetricsHoldWhatTheEngineSays(t *testing.T) {
 		`inferno_requests_running{model="m"} 3`,
 		`inferno_kv_blocks_used{model="m"} 7`,
 		`inferno_kv_blocks{model="m"} 9`,
+		`inferno_kv_blocks_cached{model="m"} 1`,
+		`inferno_prefix_cache_asked_tokens_total{model="m"} 40`,
+		`inferno_prefix_cache_hit_tokens_total{model="m"} 20`,
+		`inferno_prefix_cache_evicted_blocks_total{model="m"} 5`,
 		`inferno_output_tokens_total{model="m"} 11`,
 		`inferno_step_host_seconds_total{model="m"} 1.5`,
 		`inferno_requests_cancelled_total{model="m",phase="decode"} 2`,
@@ -121,7 +125,7 @@ func TestLoggerHonoursFormatAndLevel(t *testing.T) {
 }
 
 // scrape reads /metrics over a real socket, and sees the admin listener end with its context.
-func scrape(t *testing.T, registry *prometheus.Registry) string {
+func scrape(t *testing.T, metrics prometheus.Gatherer) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -129,7 +133,7 @@ func scrape(t *testing.T, registry *prometheus.Registry) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- ServeAdmin(ctx, l, registry) }()
+	go func() { done <- ServeAdmin(ctx, l, metrics) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + l.Addr().String() + "/metrics")
 	if err != nil {

@@ -19,7 +19,7 @@ template <int K> __device__ __forceinline__ void load_query(uint32_t (&q)[K / 8]
 
 // The raw scores of 16 keys of a warp, into scores[head][key].
 template <int K> __device__ __forceinline__ void score_keys(float *scores, const bf16 *keys, const uint32_t (&q)[K / 8]) {
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  int warp = threadIdx.x % THREADS / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   float even[4] = {}, odd[4] = {}; // two chains: half the latency
 #pragma unroll
   for (int s = 0; s < K / 16; s += 2) {
@@ -38,7 +38,7 @@ template <int K>
 __device__ __forceinline__ void sum_values(partial<4 * decode_shape<K>::VALUE_TILES> &x, const float *scores, const bf16 *values, int left,
                                            float scale) {
   constexpr int STEPS = CHUNK / 16;
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  int warp = threadIdx.x % THREADS / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   float w[STEPS][4]; // keys 16s + 2t + {0, 1, 8, 9} of head g
   x.largest = -INFINITY;
 #pragma unroll
@@ -84,11 +84,24 @@ __device__ __forceinline__ void sum_values(partial<4 * decode_shape<K>::VALUE_TI
 // Calls do(head, column, value) for what the thread holds of a result.
 template <int K, typename F>
 __device__ __forceinline__ void each_value(const partial<4 * decode_shape<K>::VALUE_TILES> &x, int num_heads, F visit) {
-  int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  int warp = threadIdx.x % THREADS / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < 4 * decode_shape<K>::VALUE_TILES; i++) {
     int head = 2 * t + i % 2, column = (warp * decode_shape<K>::VALUE_TILES + i / 4) * 16 + i / 2 % 2 * 8 + g;
     if (head < num_heads) visit(head, column, x.values[i], i % 2);
+  }
+}
+
+// Puts a result, times its heads' shares, into out: neighbouring columns are four lanes apart.
+template <int K>
+__device__ __forceinline__ void put_values(const row_writer &out, const partial<4 * decode_shape<K>::VALUE_TILES> &x,
+                                           const float (&share)[2], int num_heads) {
+  int warp = threadIdx.x % THREADS / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int i = 0; i < 4 * decode_shape<K>::VALUE_TILES; i++) {
+    int head = 2 * t + i % 2, column = (warp * decode_shape<K>::VALUE_TILES + i / 4) * 16 + i / 2 % 2 * 8 + g;
+    float v = x.values[i] * share[i % 2], next = __shfl_down_sync(~0u, v, 4);
+    if (head < num_heads && g % 2 == 0) out.put(head * K + column, v, next);
   }
 }
 

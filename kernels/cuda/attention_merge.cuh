@@ -4,11 +4,12 @@
 #define INFERNO_CUDA_ATTENTION_MERGE_CUH
 
 #include "attention_tile.cuh"
+#include "handover.cuh"
 
 enum {
   WARPS = 4,
-  THREADS = 32 * WARPS,
-  CHUNK = 64, // keys
+  THREADS = 32 * WARPS, // of a team, which takes chunks by itself
+  CHUNK = 64,           // keys
   TILE_HEADS = 8,
   FAN_BITS = 2,
   FAN = 1 << FAN_BITS, // groups of a level in one of the next
@@ -70,14 +71,15 @@ template <typename HEADS, int N> struct merge_tree {
   }
 };
 
-template <int K> struct decode_shape {
-  static constexpr int STAGES = K == 128 ? 2 : 3, TILE = CHUNK * K; // elements
-  static constexpr int BLOCKS = K == 128 ? 3 : 4;                   // on a multiprocessor
-  static constexpr int VALUE_TILES = K / 16 / WARPS;                // of 16 columns, a warp
-  static constexpr int PITCH = K + 4;                               // floats of a head of a result
-  static constexpr int RESULT_FLOATS = 12 * PITCH;                  // of the results that a block is sent
-  static constexpr size_t SHARED = (size_t)STAGES * 2 * TILE * sizeof(bf16) +
-                                   (2 * SCORE_PITCH * TILE_HEADS + RESULT_FLOATS) * sizeof(float) + sizeof(uint64_t); // a barrier
+template <int K, int TEAMS = 1> struct decode_shape {
+  static constexpr int STAGES = K == 128 || TEAMS > 1 ? 2 : 3, TILE = CHUNK * K; // elements
+  static constexpr int BLOCKS = TEAMS > 1 ? 2 : K == 128 ? 3 : 4;                // on a multiprocessor
+  static constexpr int SCORES = 2 * SCORE_PITCH * TILE_HEADS;                    // of a team
+  static constexpr int VALUE_TILES = K / 16 / WARPS;                             // of 16 columns, a warp
+  static constexpr int PITCH = K + 4;                                            // floats of a head of a result
+  static constexpr int RESULT_FLOATS = 12 * PITCH;                               // of the results that a block is sent
+  static constexpr size_t SHARED =
+      (size_t)TEAMS * STAGES * 2 * TILE * sizeof(bf16) + (TEAMS * SCORES + RESULT_FLOATS) * sizeof(float) + sizeof(uint64_t); // a barrier
 };
 
 // Meeting the other blocks of the cluster: what they wrote to shared memory before they came can be read then.
@@ -213,9 +215,23 @@ template <int LANES, int COUNT> __device__ __forceinline__ partial<4> merge_lane
   return sum;
 }
 
+// Columns of a row of out, from those of a KV head's first query head on, and the words that dense is sent of them.
+struct row_writer {
+  bf16 *out;
+  bool wide;
+  uint64_t *words; // or NULL
+  uint32_t tag;
+
+  // Two columns, the first an even one.
+  __device__ __forceinline__ void put(int column, float low, float high) const {
+    store_pair(out + column, low, high, wide);
+    if (words) send(words + column / 2, pack_halves(low, high), tag);
+  }
+};
+
 // Merges the groups of a row, at most FAN · LANES, into columns from .. to−1 of the heads' out: so many lanes take four at a time.
 template <int K, int LANES, typename RESULTS>
-__device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int from, int to) {
+__device__ __forceinline__ void merge_groups(const row_writer &out, const RESULTS &results, const row_groups &p, int from, int to) {
   int lane = threadIdx.x % LANES;
   for (int first = from; first < to; first += 4 * THREADS / LANES) {
     int at = first + threadIdx.x / LANES * 4, n = p.groups;
@@ -246,17 +262,17 @@ __device__ __forceinline__ void merge_groups(bf16 *out, bool wide, const RESULTS
     }
     if (lane > 0 || at >= to) continue;
     float share = 1 / x.weights;
-    store_pair(out + at, x.values[0] * share, x.values[1] * share, wide);
-    store_pair(out + at + 2, x.values[2] * share, x.values[3] * share, wide);
+    out.put(at, x.values[0] * share, x.values[1] * share);
+    out.put(at + 2, x.values[2] * share, x.values[3] * share);
   }
 }
 
 // The same for any number of groups.
 template <int K, typename RESULTS>
-__device__ __forceinline__ void merge_all(bf16 *out, bool wide, const RESULTS &results, const row_groups &p, int from, int to) {
-  if (p.groups <= FAN) merge_groups<K, 1>(out, wide, results, p, from, to);
-  else if (p.groups <= FAN * FAN) merge_groups<K, FAN>(out, wide, results, p, from, to);
-  else merge_groups<K, 2 * FAN>(out, wide, results, p, from, to);
+__device__ __forceinline__ void merge_all(const row_writer &out, const RESULTS &results, const row_groups &p, int from, int to) {
+  if (p.groups <= FAN) merge_groups<K, 1>(out, results, p, from, to);
+  else if (p.groups <= FAN * FAN) merge_groups<K, FAN>(out, results, p, from, to);
+  else merge_groups<K, 2 * FAN>(out, results, p, from, to);
 }
 
 #endif // INFERNO_CUDA_ATTENTION_MERGE_CUH

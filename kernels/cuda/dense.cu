@@ -10,7 +10,8 @@
 //
 // What one product hands the next goes through the L2: two columns and the number of the launch are one word of 8 bytes, so that whoever
 // needs a row of x reads it until all of its words are of this launch. There is no barrier, and nothing to reset. Launches are numbered by
-// counting the blocks that begin: every launch has as many, and all of one begin before any of the next (see below).
+// counting the blocks that begin: every launch has as many, and all of one begin before any of the next (see below). Attention, if it is the
+// kernel before, hands its rows over in the same way, and is waited for only after they are used.
 //
 // Blocks wait for blocks, so all of a launch must come to run. A block that has not begun needs what others hold of a multiprocessor; these
 // are blocks of kernels before it, which end by themselves, or of other streams (loads), which do, too, or of kernels behind it, of which
@@ -24,7 +25,7 @@
 
 // What the blocks of a launch share: exchanges, and the count of blocks that ever began, which numbers the launches.
 struct dense_space {
-  uint64_t *words; // [3][EXCHANGED / 2]; NULL: all is composed
+  uint64_t *words; // [4][EXCHANGED / 2], the last of attention; NULL: all is composed
   unsigned long long *tickets;
 };
 
@@ -37,7 +38,7 @@ bool dense_open(inferno_device *dev) {
   if (!s || !dev->encode_tensor_map || dev->exact || dev->ordinal >= 64) return s;
   inferno_device *none = NULL;
   if (!waiting[dev->ordinal].compare_exchange_strong(none, dev)) return true;
-  size_t bytes = 3 * EXCHANGED / 2 * sizeof(uint64_t);
+  size_t bytes = 4 * EXCHANGED / 2 * sizeof(uint64_t);
   return !cudaMalloc((void **)&s->words, bytes) && !cudaMalloc((void **)&s->tickets, sizeof *s->tickets) &&
          !cudaMemset(s->words, 0, bytes) && !cudaMemset(s->tickets, 0, sizeof *s->tickets);
 }
@@ -51,6 +52,18 @@ void dense_close(inferno_device *dev) {
   if (dev->ordinal < 64) waiting[dev->ordinal].compare_exchange_strong(own, NULL);
 }
 
+// Those of the last attention that sends any.
+static attended_words handed_words(const inferno_device *dev, int64_t rows, int64_t columns) {
+  const dense_space *s = dev->dense;
+  if (!s->words || rows > DENSE_ROWS || rows * columns > EXCHANGED || columns % 8) return {};
+  return {s->words + 3 * EXCHANGED / 2, (const uint32_t *)s->tickets, dev->attended, (int32_t)columns};
+}
+
+attended_words cuda_attended_words(inferno_device *dev, int64_t rows, int64_t columns) {
+  dev->attended++;
+  return handed_words(dev, rows, columns);
+}
+
 // Weights of every other type are BF16 once packed.
 static bool is_bf16(const inferno_weight &w) { return w.dtype != INFERNO_F32; }
 
@@ -59,7 +72,7 @@ static bool pairs(const inferno_tensor &t) { return t.dtype == INFERNO_BF16 && (
 
 // What a block of attention_decode.cu takes of a multiprocessor's shared memory. One has room beside a block of this kernel: the layer's own
 // attention is at work while this kernel fills its rings, and the next layer's waits for its end.
-static int64_t attention_bytes(int64_t head_dim) { return head_dim > 64 ? 75 << 10 : 56 << 10; }
+static int64_t attention_bytes(int64_t head_dim) { return head_dim > 64 ? 75 << 10 : 78 << 10; }
 
 struct dense_plan {
   size_t rest;   // shared memory besides the rings
@@ -89,6 +102,7 @@ static bool plan_of(inferno_device *dev, const inferno_dense_args *a, dense_view
   d.attended = view<const bf16>(a->attended), d.x = view<bf16>(a->o.out);
   for (int i = 0; i < 3; i++) d.exchange[i] = dev->dense->words + i * EXCHANGED / 2;
   d.tickets = dev->dense->tickets;
+  if (dev->handed == a->attended.data) d.handed = handed_words(dev, n, queries);
 
   dense_product *p = d.product;
   int offset = 0;

@@ -2,11 +2,16 @@
 #ifndef INFERNO_CUDA_DENSE_CUH
 #define INFERNO_CUDA_DENSE_CUH
 
+#include "handover.cuh"
 #include "kv_cache.cuh"
 #include "matmul.cuh"
 #include "wgmma.cuh"
 
 enum dense_step { OUT, GATE_UP, DOWN, QKV, MAX_STEPS };
+
+// Before this step a block waits for attention's end, where it does not do so before all. What attention sent has come by then, so that it
+// hardly waits; but the next attention, which cannot start before, is to be ready when this kernel ends.
+enum { SETTLED = GATE_UP };
 
 enum {
   DENSE_WARPS = 8,
@@ -45,7 +50,8 @@ struct dense_view {
   matrix_view<bf16> x, q;
   matrix_view<const float> angles; // [n, k]
   cache_view<bf16> cache;
-  uint64_t *exchange[3]; // [n, columns / 2]: what is made by OUT, GATE_UP and DOWN
+  attended_words handed; // words NULL: attended is read instead, once attention has ended
+  uint64_t *exchange[3]; // [n, columns / 2]: what is made by OUT, GATE_UP and DOWN, tagged by the number of the launch
   unsigned long long *tickets;
 };
 
@@ -92,21 +98,6 @@ struct dense_cursor {
   }
   __device__ __forceinline__ bool whole() const { return left >= 0; }
 };
-
-// An exchange. A word is two neighbouring columns of a row of x and the number of the launch that made them, written and read as one: who
-// finds the number of its own launch there has the columns, without a barrier.
-__device__ __forceinline__ void send(uint64_t *word, uint32_t columns, uint32_t launch) {
-  asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(word), "l"((uint64_t)launch << 32 | columns) : "memory");
-}
-
-// Eight columns, if all have been sent.
-__device__ __forceinline__ bool receive(uint4 &columns, const uint64_t *words, uint32_t launch) {
-  uint64_t a, b, c, d;
-  asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];" : "=l"(a), "=l"(b) : "l"(words) : "memory");
-  asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];" : "=l"(c), "=l"(d) : "l"(words + 2) : "memory");
-  columns = make_uint4((uint32_t)a, (uint32_t)b, (uint32_t)c, (uint32_t)d);
-  return (uint32_t)(a >> 32) == launch && (uint32_t)(b >> 32) == launch && (uint32_t)(c >> 32) == launch && (uint32_t)(d >> 32) == launch;
-}
 
 // Waits, asking little, until one group of 8 columns for each warp has been sent: then the others have, or will be soon.
 __device__ __forceinline__ void await(const uint64_t *words, int groups, uint32_t launch) {

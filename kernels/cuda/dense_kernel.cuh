@@ -60,7 +60,7 @@ struct dense_result {
     if (!live) return;
     if (p.bias[which]) bias = make_float2(p.bias[which][row], p.bias[which][row + 1]);
     if (step == GATE_UP && p.bias[1]) up_bias = make_float2(p.bias[1][row], p.bias[1][row + 1]);
-    if (step == OUT) residual = *(const uint32_t *)(d.x.row(m) + row);
+    if (step == OUT) residual = __ldcg((const uint32_t *)(d.x.row(m) + row));
     if (step == DOWN) to = d.x.row(m) + row;
     if (step != QKV) return;
     int head = row / d.cache.head_dim, i = row - head * d.cache.head_dim;
@@ -126,8 +126,8 @@ template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) d
   }
   if (threadIdx.x == 0) launch_number = (uint32_t)(ticket / gridDim.x) + 1;
   __syncthreads();
-  dependency_wait();
-  allow_dependents();
+  bool handed = d.handed.words != NULL;
+  if (!handed) dependency_wait(), allow_dependents();
   uint32_t launch = launch_number;
 
   int pair = threadIdx.x % 8, mine = threadIdx.x / 8 / n; // the thread's rows of each tile, and which of the block's tiles
@@ -137,6 +137,7 @@ template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) d
   uint32_t x_row = x_step ? shared_address(x.data) + lane % 8 * d.pitch + lane / 8 * 16 : shared_address(&nothing);
 #pragma unroll 1
   for (int step = 0; step < d.steps; step++) {
+    if (handed && step == SETTLED) dependency_wait(), allow_dependents();
     const dense_product &p = d.product[step];
     dense_share share = shares[step];
     if (share.chains == 0) continue;
@@ -145,7 +146,8 @@ template <int SLOTS> __global__ void __launch_bounds__(DENSE_THREADS + 128, 1) d
 
     int groups = (step == OUT ? d.queries : step == DOWN ? d.f : d.d) / 8;
     x.clear(groups, p.units * (UNIT_COLS / 8));
-    if (step == OUT) x.copy(d.attended, groups);
+    if (step == OUT && handed) x.take(d.handed.words, groups, d.handed.tag((launch - 1) * gridDim.x));
+    else if (step == OUT) x.copy(d.attended, groups);
     else if (step == GATE_UP) x.take_normed(d.exchange[0], groups, launch, d.mlp_norm, d.mlp_eps, d.norm_warps, squares);
     else if (step == DOWN) x.take(d.exchange[1], groups, launch);
     else x.take_normed(d.exchange[2], groups, launch, d.next_norm, d.next_eps, d.norm_warps, squares);

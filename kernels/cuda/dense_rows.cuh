@@ -25,7 +25,7 @@ struct staged_rows {
 
   __device__ __forceinline__ void take(const uint64_t *words, int groups, uint32_t launch) const {
     constexpr int AT_ONCE = 4;
-    if (groups > DENSE_THREADS) await(words, groups * n, launch);
+    if (groups > DENSE_THREADS / 2) await(words, groups * n, launch);
 #pragma unroll 1
     for (int r = 0; r < n; r++, words += 4 * groups) {
 #pragma unroll 1

@@ -36,6 +36,8 @@ struct inferno_device {
   cudaStream_t stream;
   int64_t kernels;     // since a step's inputs were last written, or a graph began; that which wrote them counts
   int64_t stored_rows; // of keys and values, by the last kernel that stored any
+  const void *handed;  // rows that the last kernel, an attention, sends dense besides (handover.cuh); NULL: none
+  uint32_t attended;   // attentions that did so
 
   int64_t own_bytes; // of the card's memory, taken by open for the parts below
 
@@ -65,6 +67,7 @@ int32_t cuda_status(cudaError_t error);
 template <typename... P, typename... A>
 void cuda_launch_clusters(inferno_device *dev, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
                           unsigned cluster, A... args) {
+  dev->handed = NULL;
   if (dev->status) return;
   cudaLaunchAttribute attributes[3] = {};
   int count = 0;
@@ -98,7 +101,10 @@ void cuda_launch(inferno_device *dev, const char *what, void (*kernel)(P...), di
 }
 
 // What comes next writes a step's inputs: ids, positions, slots, lengths, tables.
-static inline void cuda_unsettle(inferno_device *dev) { dev->kernels = 0; }
+static inline void cuda_unsettle(inferno_device *dev) {
+  dev->kernels = 0;
+  dev->handed = NULL;
+}
 
 // Whether the next kernel finds a step's inputs before its wait, and in the caches the keys and values of all rows but the last `rows`.
 static inline bool cuda_settled(const inferno_device *dev, int64_t rows) { return dev->kernels >= 2 && dev->stored_rows <= rows; }

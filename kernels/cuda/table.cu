@@ -216,6 +216,7 @@ static int32_t capture_begin(inferno_device *dev) {
 static int32_t capture_end(inferno_device *dev, inferno_graph **out) {
   if (!dev->capturing) return INFERNO_BAD_ARGUMENT;
   cuda_use(dev);
+  cuda_unsettle(dev);
   dev->capturing = false;
   cudaGraph_t recorded = NULL;
   cudaError_t error = cudaStreamEndCapture(dev->stream, &recorded);

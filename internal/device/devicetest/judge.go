@@ -81,6 +81,7 @@ func Judge(t *testing.T, open func(t testing.TB) device.Device, o Options) {
 	r.run("norm_gate_up", judgeNormGateUp)
 	r.run("norm_qkv", judgeNormQKV)
 	r.run("dense", judgeDense)
+	r.run("attended_dense", judgeAttendedDense)
 	r.run("step", judgeStep)
 	r.run("graph", judgeGraph)
 	r.run("pack beside a step", judgeConcurrentPack)

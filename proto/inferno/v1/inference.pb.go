@@ -243,7 +243,8 @@ type GenerateRequest struct {
 	Cache *CacheOptions `protobuf:"bytes,11,opt,name=cache,proto3" json:"cache,omitempty"`
 	// Drafting several tokens a step; never changes what is generated.
 	Speculation *SpeculationOptions `protobuf:"bytes,12,opt,name=speculation,proto3" json:"speculation,omitempty"`
-	// Order in the queue: higher goes first, −100 to 100. Unset means 0.
+	// Order in the queue among the requests of one tenant (metadata x-inferno-tenant): higher goes first, −100 to 100; a level counts as 10 s of
+	// waiting. Where memory runs out, lower ones give theirs up first. Unset means 0.
 	Priority *int32 `protobuf:"varint,13,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	// Answers with token counts, cached prefix, whether it fits and a queue estimate, and generates nothing: no place on the device is needed,
 	// and a prompt that is too long for the context is no error. All other faults are. Unset means false.

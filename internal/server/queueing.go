@@ -1,0 +1,46 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/inferno-serve/inferno/internal/engine"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
+)
+
+// tenantKey is the metadata that says for whom a call is made. Nobody vouches for it: a proxy that knows its clients sets it.
+const tenantKey = "x-inferno-tenant"
+
+const (
+	maxTenantLen = 128
+	maxSaltLen   = 128
+)
+
+// queueing checks what a request says of its place in the queue and of the prefix cache.
+func (f *faults) queueing(req *infernov1.GenerateRequest) {
+	if p := req.GetPriority(); p < -engine.MaxPriority || p > engine.MaxPriority {
+		f.add("priority", "is %d, want %d to %d", p, -engine.MaxPriority, engine.MaxPriority)
+	}
+	if n := len(req.GetCache().GetSalt()); n > maxSaltLen {
+		f.add("cache.salt", "has %d bytes, want at most %d", n, maxSaltLen)
+	}
+}
+
+// tenant is whom a call is made for; empty where nobody is named.
+func (f *faults) tenant(ctx context.Context) string {
+	values := metadata.ValueFromIncomingContext(ctx, tenantKey)
+	switch {
+	case len(values) == 0:
+		return ""
+	case len(values) > 1:
+		f.add(tenantKey, "is given %d times in the metadata, want once", len(values))
+	case len(values[0]) > maxTenantLen:
+		f.add(tenantKey, "has %d bytes, want at most %d", len(values[0]), maxTenantLen)
+	}
+	return values[0]
+}
+
+func cacheOf(o *infernov1.CacheOptions) engine.Cache {
+	return engine.Cache{Salt: o.GetSalt(), Bypass: o.GetBypass()}
+}
