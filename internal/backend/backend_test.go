@@ -162,6 +162,14 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 // startWith sets the watchdog's patience too.
 func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration) *running {
 	t.Helper()
+	return startOn(t, openCPU, gated, change, stuckStep)
+}
+
+func openCPU() (device.Device, error) { return native.OpenCPU(native.CPUOptions{Threads: 1}) }
+
+// startOn says which device, too.
+func startOn(t *testing.T, open func() (device.Device, error), gated bool, change func(*config.Config), stuckStep time.Duration) *running {
+	t.Helper()
 	r := &running{
 		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
 		gate: make(chan struct{}), loading: make(chan struct{}), release: make(chan struct{}),
@@ -183,7 +191,7 @@ func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep 
 		r.done <- Run(ctx, Options{
 			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep,
 			OpenDevice: func() (device.Device, error) {
-				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
+				d, err := open()
 				r.devices.Add(1)
 				return faulty{d, r}, err
 			},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/inferno-serve/inferno/internal/device"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -60,7 +62,35 @@ func (m *models) answerOf(path string) (revision string, tokens []uint32) {
 // TestRequestsRaceWithLoadsAndUnloads: two models that answer differently, under one name in turn. Every answer is that of the revision that it
 // names, a request that gets none may be tried again, and nothing is left of a model that is gone.
 func TestRequestsRaceWithLoadsAndUnloads(t *testing.T) {
-	r := &race{models: startModels(t, nil), want: map[string][]uint32{}}
+	cycles := shortCycles
+	if os.Getenv("SOAK") == "full" {
+		cycles = soakCycles
+	}
+	raceOn(t, openCPU, cycles, mostGrowth)
+}
+
+// The same on a card, where another model's graphs are captured while one loads. The driver keeps memory of its own, on the host too.
+func TestRequestsRaceWithLoadsAndUnloadsCUDA(t *testing.T) {
+	const mostLost = 2 << 20 // of the card, bytes
+	d, err := openCUDA()     // holds what a process takes of a card only once
+	if errors.Is(err, device.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	raceOn(t, openCUDA, warmCycles+1, math.MaxInt)
+	before := d.Info().FreeBytes
+	raceOn(t, openCUDA, shortCycles, math.MaxInt)
+	if lost := before - d.Info().FreeBytes; lost > mostLost {
+		t.Errorf("%d KiB of the card were not given back, want at most %d", lost>>10, mostLost>>10)
+	}
+}
+
+func raceOn(t *testing.T, open func() (device.Device, error), cycles, mostGrowth int) {
+	t.Helper()
+	r := &race{models: startModelsOn(t, open, nil), want: map[string][]uint32{}}
 	for _, path := range []string{"a", "b"} {
 		revision, tokens := r.answerOf(path)
 		r.want[revision] = tokens
@@ -73,10 +103,6 @@ func TestRequestsRaceWithLoadsAndUnloads(t *testing.T) {
 		t.Fatalf("the models answer %v: this would test nothing", answers)
 	}
 	r.log.full.Store(true) // it would grow with the requests
-	cycles := shortCycles
-	if os.Getenv("SOAK") == "full" {
-		cycles = soakCycles
-	}
 	allocations, devices := r.allocations.Load(), r.devices.Load()
 	var resident, goroutines []int
 	for i := range cycles {

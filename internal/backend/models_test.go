@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/inferno-serve/inferno/internal/config"
+	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/discovery"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
@@ -100,13 +101,18 @@ type models struct {
 
 func startModels(t *testing.T, change func(*config.Config)) *models {
 	t.Helper()
+	return startModelsOn(t, openCPU, change)
+}
+
+func startModelsOn(t *testing.T, open func() (device.Device, error), change func(*config.Config)) *models {
+	t.Helper()
 	root := modelsOf(t)
-	r := start(t, false, func(c *config.Config) {
+	r := startOn(t, open, false, func(c *config.Config) {
 		c.ModelRoots, c.KVMemory, c.MaxBatch, c.MaxQueue = []string{root}, 1<<20, 8, 64
 		if change != nil {
 			change(c)
 		}
-	})
+	}, 0)
 	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	conn := r.dial()
 	return &models{r, root, conn, infernov1.NewRegistryServiceClient(conn), infernov1.NewInferenceServiceClient(conn)}
