@@ -209,6 +209,7 @@ func (b *backend) serve(ctx, life context.Context) error {
 		}
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
+	b.replicas.begin()
 
 	announcing, withdraw := context.WithCancel(life)
 	defer withdraw()

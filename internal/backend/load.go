@@ -48,8 +48,8 @@ func (b *backend) admit(q server.LoadRequest, path string) (*replica, error) {
 	rs := b.replicas
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if rs.closed {
-		return nil, engine.ErrDraining
+	if err := rs.mayChange(); err != nil {
+		return nil, err
 	}
 	if r := rs.byName[q.Name]; r != nil {
 		return r, r.admits(q, stamp)

@@ -161,3 +161,34 @@ func TestTheModelUsedLeastRecentlyMakesRoom(t *testing.T) {
 		})
 	}
 }
+
+func TestAStopEndsAnUnloadingThatWaits(t *testing.T) {
+	m := startModels(t, func(c *config.Config) { c.DrainTimeout = 0 })
+	until := m.watch("x")
+	m.mustLoad("x", "a", false)
+	m.held.Store(true)
+	stream, err := m.inference.GenerateStream(t.Context(), asked("x", 40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.running.release <- struct{}{}
+	unloaded := make(chan error, 1)
+	go func() { unloaded <- m.unload("x", time.Hour) }()
+	until(healthgrpc.HealthCheckResponse_SERVING)
+	until(healthgrpc.HealthCheckResponse_NOT_SERVING)
+	m.held.Store(false)
+	close(m.running.release)
+	m.stopped()
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unavailable && !errors.Is(err, io.EOF) {
+		t.Errorf("the request ended with %v, want UNAVAILABLE or its end", err)
+	}
+	if err := <-unloaded; err != nil && status.Code(err) != codes.Unavailable {
+		t.Errorf("the unloading ended with %v", err)
+	}
+	if m.allocations.Load() != 0 || m.devices.Load() != 0 {
+		t.Errorf("%d allocations, %d devices are left", m.allocations.Load(), m.devices.Load())
+	}
+}

@@ -22,7 +22,8 @@ type replicas struct {
 	mu     sync.Mutex
 	byName map[string]*replica
 	past   map[string]server.ModelInfo // FAILED or UNLOADED, the latest of each name
-	closed bool                        // no replica is added any more
+	open   bool                        // the models of the start are up: others may come, and any may go
+	closed bool                        // the server stops: none may any more
 }
 
 func newReplicas() *replicas {
@@ -46,13 +47,13 @@ func (rs *replicas) Get(name string) (*server.Model, error) {
 // List returns every model by name, past ones included.
 func (rs *replicas) List() []server.ModelInfo {
 	rs.mu.Lock()
-	list := slices.Collect(maps.Values(rs.past))
+	list, now := slices.Collect(maps.Values(rs.past)), slices.Collect(maps.Values(rs.byName))
 	rs.mu.Unlock()
-	for _, r := range rs.all() {
+	for _, r := range now {
 		list = append(list, r.info())
 	}
-	slices.SortStableFunc(list, func(a, b server.ModelInfo) int { return strings.Compare(a.Name, b.Name) })
-	return slices.CompactFunc(list, func(a, b server.ModelInfo) bool { return a.Name == b.Name }) // one that turned past between the two
+	slices.SortFunc(list, func(a, b server.ModelInfo) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // all are the replicas by name.
@@ -89,6 +90,24 @@ func (rs *replicas) bury(r *replica) {
 		oldest := slices.MinFunc(slices.Collect(maps.Values(rs.past)), func(a, b server.ModelInfo) int { return a.Since.Compare(b.Since) })
 		delete(rs.past, oldest.Name)
 	}
+}
+
+// begin has replicas added from now on, unless the server stops already.
+func (rs *replicas) begin() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.open = true
+}
+
+// mayChange says why models may not come or go now; the caller holds mu.
+func (rs *replicas) mayChange() error {
+	switch {
+	case rs.closed:
+		return engine.ErrDraining
+	case !rs.open:
+		return fmt.Errorf("%w: the server still loads those of its start", server.ErrModelNotReady)
+	}
+	return nil
 }
 
 // close has no replica added any more, and returns those that there are.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/memory"
 	"github.com/inferno-serve/inferno/internal/server"
 )
@@ -43,7 +42,7 @@ func (b *backend) unload(ctx context.Context, r *replica, patience time.Duration
 	for {
 		switch r.info().State {
 		case server.ModelLoading:
-			r.undo(server.ErrLoadUndone) // one of the start is waited for
+			r.undo(server.ErrLoadUndone) // a load of the start has none, and is waited for
 			select {
 			case <-r.settled:
 			case <-ctx.Done():
@@ -78,8 +77,8 @@ func (b *backend) depart(r *replica, patience time.Duration, reason string) erro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	info := &r.model.Info
-	if rs.closed {
-		return engine.ErrDraining
+	if err := rs.mayChange(); err != nil {
+		return err
 	}
 	if info.State != server.ModelReady {
 		return nil
