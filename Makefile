@@ -67,11 +67,12 @@ proto: bin/tools/buf ## regenerate the Go code of proto/
 bench: build bin/tools/grpc-health-probe ## serve the default model and measure it with `inferno bench` (BENCH_FLAGS)
 	@scripts/serve bin/inferno bench --addr $(ADDR) --metrics $(ADMIN_ADDR) --model "$$(name='$(MODEL)'; name=$${name%%=*}; echo "$${name:-smollm2}")" $(BENCH_FLAGS)
 
-soak: build bin/tools/grpc-health-probe ## random steps of the scheduler, a server held to docs/reliability.md, then the default model under random load for SOAKTIME
+soak: build bin/tools/grpc-health-probe bin/tools/etcd ## the scheduler, a server and the registry held to docs/reliability.md in full (two hours), and the default model under random load for SOAKTIME
 	INFERNO_SCHEDULER_STEPS=1500000 go test -count=1 -run RandomSteps ./internal/engine
 	INFERNO_SMOLLM2="$$(scripts/fetch-model)" SOAK=full go test -count=1 -timeout 30m -v ./internal/soak
 	SOAK=full go test -count=1 -v ./internal/backend -run Race
 	@scripts/serve scripts/soak
+	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 2h ./internal/discovery/etcd -args -soak
 
 fuzz: | prerequisites ## run every fuzz target for FUZZTIME
 	@scripts/fuzz
@@ -86,8 +87,9 @@ prerequisites:
 	@scripts/prerequisites
 
 # The tools: each is built from the versions of tools/go.mod, and again when those change.
-GO_TOOLS := buf golangci-lint gotestsum grpcurl grpc-health-probe
+GO_TOOLS := buf etcd golangci-lint gotestsum grpcurl grpc-health-probe
 bin/tools/buf: package := github.com/bufbuild/buf/cmd/buf
+bin/tools/etcd: package := go.etcd.io/etcd/server/v3
 bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 bin/tools/gotestsum: package := gotest.tools/gotestsum
 bin/tools/grpcurl: package := github.com/fullstorydev/grpcurl/cmd/grpcurl

@@ -112,6 +112,7 @@ func runBench(ctx context.Context, c *config.Config, f *benchFlags, out io.Write
 	c.MaxBatch = max(c.MaxBatch, slices.Max(f.Batch))
 	c.MaxQueue = max(c.MaxQueue, len(workload), c.MaxBatch)
 	c.MaxQueueTokens, c.MaxQueueWait = config.MaxQueueTokens, 24*time.Hour
+	c.TargetITL = 0 // so that many prompts are through before the first of them has all its tokens
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", errUnmeasurable, err)
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/inferno-serve/inferno/internal/backend"
 	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
-	"github.com/inferno-serve/inferno/internal/discovery/static"
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/llama"
 	"github.com/inferno-serve/inferno/internal/telemetry"
@@ -71,6 +70,11 @@ func serve(args []string) int {
 		return report(exitUsage, err)
 	}
 
+	registry, closeRegistry, err := openRegistry(c, log)
+	if err != nil {
+		return report(exitUsage, err)
+	}
+
 	// The first signal drains, the second one cuts the drain short.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -94,10 +98,13 @@ func serve(args []string) int {
 		Log:           log,
 		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
 		Architectures: architectures,
-		Registry:      static.New(),
+		Registry:      registry,
 		Cut:           cut,
 		Terminal:      terminal(),
 	})
+	if closing := closeRegistry(); closing != nil {
+		log.Warn("registry not closed", "error", closing)
+	}
 	switch {
 	case err == nil:
 		return 0

@@ -114,7 +114,13 @@ func newBackend(o Options, address string) (*backend, error) {
 		b.instance.ID = uuid.NewString()
 	}
 	if b.instance.Address == "" {
-		b.instance.Address = address
+		b.instance.Address = discovery.Reachable(address, o.Config.EtcdEndpoints)
+	}
+	if discovery.OnlyHere(b.instance.Address, o.Config.EtcdEndpoints) {
+		b.log.Warn("other hosts cannot reach the advertised address: set listen, or advertise", "address", b.instance.Address)
+	}
+	if metrics, ok := o.Registry.(prometheus.Collector); ok {
+		b.metrics.MustRegister(metrics)
 	}
 	for _, m := range o.Config.Models {
 		r := newReplica(m.Name, m.Path)
@@ -203,7 +209,11 @@ func ended() context.Context {
 
 // serve loads, announces, and returns when the server has drained or something broke. life ends when a background goroutine failed.
 func (b *backend) serve(ctx, life context.Context) error {
-	if err := b.load(ctx, life); err != nil {
+	err := b.vacant(ctx)
+	if err == nil {
+		err = b.load(ctx, life)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop before it was up
 		}
@@ -220,7 +230,6 @@ func (b *backend) serve(ctx, life context.Context) error {
 	withdrawn := make(chan error, 1)
 	go func() { withdrawn <- announcer.Run(announcing) }()
 
-	var err error
 	select {
 	case <-ctx.Done():
 	case <-life.Done():
@@ -236,6 +245,36 @@ func (b *backend) serve(ctx, life context.Context) error {
 		return err // streams have ended with the engine; there is nothing to wait for
 	}
 	return b.drain()
+}
+
+// A registry that comes up beside this server, or chooses a leader, has this long to answer at the start.
+const (
+	registryPatience = 5 * time.Second
+	registryPause    = 200 * time.Millisecond
+)
+
+// vacant asks the registry, before a weight is read, whether it is there and the configured id is free, as far as the start depends on that.
+func (b *backend) vacant(ctx context.Context) error {
+	c := b.o.Config
+	if c.InstanceID == "" && !c.RequireEtcd {
+		return nil // an id of this start's own is taken by nobody
+	}
+	began := time.Now()
+	err := b.o.Registry.Vacant(ctx, b.instance)
+	for err != nil && !errors.Is(err, discovery.ErrDuplicate) && ctx.Err() == nil && time.Since(began) < registryPatience {
+		time.Sleep(registryPause)
+		err = b.o.Registry.Vacant(ctx, b.instance)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, discovery.ErrDuplicate), ctx.Err() != nil:
+		return err
+	case c.RequireEtcd:
+		return fmt.Errorf("require-etcd: %w", err)
+	}
+	b.log.Warn("the registry does not answer, starting without it", "error", err)
+	return nil
 }
 
 // load brings every replica up, one after the other, and ends with the first that fails.
@@ -297,6 +336,7 @@ func (b *backend) describe() discovery.Instance {
 		info, stats := r.info(), r.stats()
 		i.Models = append(i.Models, discovery.Model{
 			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, MaxContext: info.MaxContext,
+			MaxBatch: info.MaxBatch, MaxQueue: info.MaxQueue,
 		})
 		i.Load.Running += stats.Running
 		i.Load.Queued += stats.Queued + stats.Suspended

@@ -51,7 +51,18 @@ type Config struct {
 	MetricNames  string        `name:"metrics-compat" default:"none" help:"Names that /metrics has beside its own: none or vllm, which the Kubernetes gateway for inference reads." serve:""`
 
 	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given." serve:""`
-	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given." serve:""`
+	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given, with the host's own in place of 0.0.0.0 or ::." serve:""`
+
+	EtcdEndpoints    []string      `name:"etcd-endpoints" placeholder:"ADDRESS,..." help:"etcd servers that hold the registry: HOST:PORT, http://HOST:PORT or https://HOST:PORT. Without any, the registry is this process's memory." serve:""`
+	EtcdPrefix       string        `default:"inferno/v1" help:"What the registry's keys in etcd begin with." serve:""`
+	EtcdUser         string        `placeholder:"NAME" help:"User of etcd." serve:""`
+	EtcdPasswordFile string        `placeholder:"FILE" help:"File with that user's password." serve:""`
+	EtcdTokenFile    string        `placeholder:"FILE" help:"File with a JSON web token for etcd, in place of user and password." serve:""`
+	EtcdCA           string        `name:"etcd-ca" placeholder:"FILE" help:"PEM certificates that etcd's must be signed by; the system's when not given." serve:""`
+	EtcdCert         string        `placeholder:"FILE" help:"PEM certificate to show to etcd." serve:""`
+	EtcdKey          string        `placeholder:"FILE" help:"PEM key of that certificate." serve:""`
+	LeaseTTL         time.Duration `name:"lease-ttl" default:"10s" help:"How long an instance that was killed stays in the registry; whole seconds." serve:""`
+	RequireEtcd      bool          `help:"Do not start while etcd does not answer. Without this the server serves, and registers once etcd is there." serve:""`
 
 	LogFormat string `default:"text" help:"Log lines as text or json."`
 	LogLevel  string `default:"info" help:"Least level logged: debug, info, warn or error."`
@@ -148,6 +159,10 @@ func (c *Config) validateSettings() error {
 	if c.Advertise != "" {
 		addressOrSocket(fault, "advertise", c.Advertise)
 	}
+	if c.InstanceID != "" && !validName(c.InstanceID) {
+		fault("instance-id: %q, want 1 to %d characters of A-Z a-z 0-9 . _ : / -", c.InstanceID, MaxModelName)
+	}
+	c.validateEtcd(fault)
 	return errors.Join(faults...)
 }
 

@@ -99,14 +99,17 @@ func (f *file) unknownKeys(flags []*kong.Flag) error {
 	return errors.Join(faults...)
 }
 
-// value is the text of a setting, or the list that models are; nil where the file has none.
+// value is the text of a setting, or a list where the setting is one; nil where the file has none.
 func (f *file) value(name string) (any, error) {
 	node, set := f.values[name]
 	if !set {
 		return nil, nil
 	}
-	if node = target(node); name == "model" && node.Kind != yaml.ScalarNode {
+	switch node = target(node); {
+	case name == "model" && node.Kind != yaml.ScalarNode:
 		return f.models(node)
+	case name == "etcd-endpoints" && node.Kind == yaml.SequenceNode:
+		return f.list(name, node)
 	}
 	return f.scalar(name, node)
 }
@@ -128,6 +131,18 @@ func (f *file) models(node *yaml.Node) (any, error) {
 			entry += "=" + path
 		}
 		list = append(list, entry)
+	}
+	return list, nil
+}
+
+func (f *file) list(name string, node *yaml.Node) (any, error) {
+	list := []any{}
+	for _, entry := range node.Content {
+		value, err := f.scalar(name, entry)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, value)
 	}
 	return list, nil
 }

@@ -111,6 +111,7 @@ func (a *Announcer) announce(ctx context.Context) {
 	instance := a.o.Describe()
 	instance.State = stateOf(verdict)
 	if a.registration != nil && a.failures == 0 && !differs(instance, a.told) {
+		a.look()
 		return
 	}
 	if err := a.put(ctx, instance); err != nil {
@@ -126,6 +127,15 @@ func (a *Announcer) announce(ctx context.Context) {
 	a.told, a.failures = instance, 0
 	a.setReason("")
 	event.Publish(a.o.Bus, Registered{Instance: instance})
+}
+
+// look asks whether the registry still holds what it was told.
+func (a *Announcer) look() {
+	if err := a.registration.Held(); err != nil {
+		a.setReason(err.Error())
+	} else {
+		a.setReason("")
+	}
 }
 
 func (a *Announcer) put(ctx context.Context, instance Instance) error {

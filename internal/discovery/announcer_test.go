@@ -155,3 +155,59 @@ func TestRegistryFollowsLoadAndComesBack(t *testing.T) {
 		}
 	})
 }
+
+// losing is a registry that takes everything, and loses it when it is told to.
+type losing struct {
+	*static.Registry
+	lost atomic.Pointer[string] // why
+}
+
+type losingRegistration struct {
+	discovery.Registration
+	from *losing
+}
+
+func (l *losing) Register(ctx context.Context, i discovery.Instance) (discovery.Registration, error) {
+	g, err := l.Registry.Register(ctx, i)
+	return losingRegistration{g, l}, err
+}
+
+func (g losingRegistration) Held() error {
+	if why := g.from.lost.Load(); why != nil {
+		return errors.New(*why)
+	}
+	return nil
+}
+
+// A registration that is lost shows in Health without anything to tell the registry, and while requests are served.
+func TestHealthSaysThatARegistrationIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		registry := &losing{Registry: static.New()}
+		announcer := discovery.NewAnnouncer(discovery.AnnouncerOptions{
+			Provider: registry, Bus: event.New(), Log: slog.New(slog.DiscardHandler),
+			Health:   func() health.Report { return health.Report{State: health.Serving} },
+			Describe: func() discovery.Instance { return discovery.Instance{ID: "a"} },
+		})
+		done := make(chan error, 1)
+		go func() { done <- announcer.Run(ctx) }()
+		expect := func(when string, want health.State, reason string) {
+			t.Helper()
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if state, got := announcer.Health(ctx); state != want || got != reason {
+				t.Errorf("%s: %v %q, want %v %q", when, state, got, want, reason)
+			}
+		}
+		expect("registered", health.Serving, "")
+		why := "etcd is away"
+		registry.lost.Store(&why)
+		expect("lost", health.Degraded, why)
+		registry.lost.Store(nil)
+		expect("held again", health.Serving, "")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

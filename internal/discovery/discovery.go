@@ -12,11 +12,17 @@ import (
 // ErrDuplicate means that another live instance is registered under the id.
 var ErrDuplicate = errors.New("instance id is registered by another process")
 
+// ErrAway means that the registry does not answer, or refuses to. Requests can do without it.
+var ErrAway = errors.New("the registry does not answer")
+
 // Provider is a registry of instances. Methods may be called from any goroutine.
 type Provider interface {
+	// Vacant returns nil when the id of i can be registered, after the wait for a predecessor that was killed, if there was one. The error
+	// wraps ErrDuplicate when another live instance holds it; any other means that the registry does not answer.
+	Vacant(ctx context.Context, i Instance) error
 	// Register makes an instance known. The registration stays, through whatever happens to the registry, until Withdraw.
 	Register(ctx context.Context, i Instance) (Registration, error)
-	// List returns all instances by id.
+	// List returns all instances by id. The error wraps ErrAway, or is that of ctx.
 	List(ctx context.Context) ([]Instance, error)
 	// Watch sends the whole list, then each change, until ctx ends; then it closes the channel. After a gap, or for a reader that fell
 	// behind, the whole list comes again.
@@ -27,6 +33,8 @@ type Provider interface {
 type Registration interface {
 	// Update replaces what is known of the instance; its id cannot change.
 	Update(ctx context.Context, i Instance) error
+	// Held is nil while the registry holds the instance, and else why it does not; the Registration works on that by itself.
+	Held() error
 	// Withdraw ends the registration. Idempotent.
 	Withdraw(ctx context.Context) error
 }
@@ -68,6 +76,8 @@ type Model struct {
 	Revision   string
 	Ready      bool
 	MaxContext int // tokens of one request
+	MaxBatch   int // requests that run at once
+	MaxQueue   int // requests that wait
 }
 
 // Load is how busy an instance is.

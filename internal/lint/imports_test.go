@@ -88,14 +88,22 @@ var table = []row{
 		tests:  []string{"internal/discovery/static", "internal/memory"},
 	},
 	{folder: "internal/discovery/static", may: []string{"internal/discovery"}},
+	// An instance has one form on the wire, whether a server answers with it or a registry holds it: clients read both with one type.
+	{folder: "internal/discovery/record", may: []string{"internal/discovery", "proto/inferno/v1"}},
+	{folder: "internal/discovery/etcd/etcdtest"},
+	{
+		folder: "internal/discovery/etcd",
+		may:    []string{"internal/discovery", "internal/discovery/record"},
+		tests:  []string{"internal/discovery/etcd/etcdtest", "internal/discovery/static", "internal/event", "internal/health"},
+	},
 	{folder: "internal/telemetry", may: []string{"internal/engine", "internal/memory"}, tests: []string{"internal/device"}},
 
 	// The service. Generated types stop here and in the client.
 	{
 		folder: "internal/server",
 		may: []string{
-			"internal/discovery", "internal/engine", "internal/health", "internal/tokenizer", "internal/tokenizer/chat",
-			"internal/tokenizer/chat/jinja", "proto/inferno/v1",
+			"internal/discovery", "internal/discovery/record", "internal/engine", "internal/health", "internal/tokenizer",
+			"internal/tokenizer/chat", "internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
 		tests: []string{"internal/discovery/static"},
 	},

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/tokenizer/chat/jinja"
 )
@@ -120,6 +121,9 @@ func failureOf(err error) failure {
 		return newFailure(codes.Unavailable, "STOPPED", err.Error(), retryIn(retryElsewhere))
 	case errors.Is(err, engine.ErrDeviceLost):
 		return newFailure(codes.Unavailable, "DEVICE_LOST", "the model lost its device; this instance has to be replaced", retryIn(retryRestarted))
+	case errors.Is(err, discovery.ErrAway):
+		text := discovery.ErrAway.Error() + "; requests are served without it"
+		return newFailure(codes.Unavailable, "REGISTRY_AWAY", text, retryIn(retryRestarted))
 	case errors.Is(err, engine.ErrNotFinite):
 		return newFailure(codes.DataLoss, "LOGITS_NOT_FINITE", "the model computed a value that is no number for this request")
 	case errors.Is(err, engine.ErrAborted):

@@ -7,10 +7,10 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/inferno-serve/inferno/internal/discovery"
+	"github.com/inferno-serve/inferno/internal/discovery/record"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -122,7 +122,7 @@ func (v *instanceView) message(e discovery.Event) *infernov1.WatchInstancesRespo
 		}
 	case e.Put != nil && holds(*e.Put, v.model):
 		v.shown[e.Put.ID] = true
-		return &infernov1.WatchInstancesResponse{Event: &infernov1.WatchInstancesResponse_Put{Put: instanceProto(*e.Put)}}
+		return &infernov1.WatchInstancesResponse{Event: &infernov1.WatchInstancesResponse_Put{Put: record.Of(*e.Put)}}
 	case e.Put != nil:
 		return v.removed(e.Put.ID)
 	}
@@ -141,7 +141,7 @@ func holders(all []discovery.Instance, model string) []*infernov1.Instance {
 	var out []*infernov1.Instance
 	for _, i := range all {
 		if holds(i, model) {
-			out = append(out, instanceProto(i))
+			out = append(out, record.Of(i))
 		}
 	}
 	return out
@@ -149,47 +149,6 @@ func holders(all []discovery.Instance, model string) []*infernov1.Instance {
 
 func holds(i discovery.Instance, model string) bool {
 	return model == "" || slices.ContainsFunc(i.Models, func(m discovery.Model) bool { return m.Name == model })
-}
-
-func instanceProto(i discovery.Instance) *infernov1.Instance {
-	out := &infernov1.Instance{
-		Id:      i.ID,
-		Address: i.Address,
-		State:   instanceState(i.State),
-		Load: &infernov1.InstanceLoad{
-			RunningRequests: uint32(i.Load.Running), QueuedRequests: uint32(i.Load.Queued),
-			KvUse: i.Load.KVUse, TokensPerSecond: i.Load.TokensPerSecond,
-		},
-		Version:    i.Version,
-		StartTime:  timestamppb.New(i.StartTime),
-		Generation: i.Generation,
-	}
-	if i.LeaseLeft > 0 {
-		out.LeaseRemaining = durationpb.New(i.LeaseLeft)
-	}
-	for _, m := range i.Models {
-		state := infernov1.ModelState_MODEL_STATE_LOADING
-		if m.Ready {
-			state = infernov1.ModelState_MODEL_STATE_READY
-		}
-		out.Models = append(out.Models, &infernov1.InstanceModel{
-			Name: m.Name, Revision: m.Revision, State: state, MaxContext: uint32(m.MaxContext),
-		})
-	}
-	return out
-}
-
-// instanceState: a registry may hold what other versions wrote, so that an unknown state is no bug here.
-func instanceState(s discovery.State) infernov1.InstanceState {
-	switch s {
-	case discovery.Serving:
-		return infernov1.InstanceState_INSTANCE_STATE_SERVING
-	case discovery.Degraded:
-		return infernov1.InstanceState_INSTANCE_STATE_DEGRADED
-	case discovery.Draining:
-		return infernov1.InstanceState_INSTANCE_STATE_DRAINING
-	}
-	return infernov1.InstanceState_INSTANCE_STATE_NOT_SERVING
 }
 
 func modelProto(m ModelInfo) *infernov1.Model {

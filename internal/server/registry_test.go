@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -153,16 +154,17 @@ func TestWatchInstancesOfAModel(t *testing.T) {
 }
 
 // broken is a registry that fails.
-type broken struct{ watch chan discovery.Event }
-
-func (broken) List(context.Context) ([]discovery.Instance, error) {
-	return nil, errors.New("etcd at 10.0.0.1")
+type broken struct {
+	watch chan discovery.Event
+	err   error
 }
+
+func (b broken) List(context.Context) ([]discovery.Instance, error) { return nil, b.err }
 
 func (b broken) Watch(context.Context) (<-chan discovery.Event, error) { return b.watch, nil }
 
 func TestBrokenRegistry(t *testing.T) {
-	registry := broken{watch: make(chan discovery.Event, 1)}
+	registry := broken{watch: make(chan discovery.Event, 1), err: errors.New("etcd at 10.0.0.1")}
 	f := start(t, newScript(), func(o *Options) { o.Instances = registry })
 	client := infernov1.NewRegistryServiceClient(f.conn)
 	_, err := client.ListInstances(t.Context(), &infernov1.ListInstancesRequest{})
@@ -182,5 +184,16 @@ func TestBrokenRegistry(t *testing.T) {
 	close(registry.watch)
 	if _, err := stream.Recv(); grpcCode(err) != codes.Unavailable {
 		t.Errorf("the watch ended with %v", err)
+	}
+}
+
+// A registry that does not answer is no fault of this server: the call may be tried again, and is told nothing of where the registry is.
+func TestRegistryThatIsAwayIsUnavailable(t *testing.T) {
+	registry := broken{err: fmt.Errorf("%w: etcd at 10.0.0.1: connection refused", discovery.ErrAway)}
+	f := start(t, newScript(), func(o *Options) { o.Instances = registry })
+	_, err := infernov1.NewRegistryServiceClient(f.conn).ListInstances(t.Context(), &infernov1.ListInstancesRequest{})
+	wantStatus(t, err, codes.Unavailable, "REGISTRY_AWAY")
+	if strings.Contains(err.Error(), "10.0.0.1") {
+		t.Errorf("the client sees %v", err)
 	}
 }

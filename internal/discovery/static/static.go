@@ -42,6 +42,16 @@ type watcher struct {
 	behind bool
 }
 
+// Vacant tells whether the id is free.
+func (r *Registry) Vacant(_ context.Context, i discovery.Instance) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, taken := r.instances[i.ID]; taken {
+		return fmt.Errorf("instance %q: %w", i.ID, discovery.ErrDuplicate)
+	}
+	return nil
+}
+
 // Register makes an instance known. The error wraps discovery.ErrDuplicate where its id is taken.
 func (r *Registry) Register(_ context.Context, i discovery.Instance) (discovery.Registration, error) {
 	if i.ID == "" {
@@ -75,6 +85,9 @@ func (g *registration) Update(_ context.Context, i discovery.Instance) error {
 	r.tell(discovery.Event{Put: &i})
 	return nil
 }
+
+// Held is nil: memory loses nothing.
+func (*registration) Held() error { return nil }
 
 func (g *registration) Withdraw(context.Context) error {
 	r := g.registry

@@ -1252,7 +1252,11 @@ type InstanceModel struct {
 	// Where it is in its life.
 	State ModelState `protobuf:"varint,3,opt,name=state,proto3,enum=inferno.v1.ModelState" json:"state,omitempty"`
 	// Most tokens of one request.
-	MaxContext    uint32 `protobuf:"varint,4,opt,name=max_context,json=maxContext,proto3" json:"max_context,omitempty"`
+	MaxContext uint32 `protobuf:"varint,4,opt,name=max_context,json=maxContext,proto3" json:"max_context,omitempty"`
+	// Most requests that run at once.
+	MaxBatch uint32 `protobuf:"varint,5,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
+	// Most requests that wait.
+	MaxQueue      uint32 `protobuf:"varint,6,opt,name=max_queue,json=maxQueue,proto3" json:"max_queue,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1311,6 +1315,20 @@ func (x *InstanceModel) GetState() ModelState {
 func (x *InstanceModel) GetMaxContext() uint32 {
 	if x != nil {
 		return x.MaxContext
+	}
+	return 0
+}
+
+func (x *InstanceModel) GetMaxBatch() uint32 {
+	if x != nil {
+		return x.MaxBatch
+	}
+	return 0
+}
+
+func (x *InstanceModel) GetMaxQueue() uint32 {
+	if x != nil {
+		return x.MaxQueue
 	}
 	return 0
 }
@@ -1471,13 +1489,15 @@ const file_inferno_v1_registry_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\b \x01(\x04R\n" +
 	"generation\x12B\n" +
-	"\x0flease_remaining\x18\t \x01(\v2\x19.google.protobuf.DurationR\x0eleaseRemaining\"\x8e\x01\n" +
+	"\x0flease_remaining\x18\t \x01(\v2\x19.google.protobuf.DurationR\x0eleaseRemaining\"\xc8\x01\n" +
 	"\rInstanceModel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12,\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x16.inferno.v1.ModelStateR\x05state\x12\x1f\n" +
 	"\vmax_context\x18\x04 \x01(\rR\n" +
-	"maxContext\"\xa5\x01\n" +
+	"maxContext\x12\x1b\n" +
+	"\tmax_batch\x18\x05 \x01(\rR\bmaxBatch\x12\x1b\n" +
+	"\tmax_queue\x18\x06 \x01(\rR\bmaxQueue\"\xa5\x01\n" +
 	"\fInstanceLoad\x12)\n" +
 	"\x10running_requests\x18\x01 \x01(\rR\x0frunningRequests\x12'\n" +
 	"\x0fqueued_requests\x18\x02 \x01(\rR\x0equeuedRequests\x12\x15\n" +
