@@ -149,6 +149,9 @@ func (b *backend) startInTurn(ctx context.Context, r *replica, later int) error 
 		return context.Cause(ctx)
 	}
 	defer func() { <-b.turn }()
+	if models := b.o.Config.Models; later >= 0 && r.name == models[len(models)-1].Name {
+		b.replicas.begin() // others wait for their turn behind the last of the start, and none is refused once health says SERVING
+	}
 	if later < 0 {
 		later = max(0, b.o.Config.MaxModels-1-len(b.replicas.heldBeside(r)))
 	}

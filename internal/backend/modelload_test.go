@@ -245,18 +245,3 @@ func TestARootHasToBeAFolder(t *testing.T) {
 		}
 	}
 }
-
-func TestNoModelComesOrGoesWhileTheServerStarts(t *testing.T) {
-	r := start(t, true, func(c *config.Config) { c.ModelRoots = []string{modelsOf(t)} })
-	<-r.loading
-	m := &models{running: r, registry: infernov1.NewRegistryServiceClient(r.dial())}
-	_, err := m.load(t.Context(), "x", "a", false)
-	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "loads those of its start") {
-		t.Errorf("%v, want UNAVAILABLE", err)
-	}
-	close(r.gate)
-	if err := m.unload("tiny", time.Minute); err != nil && status.Code(err) != codes.Unavailable {
-		t.Errorf("%v, want it to wait for the start", err)
-	}
-	m.stopped()
-}

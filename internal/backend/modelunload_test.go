@@ -166,6 +166,7 @@ func TestAStopEndsAnUnloadingThatWaits(t *testing.T) {
 	m := startModels(t, func(c *config.Config) { c.DrainTimeout = 0 })
 	until := m.watch("x")
 	m.mustLoad("x", "a", false)
+	until(healthgrpc.HealthCheckResponse_SERVING)
 	m.held.Store(true)
 	stream, err := m.inference.GenerateStream(t.Context(), asked("x", 40))
 	if err != nil {
@@ -174,7 +175,6 @@ func TestAStopEndsAnUnloadingThatWaits(t *testing.T) {
 	m.running.release <- struct{}{}
 	unloaded := make(chan error, 1)
 	go func() { unloaded <- m.unload("x", time.Hour) }()
-	until(healthgrpc.HealthCheckResponse_SERVING)
 	until(healthgrpc.HealthCheckResponse_NOT_SERVING)
 	m.held.Store(false)
 	close(m.running.release)
