@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 export CGO_ENABLED := 1
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell scripts/version)
 # -buildvcs=false: the version is stamped here, and go's own look at git fails in a tree that belongs to another user.
 # No -trimpath: with it every package would be compiled twice, once for `make build` and once for `go test`.
 GO_BUILD := go build -buildvcs=false -ldflags "-X main.version=$(VERSION)"
@@ -22,16 +22,26 @@ BENCH_FLAGS ?=
 CUDA_ARCHS ?= 90a
 export ADDR ADMIN_ADDR FUZZTIME SOAKTIME
 
-.PHONY: help build inferno-server inferno run test unit lint format proto bench soak fuzz tools model cuda cuda-faults gpu-bundle clean prerequisites
+.PHONY: help build inferno-server inferno run test unit lint format proto bench soak fuzz tools model cuda cuda-faults gpu-bundle clean prerequisites \
+	release reproducible image-smoke
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 	@echo "Settings (make TARGET NAME=VALUE): ADDR ADMIN_ADDR MODEL=NAME=PATH SERVER_FLAGS BENCH_FLAGS SOAKTIME FUZZTIME CUDA_ARCHS"
 
 build: inferno-server inferno ## build bin/inferno-server and bin/inferno
 
 inferno-server inferno: | prerequisites
 	$(GO_BUILD) -o bin/$@ ./cmd/$@
+
+release: | prerequisites ## build bin/release: what is shipped, with licences and bill of materials; the same sources give the same bytes
+	@scripts/release bin/release
+
+reproducible: | prerequisites ## build what is shipped a second time, elsewhere, from what the image's build sees, and compare every byte (minutes)
+	@scripts/reproducible
+
+image-smoke: release ## run the image, or what is in it, as production does: without rights, shell or a file to write
+	@scripts/image-smoke || test $$? = 77
 
 cuda: | prerequisites ## build bin/libinferno_cuda.so for CUDA_ARCHS (default 90a; no card needed); fetches the compiler, once
 	@$(MAKE) -C kernels/cuda CUDA="$$(scripts/fetch-cuda)" CUDA_ARCHS="$(CUDA_ARCHS)" OUT=$(CURDIR)/bin/libinferno_cuda.so
@@ -46,8 +56,9 @@ gpu-bundle: build cuda cuda-faults ## gather in bin/gpu-bundle what run-gpu-test
 run: build bin/tools/grpcurl bin/tools/grpc-health-probe ## serve the default model (MODEL=NAME=PATH for another) and print three lines to try
 	@exec scripts/serve
 
-test: lint build cuda-faults tools ## lint, build (all of kernels/cuda too), every test, unit and integration, and each fuzz target for 10 s; fetches the default model
+test: lint build release cuda-faults tools ## lint, build (all of kernels/cuda too), every test, unit and integration, and each fuzz target for 10 s; fetches the default model
 	@INFERNO_SMOLLM2="$$(scripts/fetch-model)" scripts/test
+	@scripts/image-smoke || test $$? = 77
 	@FUZZTIME=10s scripts/fuzz
 
 unit: bin/tools/gotestsum ## the tests that need no model, server or network

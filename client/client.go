@@ -52,6 +52,8 @@ type Options struct {
 	Addr string
 	// TLS secures the connection. Nil means plain text.
 	TLS *tls.Config
+	// Token is sent with every call. Without TLS it is an error, unless the address is on this host. Nil means none.
+	Token TokenSource
 	// DisableRetries gives up on the first UNAVAILABLE, for a caller who retries in his own way.
 	DisableRetries bool
 	// DialOptions are applied last, after the ones that this package sets.
@@ -70,6 +72,9 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	if o.Addr == "" {
 		return nil, errors.New("client: Options.Addr is empty, want an address such as 127.0.0.1:50051")
+	}
+	if o.Token != nil && o.TLS == nil && !staysHere(o.Addr) {
+		return nil, fmt.Errorf("client: address %q: a token in plain text, want Options.TLS", o.Addr)
 	}
 	conn, err := grpc.NewClient(o.Addr, o.dialOptions()...)
 	if err != nil {
@@ -119,6 +124,9 @@ func (o Options) dialOptions() []grpc.DialOption {
 		grpc.WithStaticStreamWindowSize(windowBytes),
 		grpc.WithStaticConnWindowSize(4 * windowBytes),
 		grpc.WithDefaultServiceConfig(retries),
+	}
+	if o.Token != nil {
+		options = append(options, grpc.WithPerRPCCredentials(bearer{o.Token, o.TLS != nil}))
 	}
 	if o.DisableRetries {
 		options = append(options, grpc.WithDisableRetry())

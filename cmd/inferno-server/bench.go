@@ -99,7 +99,7 @@ func bench(args []string) int {
 var errUnmeasurable = errors.New("cannot measure")
 
 func runBench(ctx context.Context, c *config.Config, f *benchFlags, out io.Writer) error {
-	log, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
+	log, _, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
 	if err != nil {
 		return err
 	}

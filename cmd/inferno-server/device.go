@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"os"
 
 	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/device/native"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/health/nvml"
 )
 
 func cpuOptions(c *config.Config) native.CPUOptions {
@@ -31,4 +34,20 @@ func openDevice(c *config.Config, log *slog.Logger) (device.Device, error) {
 		return native.OpenCPU(cpuOptions(c))
 	}
 	return d, err
+}
+
+// openCard is nil where no card is meant to be used.
+func openCard(c *config.Config) func() (health.Card, error) {
+	if c.Device == "cpu" {
+		return nil
+	}
+	return func() (health.Card, error) {
+		card, err := nvml.Open(nvml.Options{
+			Ordinal: c.GPU, Visible: os.Getenv("CUDA_VISIBLE_DEVICES"), Order: os.Getenv("CUDA_DEVICE_ORDER"),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return card, nil
+	}
 }

@@ -60,6 +60,8 @@ static int32_t faulty_sync(inferno_device *dev, char *reason, size_t bytes) {
     unlink(path);
   }
   while (!strcmp(word, "spin")) sleep(1);
+  if (!strcmp(word, "abort")) abort();
+  if (!strcmp(word, "segv")) *(volatile int *)8 = 1;
   if (!strcmp(word, "write")) lost = 1;
   if (!lost) return cpu_device_table()->sync(dev, reason, bytes);
   snprintf(reason, bytes, "an illegal memory access was encountered");
@@ -153,6 +155,7 @@ func drain(stream infernov1.InferenceService_GenerateStreamClient) (err error) {
 func TestFaultsEndTheProcess(t *testing.T) {
 	library := faultyCPU(t)
 	testFaults(t, library)
+	t.Run("crash", func(t *testing.T) { testCrashes(t, library) })
 	t.Run("spin at the start", func(t *testing.T) { testSignalsEndAHangingStart(t, library) })
 }
 
@@ -178,6 +181,40 @@ func testFaults(t *testing.T, library string) {
 			t.Logf("stream ended after %v, process %v later", told.Sub(caused).Round(time.Millisecond), time.Since(told).Round(time.Millisecond))
 			if said := strings.Join(s.said(), "\n"); code != 3 || !strings.Contains(said, reason) {
 				t.Errorf("exit code %d, want 3 and %q in:\n%s", code, reason, said)
+			}
+		})
+	}
+}
+
+// testCrashes: C that goes down takes the process with it, at once, with the stacks of all goroutines and by a signal, which no exit code
+// is mistaken for. A supervisor then starts it again.
+func testCrashes(t *testing.T, library string) {
+	t.Helper()
+	for fault, signal := range map[string]string{"abort": "SIGABRT", "segv": "SIGSEGV"} {
+		t.Run(fault, func(t *testing.T) {
+			s := startFaulty(t, library)
+			stream := s.endless()
+			caused := time.Now()
+			s.cause(fault)
+			if err := drain(stream); status.Code(err) != codes.Unavailable {
+				t.Errorf("the stream ended with %v, want UNAVAILABLE", err)
+			}
+			s.exit()
+			took := time.Since(caused)
+			ended := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
+			said := strings.Join(s.said(), "\n")
+			if !ended.Signaled() || ended.Signal() != syscall.SIGABRT || ended.CoreDump() {
+				t.Errorf("ended with %v, want SIGABRT and no core", s.cmd.ProcessState)
+			}
+			if !strings.Contains(said, signal) || !strings.Contains(said, "engine.(*Engine).Run") {
+				t.Errorf("no %s, or no stack of the engine, in:\n%s", signal, said)
+			}
+			restarted := time.Now()
+			again := startFaulty(t, library)
+			t.Logf("gone after %v, serving again %v after the restart", took.Round(time.Millisecond), time.Since(restarted).Round(time.Millisecond))
+			again.signal(syscall.SIGTERM)
+			if code := again.exit(); code != 0 {
+				t.Errorf("the next process ended with %d", code)
 			}
 		})
 	}

@@ -25,10 +25,10 @@ import (
 // version is stamped by the build.
 var version = "dev"
 
-// Exit codes beside 0.
+// Exit codes beside 0. A crash (of C, or a panic that nobody caught) is none of them: it ends the process by SIGABRT, which shells show as 134.
 const (
 	exitFailed = 1 // something broke while serving, or requests were cut off by a second signal
-	exitUsage  = 2 // configuration, device or model cannot be served
+	exitUsage  = 2 // configuration, device or model cannot be served: restarting will not help
 	exitDevice = 3 // a device failed for good: restart the process
 )
 
@@ -51,6 +51,8 @@ func run(args []string) int {
 		return bench(args[1:])
 	case "doctor":
 		return doctor(args[1:])
+	case "token":
+		return token(args[1:])
 	case "serve":
 		return serve(args[1:])
 	}
@@ -65,11 +67,16 @@ func serve(args []string) int {
 	if err != nil {
 		return report(exitUsage, err)
 	}
-	log, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
+	log, level, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
 	if err != nil {
 		return report(exitUsage, err)
 	}
 
+	crashBySignal()
+	supervise, err := superviseBySystemd(log)
+	if err != nil {
+		return report(exitUsage, err)
+	}
 	registry, closeRegistry, err := openRegistry(c, log)
 	if err != nil {
 		return report(exitUsage, err)
@@ -96,11 +103,14 @@ func serve(args []string) int {
 		Config:        c,
 		Version:       version,
 		Log:           log,
+		LogLevel:      level,
 		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
 		Architectures: architectures,
 		Registry:      registry,
 		Cut:           cut,
 		Terminal:      terminal(),
+		OpenCard:      openCard(c),
+		Supervise:     supervise,
 	})
 	if closing := closeRegistry(); closing != nil {
 		log.Warn("registry not closed", "error", closing)

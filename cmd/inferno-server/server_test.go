@@ -314,3 +314,29 @@ func generate(maxTokens uint32) *infernov1.GenerateRequest {
 		Stopping: &infernov1.StoppingParameters{MaxTokens: &maxTokens, IgnoreEos: &ignore},
 	}
 }
+
+// TestKilledServerLeavesNothingInTheWay: the next process takes the same addresses, port and socket.
+func TestKilledServerLeavesNothingInTheWay(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1:0", "unix://" + filepath.Join(t.TempDir(), "s")} {
+		p := startServer(t, "--listen="+listen, "--model=tiny="+tiny)
+		p.waitServing()
+		stream, err := infernov1.NewInferenceServiceClient(p.dial()).GenerateStream(t.Context(), generate(500))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		p.signal(syscall.SIGKILL)
+		if err := drain(stream); status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: the stream ended with %v, want UNAVAILABLE", listen, err)
+		}
+		p.exit()
+		again := startServer(t, "--listen="+p.grpc, "--admin-listen="+p.admin, "--model=tiny="+tiny)
+		again.waitServing()
+		again.signal(syscall.SIGTERM)
+		if code := again.exit(); code != 0 || again.grpc != p.grpc || again.admin != p.admin {
+			t.Errorf("the next process listened at %s and %s and ended with %d, want %s, %s and 0", again.grpc, again.admin, code, p.grpc, p.admin)
+		}
+	}
+}

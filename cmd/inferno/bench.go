@@ -128,7 +128,10 @@ func (b *benchCommand) measure(ctx context.Context, c *console, g *load.Generato
 
 // workOn is what the flags say, for the model that the server has.
 func (b *benchCommand) workOn(ctx context.Context) (o load.Options, err error) {
-	dial := b.options()
+	dial, err := b.options()
+	if err != nil {
+		return o, err
+	}
 	dial.DisableRetries = true
 	o = load.Options{
 		Dial: func() (*client.Client, error) { return client.New(dial) },

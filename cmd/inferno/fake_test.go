@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -126,7 +127,7 @@ func (m models) List() (list []server.ModelInfo) {
 
 // startFake runs a server with models "echo", which says its prompt again, and unless only is set "wait", which never answers,
 // "lost", whose device is lost, and "plain", an echo without a tokenizer.
-func startFake(t testing.TB, only bool) *fake {
+func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 	t.Helper()
 	dir := t.TempDir()
 	if err := writeTokenizers(dir); err != nil {
@@ -137,7 +138,7 @@ func startFake(t testing.TB, only bool) *fake {
 		t.Fatal(err)
 	}
 	f := &fake{
-		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{health.Serving},
+		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{now: health.Serving},
 		checker: health.NewChecker(health.Options{}),
 	}
 	f.checker.Add(f.state, true)
@@ -160,9 +161,13 @@ func startFake(t testing.TB, only bool) *fake {
 		all = add(all, "plain", echo{}, nil)
 		all = add(all, "wait", f.waiting, tokens)
 	}
-	s, err := server.New(server.Options{
+	options := server.Options{
 		Models: all, Health: f.checker, Instances: static.New(), Loader: loader{info}, LocalOnly: true,
-	})
+	}
+	for _, e := range edit {
+		e(&options)
+	}
+	s, err := server.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,14 +176,17 @@ func startFake(t testing.TB, only bool) *fake {
 		t.Fatal(err)
 	}
 	f.addr = listener.Addr().String()
-	served := make(chan error, 1)
+	served, checked := make(chan error, 1), make(chan error, 1)
+	checking, enough := context.WithCancel(context.Background())
 	go func() { served <- s.Serve(listener) }()
+	go func() { checked <- f.checker.Run(checking) }()
 	t.Cleanup(func() {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.Stop(now)
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
+		enough()
+		if err := errors.Join(<-served, <-checked); err != nil {
+			t.Errorf("Serve, or the checks: %v", err)
 		}
 	})
 	return f
@@ -214,11 +222,16 @@ func (l loader) Unload(_ context.Context, name string, drain *time.Duration) (se
 }
 
 // state is a component whose state a test sets between calls.
-type state struct{ now health.State }
+type state struct {
+	mu  sync.Mutex
+	now health.State
+}
 
 func (s *state) Component() string { return "engine/echo" }
 
 func (s *state) Health(context.Context) (health.State, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.now == health.Serving {
 		return s.now, ""
 	}
@@ -229,7 +242,9 @@ func (f *fake) set(t testing.TB, name string) {
 	t.Helper()
 	for s := health.Unknown; s <= health.Draining; s++ {
 		if strings.EqualFold(s.String(), name) {
+			f.state.mu.Lock()
 			f.state.now = s
+			f.state.mu.Unlock()
 			f.checker.Ask(t.Context())
 			return
 		}

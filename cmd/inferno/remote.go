@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -17,11 +18,43 @@ import (
 type remote struct {
 	Addr string `default:"127.0.0.1:50051" help:"Address of the server: host:port or unix:///path."`
 	JSON bool   `name:"json" help:"Print one JSON object a line."`
+
+	TLS           bool   `name:"tls" help:"Speak TLS; implied by the other --tls flags."`
+	TLSCA         string `name:"tls-ca" placeholder:"FILE" help:"PEM certificates of the authorities that vouch for the server; those of the system when not given."`
+	TLSCert       string `name:"tls-cert" placeholder:"FILE" help:"PEM certificate to show the server."`
+	TLSKey        string `name:"tls-key" placeholder:"FILE" help:"PEM private key of --tls-cert."`
+	TLSServerName string `name:"tls-server-name" placeholder:"NAME" help:"Name that the server's certificate has to bear; the host of --addr when not given."`
+	TokenFile     string `name:"token-file" placeholder:"FILE" help:"File of the token to show the server; else the variable INFERNO_TOKEN. No flag takes the token itself: others would see it in the list of processes."`
 }
 
-func (r remote) options() client.Options { return client.Options{Addr: r.Addr} }
+// tokenVariable is the environment variable that holds a token.
+const tokenVariable = "INFERNO_TOKEN"
 
-func (r remote) dial() (*client.Client, error) { return client.New(r.options()) }
+// options say how to reach the server.
+func (r remote) options() (client.Options, error) {
+	o := client.Options{Addr: r.Addr}
+	if r.TLS || r.TLSCA != "" || r.TLSCert != "" || r.TLSKey != "" || r.TLSServerName != "" {
+		config, err := client.TLSFiles{CA: r.TLSCA, Cert: r.TLSCert, Key: r.TLSKey, ServerName: r.TLSServerName}.Config()
+		if err != nil {
+			return o, fmt.Errorf("%w: --tls: %w", errUsage, err)
+		}
+		o.TLS = config
+	}
+	if token := os.Getenv(tokenVariable); r.TokenFile != "" {
+		o.Token = client.TokenFile(r.TokenFile)
+	} else if token != "" {
+		o.Token = client.StaticToken(token)
+	}
+	return o, nil
+}
+
+func (r remote) dial() (*client.Client, error) {
+	o, err := r.options()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(o)
+}
 
 // onlyModel returns name, or the name of the server's only model where it is empty.
 func onlyModel(ctx context.Context, c *client.Client, name string) (string, error) {

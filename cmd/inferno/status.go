@@ -15,7 +15,8 @@ type healthCommand struct {
 	Components []string `arg:"" optional:"" name:"component" help:"Only these components; the verdict stays that on the whole server."`
 }
 
-// Run shows the state of a server, and fails unless it is SERVING.
+// Run shows the state of a server, and fails unless it serves: one that is DEGRADED does, and an orchestrator that asks this way must not
+// take it out of service.
 func (h *healthCommand) Run(ctx context.Context, c *console) error {
 	server, err := h.dial()
 	if err != nil {
@@ -35,7 +36,8 @@ func (h *healthCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	if report.GetState() != infernov1.HealthState_HEALTH_STATE_SERVING {
+	serving, degraded := infernov1.HealthState_HEALTH_STATE_SERVING, infernov1.HealthState_HEALTH_STATE_DEGRADED
+	if state := report.GetState(); state != serving && state != degraded {
 		return errQuiet
 	}
 	return nil

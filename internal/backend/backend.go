@@ -20,8 +20,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/inferno-serve/inferno/internal/auth"
 	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/discovery"
@@ -45,23 +47,34 @@ type Options struct {
 	Config        *config.Config
 	Version       string
 	Log           *slog.Logger
+	LogLevel      *slog.LevelVar                // of Log, for the admin listener to change; nil: it cannot
 	OpenDevice    func() (device.Device, error) // called once a model: each engine drives a handle of its own
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
-	Cut           <-chan struct{} // closed to cut a drain short; nil: never
-	StuckStep     time.Duration   // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
-	Observer      engine.Observer // hears of the steps of all models, as the metrics do; nil: nobody else
-	Terminal      io.Writer       // where a person watches a load; nil: nowhere
+	Cut           <-chan struct{}             // closed to cut a drain short; nil: never
+	Reload        time.Duration               // how often files of certificates and identities are looked at; 0: auth.DefaultPoll
+	StuckStep     time.Duration               // a step that runs longer, and 20 times longer than nearly all others, never ends; 0: DefaultStuckStep
+	Observer      engine.Observer             // hears of the steps of all models, as the metrics do; nil: nobody else
+	Terminal      io.Writer                   // where a person watches a load; nil: nowhere
+	OpenCard      func() (health.Card, error) // the card beside the device, as its driver sees it; nil: nobody watches one
+
+	// Supervise tells whoever started the process how it is, until ctx ends; nil: nobody wants to know.
+	Supervise func(ctx context.Context, h *health.Checker)
 }
+
+// maxAdminConnections is for a few scrapers and people.
+const maxAdminConnections = 64
 
 // backend is one running server.
 type backend struct {
 	o        Options
+	security security
 	log      *slog.Logger
 	bus      *event.Bus
 	checker  *health.Checker
 	tracker  *memory.Tracker // of the memory that the devices draw from; made with the first of them
 	metrics  *prometheus.Registry
+	traces   *telemetry.Traces // nil: none
 	engines  *telemetry.Engines
 	requests *telemetry.Requests
 	server   *server.Server
@@ -69,7 +82,9 @@ type backend struct {
 	turn     chan struct{}      // holds a value while a model is brought up: each is planned for the memory that those before it left
 	changes  sync.WaitGroup     // loads and unloadings under way
 	instance discovery.Instance // what of it does not change
-	broken   chan error         // why a replica was lost; one slot, as the first ends the server
+	broken   chan error         // why a replica, or the card, was lost; one slot, as the first ends the server
+
+	watchCard func(on device.Info) // called with the first device, also one of a later load; nil: there is nobody to tell
 }
 
 // Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
@@ -80,15 +95,20 @@ func Run(ctx context.Context, o Options) error {
 			return fmt.Errorf("%w: model-root: %q is no folder that can be read", ErrStart, root)
 		}
 	}
+	security, err := openSecurity(o)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStart, err)
+	}
 	listener, admin, err := listen(o.Config)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	b, err := newBackend(o, addressOf(listener))
+	b, err := newBackend(o, security, addressOf(listener))
 	if err != nil {
 		return err
 	}
-	b.log.Info("listening", "grpc", addressOf(listener), "admin", addressOf(admin), "version", o.Version)
+	warnOpen(o.Config, b.log)
+	b.log.Info("listening", "grpc", addressOf(listener), "admin", addressOf(admin), "version", o.Version, "security", security.describe())
 	return b.run(ctx, listener, admin)
 }
 
@@ -97,16 +117,17 @@ var runtimeWaits = collectors.GoRuntimeMetricsRule{
 	Matcher: regexp.MustCompile(`^/(sched/latencies|sched/pauses/total/gc|sync/mutex/wait/total):seconds$`),
 }
 
-func newBackend(o Options, address string) (*backend, error) {
+func newBackend(o Options, security security, address string) (*backend, error) {
 	b := &backend{
-		o: o, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, 1),
+		o: o, security: security, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, 1),
 		replicas: newReplicas(), turn: make(chan struct{}, 1),
 	}
 	b.metrics.MustRegister(
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(runtimeWaits)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	b.checker = health.NewChecker(health.Options{Bus: b.bus})
+	b.metrics.MustRegister(auth.Metrics{TLS: security.tls, Access: security.access})
+	b.checker = health.NewChecker(health.Options{Bus: b.bus, Log: o.Log})
 	b.instance = discovery.Instance{
 		ID: o.Config.InstanceID, Address: o.Config.Advertise, Version: o.Version, StartTime: time.Now(),
 	}
@@ -131,13 +152,32 @@ func newBackend(o Options, address string) (*backend, error) {
 	b.requests = telemetry.NewRequests(b.metrics, b.replicas.stats)
 	telemetry.NewBuild(b.metrics, o.Version)
 	telemetry.NewHealth(b.metrics, b.serving)
-	var err error
+	tracer, err := b.openTraces(address)
+	if err != nil {
+		return nil, err
+	}
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
-		Loader: loader{b}, LocalOnly: isLocal(address),
+		Loader: loader{b}, LocalOnly: isLocal(address), Access: security.access, TLS: security.tls, Tracer: tracer,
 		SendTimeout: o.Config.SendTimeout,
 	})
 	return b, err
+}
+
+// openTraces returns nil where nobody wants traces, or nothing is served.
+func (b *backend) openTraces(address string) (trace.Tracer, error) {
+	c := b.o.Config
+	if c.OTLPEndpoint == "" || address == "" {
+		return nil, nil
+	}
+	var err error
+	b.traces, err = telemetry.NewTraces(context.Background(), telemetry.TraceOptions{
+		Endpoint: c.OTLPEndpoint, Ratio: c.TraceRatio, Version: b.o.Version, Instance: b.instance.ID, Log: b.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	return b.traces.Tracer(), nil
 }
 
 // run owns all goroutines. The background ones live until everything else has ended.
@@ -151,11 +191,29 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	for _, r := range b.replicas.all() {
 		b.checker.Add(r, true)
 	}
+	b.watchCard = func(on device.Info) {
+		if gpu := b.openCard(on); gpu != nil {
+			background.Go(func() error { return gpu.Run(life) })
+		}
+	}
 	background.Go(func() error { return pool.Run(life) })
 	background.Go(func() error { return b.checker.Run(life) })
-	background.Go(func() error { return b.server.Serve(listener) })
+	if b.o.Supervise != nil {
+		background.Go(func() error { b.o.Supervise(life, b.checker); return nil })
+	}
+	b.security.run(life, background)
+	refused := newRefusedConnections(b.metrics)
+	background.Go(func() error {
+		return b.server.Serve(limitConnections(listener, b.o.Config.MaxConnections, b.o.Config.MaxAddressConnections, refused))
+	})
 	if admin != nil {
-		background.Go(func() error { return telemetry.ServeAdmin(life, admin, b.gatherer()) })
+		admin = b.security.admin(limitConnections(admin, maxAdminConnections, 0, refused))
+		pages := telemetry.Admin{
+			Metrics: b.gatherer(), Level: b.o.LogLevel, Log: b.log, Guard: b.security.guard,
+			Ready: func() bool { return b.server.Health().State.Serves() },
+			Alive: func() bool { return b.server.Health().Alive(time.Now()) },
+		}
+		background.Go(func() error { return pages.Serve(life, admin) })
 	}
 
 	err := b.serve(ctx, life)
@@ -166,6 +224,9 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 		r.close(b.log, closeTimeout)
 	}
 	end()
+	if b.traces != nil {
+		b.traces.Close()
+	}
 	if !errors.Is(err, device.ErrLost) {
 		err = errors.Join(err, b.lost())
 	}
@@ -188,6 +249,14 @@ func (b *backend) serving() (all bool, components map[string]bool) {
 		components[c.Component] = c.State.Serves()
 	}
 	return report.State.Serves(), components
+}
+
+// breaks ends the server with the reason, unless it ends already with another.
+func (b *backend) breaks(err error) {
+	select {
+	case b.broken <- err:
+	default:
+	}
 }
 
 // lost is why a replica was lost, where serve has not heard of it: while the server stopped, or came up.
@@ -234,6 +303,7 @@ func (b *backend) serve(ctx, life context.Context) error {
 	case <-ctx.Done():
 	case <-life.Done():
 	case err = <-b.broken:
+		b.checker.Ask(life) // so that the last that any watch hears has the reason
 		b.log.Error("serving ends", "error", err)
 	}
 	b.stopChanges()
@@ -285,13 +355,20 @@ func (b *backend) load(ctx, life context.Context) error {
 	for i, m := range b.o.Config.Models {
 		r := b.replicas.find(m.Name)
 		r.stampNow()
+		context.AfterFunc(r.life, func() {
+			if why := context.Cause(r.life); !errors.Is(why, context.Canceled) { // lost, not unloaded: the models after it need not come up then
+				cancel(why)
+			}
+		})
 		if err := b.startInTurn(ctx, r, max(len(b.o.Config.Models), b.o.Config.MaxModels)-1-i); err != nil {
+			if errors.Is(err, context.Canceled) {
+				err = context.Cause(ctx)
+			}
 			r.fail(err)
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)
 		}
 		close(r.settled)
-		context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) }) // the models after it need not come up then
 		b.checker.Ask(ctx)
 	}
 	return nil

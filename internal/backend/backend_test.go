@@ -28,6 +28,8 @@ import (
 	"github.com/inferno-serve/inferno/internal/device/native"
 	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/discovery/static"
+	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
 	"github.com/inferno-serve/inferno/internal/model"
 	"github.com/inferno-serve/inferno/internal/model/llama"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
@@ -55,6 +57,10 @@ type running struct {
 	holdLoad atomic.Pointer[loadHold]    // a load that begins waits; nil: none
 	memory   atomic.Int64                // what the device says to have in all, bytes; 0: what it has
 
+	card    health.Card // beside a device that then says it is none of the CPU's
+	between atomic.Bool // the loop waits for one between two steps
+
+	allocated            atomic.Int64 // calls of the device's Alloc
 	allocations, devices atomic.Int64 // that are not given back
 }
 
@@ -64,6 +70,15 @@ func (r *running) holds() bool {
 	when := r.holdWhen.Load()
 	return when != nil && (*when)()
 }
+
+// ObserveStep is called by the loop, at no step.
+func (r *running) ObserveStep(*engine.StepInfo) {
+	if r.between.Load() {
+		<-r.release
+	}
+}
+
+func (r *running) ObserveRequest(*engine.RequestInfo) {}
 
 // logBuffer tells who waits for a line.
 type logBuffer struct {
@@ -123,10 +138,14 @@ func (f faulty) Info() device.Info {
 	if total := f.memory.Load(); total > 0 {
 		info.TotalBytes = total
 	}
+	if f.card != nil {
+		info.Kind = "fake"
+	}
 	return info
 }
 
 func (f faulty) Alloc(bytes int64) (device.Ptr, error) {
+	f.allocated.Add(1)
 	p, err := f.Device.Alloc(bytes)
 	if err == nil {
 		f.allocations.Add(1)
@@ -162,16 +181,35 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 // startWith sets the watchdog's patience too.
 func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration) *running {
 	t.Helper()
-	return startOn(t, openCPU, gated, change, stuckStep)
+	return run(t, openCPU, gated, change, func(o *Options) { o.StuckStep = stuckStep }, nil)
 }
 
 func openCPU() (device.Device, error) { return native.OpenCPU(native.CPUOptions{Threads: 1}) }
 
-// startOn says which device, too.
-func startOn(t *testing.T, open func() (device.Device, error), gated bool, change func(*config.Config), stuckStep time.Duration) *running {
+// startOn says which device.
+func startOn(t *testing.T, open func() (device.Device, error), gated bool, change func(*config.Config)) *running {
+	t.Helper()
+	return run(t, open, gated, change, func(*Options) {}, nil)
+}
+
+// startReloading looks at files of certificates and identities so often.
+func startReloading(t *testing.T, every time.Duration, change func(*config.Config)) *running {
+	t.Helper()
+	return run(t, openCPU, false, change, func(o *Options) { o.Reload = every }, nil)
+}
+
+// startBeside adds a card, as its driver sees it.
+func startBeside(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration, card health.Card) *running {
+	t.Helper()
+	return run(t, openCPU, gated, change, func(o *Options) { o.StuckStep = stuckStep }, card)
+}
+
+func run(t *testing.T, open func() (device.Device, error), gated bool, change func(*config.Config), options func(*Options),
+	card health.Card,
+) *running {
 	t.Helper()
 	r := &running{
-		t: t, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
+		t: t, card: card, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
 		gate: make(chan struct{}), loading: make(chan struct{}), release: make(chan struct{}),
 	}
 	r.log.grown = make(chan struct{})
@@ -185,18 +223,24 @@ func startOn(t *testing.T, open func() (device.Device, error), gated bool, chang
 	if change != nil {
 		change(c)
 	}
+	var openCard func() (health.Card, error)
+	if card != nil {
+		openCard = func() (health.Card, error) { return card, nil }
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
-		r.done <- Run(ctx, Options{
-			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, StuckStep: stuckStep,
+		o := Options{
+			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, Observer: r,
 			OpenDevice: func() (device.Device, error) {
 				d, err := open()
 				r.devices.Add(1)
 				return faulty{d, r}, err
 			},
-			Architectures: map[string]model.Builder{"llama": r.build},
-		})
+			Architectures: map[string]model.Builder{"llama": r.build}, OpenCard: openCard,
+		}
+		options(&o)
+		r.done <- Run(ctx, o)
 	}()
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

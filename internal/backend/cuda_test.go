@@ -43,7 +43,7 @@ func TestCardMemoryCUDA(t *testing.T) {
 	b, err := newBackend(Options{
 		Config: c, Version: "test", Log: slog.New(slog.DiscardHandler), Registry: static.New(), OpenDevice: openCUDA,
 		Architectures: map[string]model.Builder{"llama": llama.New},
-	}, "test")
+	}, security{}, "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func loadShortened(t *testing.T, open func() (device.Device, error)) {
 	b, err := newBackend(Options{
 		Config: c, Version: "test", Log: slog.New(slog.DiscardHandler), Registry: static.New(), OpenDevice: open,
 		Architectures: map[string]model.Builder{"llama": shorten},
-	}, "test")
+	}, security{}, "test")
 	if err != nil {
 		t.Fatal(err)
 	}

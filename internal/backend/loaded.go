@@ -24,7 +24,7 @@ type Loaded struct {
 
 // Load brings the first model of the configuration up.
 func Load(ctx context.Context, o Options) (*Loaded, error) {
-	b, err := newBackend(o, "")
+	b, err := newBackend(o, security{}, "")
 	if err != nil {
 		return nil, err
 	}

@@ -108,7 +108,7 @@ func startModelsOn(t *testing.T, open func() (device.Device, error), change func
 		if change != nil {
 			change(c)
 		}
-	}, 0)
+	})
 	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
 	conn := r.dial()
 	return &models{r, root, conn, infernov1.NewRegistryServiceClient(conn), infernov1.NewInferenceServiceClient(conn)}

@@ -26,6 +26,7 @@ import (
 const (
 	probeEvery   = 15 * time.Second
 	probeTimeout = 10 * time.Second
+	probeOld     = 2*probeEvery + probeTimeout // the last probe says nothing any more
 )
 
 // What a device may take to give back what it holds, where the process ends behind it and where it goes on. One that is lost may never
@@ -64,7 +65,8 @@ type replica struct {
 	mu            sync.Mutex
 	stamp         string // of the files at path when the load began
 	model         server.Model
-	probe         error         // of the last idle probe
+	probe         error         // of the last probe
+	probed        time.Time     // when it ended; set once the model is up
 	loaded, total int64         // bytes of weights
 	news          chan struct{} // closed, and replaced, when the load has come further
 	outcome       error         // why the load failed, as its callers are told; set before settled is closed
@@ -194,8 +196,12 @@ func (r *replica) run(b *backend) {
 	}()
 	r.watchers.Go(func() { r.keepProbing(r.life, b.checker.Refresh) })
 	r.watchers.Go(func() {
-		if held, stuck := r.watchdog.watch(r.life, func() time.Duration { return r.engine.Stats().InStep }); stuck {
-			r.lose(b, fmt.Errorf("%w: a step has been running for %v", device.ErrLost, held.Round(time.Millisecond)))
+		if silent, stuck := r.watchdog.watch(r.life, r.engine.Silence); stuck {
+			doing := "the engine's loop has been silent for"
+			if r.engine.Stats().InStep > 0 {
+				doing = "a step has been running for"
+			}
+			r.lose(b, fmt.Errorf("%w: %s %v", device.ErrLost, doing, silent.Round(time.Millisecond)))
 		}
 	})
 }
@@ -218,10 +224,7 @@ func (r *replica) lose(b *backend, err error) {
 	r.losing.Do(func() {
 		r.fail(err)
 		b.checker.Refresh()
-		select {
-		case b.broken <- fmt.Errorf("model %s: %w", r.name, err):
-		default: // the server ends already, with the reason of another
-		}
+		b.breaks(fmt.Errorf("model %s: %w", r.name, err))
 		r.end(err)
 	})
 }
@@ -237,15 +240,13 @@ func (r *replica) keepProbing(ctx context.Context, changed func()) {
 			return
 		case <-tick.C:
 		}
-		limited, cancel := context.WithTimeout(ctx, probeTimeout)
-		err := r.engine.Probe(limited)
-		cancel()
+		err := r.probeOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		r.mu.Lock()
 		different := (err == nil) != (r.probe == nil)
-		r.probe = err
+		r.probe, r.probed = err, time.Now()
 		r.mu.Unlock()
 		if different {
 			changed()
@@ -253,10 +254,23 @@ func (r *replica) keepProbing(ctx context.Context, changed func()) {
 	}
 }
 
+// probeOnce waits for a token. Long prompts may keep a device for longer than a probe's time, in steps none of which makes one: then
+// it is enough that steps end.
+func (r *replica) probeOnce(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	steps := r.engine.Stats().Steps
+	err := r.engine.Probe(limited)
+	if errors.Is(err, context.DeadlineExceeded) && r.engine.Stats().Steps > steps {
+		return nil
+	}
+	return err
+}
+
 func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokenizer.Tokenizer, template *chat.Template) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.config = c.Config
+	r.config, r.probed = c.Config, time.Now() // of the first token
 	r.model.Engine = server.FromEngine(r.engine)
 	r.model.Tokenizer, r.model.Chat = tokens, template
 	r.model.EndTokens = endTokens(c, tokens)
@@ -333,10 +347,10 @@ func (r *replica) stats() engine.Stats {
 // Component names it as a health.Provider.
 func (r *replica) Component() string { return "model/" + r.name }
 
-// Health says Serving only while tokens can be made: the model is up, no step was found stuck, and the last probe gave a token.
+// Health says Serving only while tokens can be made: the model is up, its loop is heard of, and the last probe gave a token.
 func (r *replica) Health(context.Context) (health.State, string) {
 	r.mu.Lock()
-	state, reason, probe := r.model.Info.State, r.model.Info.Reason, r.probe
+	state, reason, probe, probed := r.model.Info.State, r.model.Info.Reason, r.probe, r.probed
 	r.mu.Unlock()
 	switch state {
 	case server.ModelLoading:
@@ -349,6 +363,12 @@ func (r *replica) Health(context.Context) (health.State, string) {
 	}
 	if probe != nil {
 		return health.NotServing, fmt.Sprintf("no probe token: %v", probe)
+	}
+	if doubt := r.watchdog.doubt(); doubt != "" {
+		return health.NotServing, doubt
+	}
+	if old := time.Since(probed); old > probeOld {
+		return health.NotServing, fmt.Sprintf("no probe for %v", old.Round(time.Second))
 	}
 	return health.Serving, ""
 }
@@ -472,6 +492,9 @@ func (r *replica) track(b *backend) error {
 	if b.tracker == nil {
 		b.tracker = memory.NewTracker(memory.TrackerOptions{Limit: info.TotalBytes, Bus: b.bus, AlertAt: 0.95})
 		telemetry.NewMemory(b.metrics, b.tracker)
+		if b.watchCard != nil {
+			b.watchCard(info)
+		}
 	}
 	if err := b.tracker.Reserve(r.name, memory.Workspace, info.OwnBytes); err != nil {
 		return err

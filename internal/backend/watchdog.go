@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -22,16 +23,22 @@ const (
 	numBuckets       = 31*bucketsPerOctave + 1
 )
 
-// watchdog finds the step that never ends. It hears of each step from the engine's loop, which may hang, and watches from a goroutine
-// of its own.
+// lookAgain is after which silence of its own a watchdog counts as dead.
+const lookAgain = 5 * time.Second
+
+// watchdog finds the step that never ends, and the loop that hangs between steps. It hears of each step from the engine's loop, which may
+// hang, and watches from a goroutine of its own.
 type watchdog struct {
 	least     time.Duration
+	born      time.Time
+	looked    atomic.Int64      // when, since born
+	held      atomic.Int64      // for how long the loop had been silent then
 	observers []engine.Observer // hear of all that the watchdog hears of
 	steps     [numBuckets]atomic.Uint64
 }
 
 func newWatchdog(least time.Duration, observers ...engine.Observer) *watchdog {
-	w := &watchdog{least: least}
+	w := &watchdog{least: least, born: time.Now()}
 	if w.least <= 0 {
 		w.least = DefaultStuckStep
 	}
@@ -58,13 +65,15 @@ func (w *watchdog) ObserveRequest(r *engine.RequestInfo) {
 	}
 }
 
-// watch looks at the step under way until ctx ends or the step is stuck, and returns for how long it has been running. A time in which
-// the whole process stood still, watchdog included, says nothing about the step and is not counted.
-func (w *watchdog) watch(ctx context.Context, inStep func() time.Duration) (held time.Duration, stuck bool) {
+// watch looks at the loop until ctx ends or the loop hangs, and returns for how long it has been silent. A time in which the whole process
+// stood still, watchdog included, says nothing about the loop and is not counted.
+func (w *watchdog) watch(ctx context.Context, silence func() time.Duration) (silent time.Duration, stuck bool) {
 	every := max(w.least/20, time.Millisecond)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	held := time.Duration(0)
 	for last := time.Now(); ; {
+		w.looked.Store(int64(last.Sub(w.born)))
 		select {
 		case <-ctx.Done():
 			return 0, false
@@ -73,12 +82,24 @@ func (w *watchdog) watch(ctx context.Context, inStep func() time.Duration) (held
 		now := time.Now()
 		passed := now.Sub(last)
 		last = now
-		running := inStep()
-		held = min(running, held+min(passed, 2*every)) // a step that began since the last look has been running for less
+		silent := silence()
+		held = min(silent, held+min(passed, 2*every)) // a step that began since the last look has been running for less
+		w.held.Store(int64(held))
 		if held > w.limit() {
-			return running, true
+			return silent, true
 		}
 	}
+}
+
+// doubt is why nobody can say that tokens are made: the loop is half way to being taken for hung, or the watchdog itself is.
+func (w *watchdog) doubt() string {
+	if unseen := time.Since(w.born) - time.Duration(w.looked.Load()); unseen > lookAgain {
+		return fmt.Sprintf("nobody has looked after the engine's loop for %v", unseen.Round(time.Second))
+	}
+	if held := time.Duration(w.held.Load()); held > w.limit()/2 {
+		return fmt.Sprintf("the engine's loop has been silent for %v", held.Round(time.Second))
+	}
+	return ""
 }
 
 // limit is how long a step may run.

@@ -3,7 +3,9 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +16,8 @@ import (
 	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/health"
+	"github.com/inferno-serve/inferno/internal/server"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -68,6 +72,52 @@ func lastReason(watch infernov1.HealthService_WatchClient) (reason string) {
 			}
 		}
 	}
+}
+
+// TestLoopThatHangsWithoutAStepEndsTheServer: no request is left, and no step under way, that anybody could see hang.
+func TestLoopThatHangsWithoutAStepEndsTheServer(t *testing.T) {
+	r := startWith(t, false, nil, impatient)
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	watch, err := infernov1.NewHealthServiceClient(r.dial()).Watch(t.Context(), &infernov1.WatchRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.between.Store(true)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(ctx, request(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil { // the loop hangs behind it
+		t.Fatal(err)
+	}
+	reasons := map[string]bool{}
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			break
+		}
+		for _, c := range m.GetReport().GetComponents() {
+			if c.GetState() == infernov1.HealthState_HEALTH_STATE_NOT_SERVING {
+				reasons[c.GetReason()] = true
+			}
+		}
+	}
+	if text := fmt.Sprint(reasons); len(reasons) < 2 || !strings.Contains(text, "the engine's loop has been silent for") {
+		t.Errorf("health gave %q as reasons, want the doubt and then the loss", text)
+	}
+	if ended := <-r.done; !errors.Is(ended, device.ErrLost) {
+		t.Errorf("the server ended with %v, want device.ErrLost", ended)
+	}
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v, want UNAVAILABLE", err)
+	}
+	close(r.release)
+	r.stop()
 }
 
 func TestStepThatHangsWhileDrainingEndsTheServer(t *testing.T) {
@@ -155,6 +205,45 @@ func TestWatchdogForgivesAStoppedProcess(t *testing.T) {
 		if stuck {
 			t.Errorf("found stuck after %v of which the process stood still for %v", held, stopped)
 		}
+	})
+}
+
+// TestHealthTurnsWhenItsOwnGoroutinesEnd: the watchdog, and the prober.
+func TestHealthTurnsWhenItsOwnGoroutinesEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplica("m", "")
+		r.watchdog = newWatchdog(0)
+		r.model.Info.State = server.ModelReady
+		r.probed = time.Now()
+		want := func(state health.State, reason string) {
+			t.Helper()
+			if got, why := r.Health(t.Context()); got != state || !strings.Contains(why, reason) {
+				t.Errorf("%v %q, want %v %q", got, why, state, reason)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		silence := atomic.Int64{}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			r.watchdog.watch(ctx, func() time.Duration { return time.Duration(silence.Load()) })
+		}()
+		time.Sleep(probeOld - 10*time.Second)
+		want(health.Serving, "")
+		silence.Store(int64(6 * time.Second))
+		time.Sleep(7 * time.Second)
+		want(health.NotServing, "silent for 6s")
+		silence.Store(0)
+		time.Sleep(time.Second)
+		want(health.Serving, "")
+		time.Sleep(3 * time.Second)
+		want(health.NotServing, "no probe for")
+		r.probed = time.Now()
+		want(health.Serving, "")
+		cancel()
+		<-ended
+		time.Sleep(lookAgain + time.Second)
+		want(health.NotServing, "nobody has looked")
 	})
 }
 

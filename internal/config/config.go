@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -50,6 +51,17 @@ type Config struct {
 	DrainTimeout time.Duration `default:"30s" help:"Time that running requests have to finish at a stop." serve:""`
 	MetricNames  string        `name:"metrics-compat" default:"none" help:"Names that /metrics has beside its own: none or vllm, which the Kubernetes gateway for inference reads." serve:""`
 
+	TLSCert       string `name:"tls-cert" placeholder:"FILE" help:"PEM certificate of this server and its chain; with it and --tls-key both listeners speak TLS alone." serve:""`
+	TLSKey        string `name:"tls-key" placeholder:"FILE" help:"PEM private key of --tls-cert, for its owner and group alone." serve:""`
+	TLSClientCA   string `name:"tls-client-ca" placeholder:"FILE" help:"PEM certificates of the authorities that vouch for clients; with it clients have to show a certificate." serve:""`
+	TLSClientAuth string `name:"tls-client-auth" default:"require" help:"Whether clients have to show a certificate where there is --tls-client-ca: require or optional." serve:""`
+	TLSMinVersion string `name:"tls-min-version" default:"1.3" help:"Oldest TLS that is spoken: 1.2 or 1.3." serve:""`
+	AccessFile    string `name:"access-file" placeholder:"FILE" help:"YAML or JSON file of who may call what: tokens, certificates, signed tokens, roles and limits. Without it everybody who can connect may do everything." serve:""`
+	Insecure      bool   `help:"Listen beyond this host in plain text, or without asking who calls." serve:""`
+
+	MaxConnections        int `default:"4096" help:"Most connections at a time; more are closed at once." serve:""`
+	MaxAddressConnections int `name:"max-address-connections" default:"0" help:"Most connections at a time from one address; 0 means --max-connections." serve:""`
+
 	InstanceID string `name:"instance-id" placeholder:"ID" help:"Name of this instance in the registry; a random one for each start when not given." serve:""`
 	Advertise  string `placeholder:"ADDRESS" help:"Address that other hosts reach this instance by; the listen address when not given, with the host's own in place of 0.0.0.0 or ::." serve:""`
 
@@ -63,6 +75,9 @@ type Config struct {
 	EtcdKey          string        `placeholder:"FILE" help:"PEM key of that certificate." serve:""`
 	LeaseTTL         time.Duration `name:"lease-ttl" default:"10s" help:"How long an instance that was killed stays in the registry; whole seconds." serve:""`
 	RequireEtcd      bool          `help:"Do not start while etcd does not answer. Without this the server serves, and registers once etcd is there." serve:""`
+
+	OTLPEndpoint string  `name:"otlp-endpoint" placeholder:"URL" help:"Where traces go, by OTLP over gRPC: http://HOST:PORT or https://HOST:PORT. None without it." serve:""`
+	TraceRatio   float64 `default:"1" help:"Fraction of the requests that are traced, of those whose caller has not decided that." serve:""`
 
 	LogFormat string `default:"text" help:"Log lines as text or json."`
 	LogLevel  string `default:"info" help:"Least level logged: debug, info, warn or error."`
@@ -152,10 +167,12 @@ func (c *Config) validateSettings() error {
 	if c.DrainTimeout < 0 || c.DrainDelay < 0 {
 		fault("drain-timeout, drain-delay: %v, %v, want 0 or more", c.DrainTimeout, c.DrainDelay)
 	}
+	c.validateTraces(fault)
 	addressOrSocket(fault, "listen", c.Listen)
 	if c.AdminListen != "" {
 		address(fault, "admin-listen", c.AdminListen)
 	}
+	c.validateSecurity(fault)
 	if c.Advertise != "" {
 		addressOrSocket(fault, "advertise", c.Advertise)
 	}
@@ -164,6 +181,19 @@ func (c *Config) validateSettings() error {
 	}
 	c.validateEtcd(fault)
 	return errors.Join(faults...)
+}
+
+func (c *Config) validateTraces(fault func(string, ...any)) {
+	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) {
+		fault("trace-ratio: %v, want 0 to 1", c.TraceRatio)
+	}
+	if c.OTLPEndpoint == "" {
+		return
+	}
+	u, err := url.Parse(c.OTLPEndpoint)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Hostname() == "" || u.User != nil || u.Path != "" {
+		fault("otlp-endpoint: want http://HOST:PORT or https://HOST:PORT") // what was given may hold a password
+	}
 }
 
 // validateDevice refuses what would have no effect.

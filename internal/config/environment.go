@@ -15,6 +15,7 @@ import (
 var companions = []string{
 	"INFERNO_SMOLLM2", "INFERNO_FIXTURES", "INFERNO_CACHE", "INFERNO_CUDA", "INFERNO_CUDA_LIBRARY", "INFERNO_LOAD_FOLDER",
 	"INFERNO_CUDA_FAULT", "INFERNO_CUDA_FAULTS_LIBRARY", "INFERNO_SERVER", "INFERNO_SERVER_PID",
+	"INFERNO_TOKEN", "INFERNO_SWAP_TIME", "INFERNO_ABUSE",
 }
 
 // What Kubernetes puts into a pod beside a Service whose name begins with inferno. A name that ends in PORT alone could be a misspelt

@@ -16,7 +16,7 @@ var ErrExit = errors.New("done")
 // Load reads flags, then what they leave open from the environment, the configuration file and the defaults, and validates the whole.
 // The error lists every fault; it is ErrExit after --help or --version, whose text goes to stdout.
 func Load(args []string, version string, stdout io.Writer) (*Config, error) {
-	return load(program{"inferno-server", true, "Serves Llama-family models over gRPC. `inferno-server doctor` says what this machine can serve, `inferno-server bench` how fast."},
+	return load(program{"inferno-server", true, "Serves Llama-family models over gRPC. `inferno-server doctor` says what this machine can serve, `inferno-server bench` how fast; `inferno-server token` makes a token for an access file."},
 		args, version, stdout, (*Config).Validate)
 }
 

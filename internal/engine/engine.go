@@ -380,6 +380,13 @@ func (e *Engine) setState(to engineState) {
 	e.tell()
 }
 
+// Silence is for how long the loop has been busy without ending a step. A loop that sleeps is woken up to show that it can be: asked
+// regularly, one that is well has been silent for no longer than a step, or than the time between two questions.
+func (e *Engine) Silence() time.Duration {
+	e.notify()
+	return max(time.Since(e.born)-time.Duration(e.counters.heartbeat.Load()), 0)
+}
+
 // Probe has one real token made on the device and returns nil when it is there. While requests run it waits for the next token of
 // theirs; otherwise it makes one of its own, which no counter sees.
 func (e *Engine) Probe(ctx context.Context) error {

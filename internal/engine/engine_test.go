@@ -505,6 +505,48 @@ func TestProbeOfABusyEngineTakesTheNextToken(t *testing.T) {
 	})
 }
 
+// TestSilenceIsThatOfTheLoop: asked each second, an idle loop answers and one that works ends steps; one that hangs does neither.
+func TestSilenceIsThatOfTheLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{}).slow(stepTime)
+		hang := make(chan struct{})
+		r.run(t)
+		for range 60 {
+			r.Silence()
+			synctest.Wait()
+			if s := r.Silence(); s > 0 {
+				t.Fatalf("an idle loop was silent for %v right after it was woken", s)
+			}
+			time.Sleep(time.Second)
+		}
+		s := r.submit(t.Context(), t, &Request{ID: "a", Prompt: prompt(4, 1), Stop: Stopping{MaxTokens: 20}})
+		longest := time.Duration(0)
+		for range 15 {
+			time.Sleep(stepTime)
+			longest = max(longest, r.Silence())
+		}
+		if longest > 2*stepTime {
+			t.Errorf("a loop that makes a token each %v was silent for %v", stepTime, longest)
+		}
+		if _, _, err := readAll(s); err != nil {
+			t.Error(err)
+		}
+		r.device.sync = func() error { <-hang; return nil }
+		last := r.submit(t.Context(), t, &Request{ID: "b", Prompt: prompt(4, 1), Stop: Stopping{MaxTokens: 1}})
+		for range 30 {
+			time.Sleep(time.Second)
+			r.Silence()
+		}
+		if s := r.Silence(); s < 29*time.Second {
+			t.Errorf("a loop that has hung for 30 s was silent for %v", s)
+		}
+		close(hang)
+		if _, _, err := readAll(last); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestProbeIsAboutTheModelNotAboutOneRequest(t *testing.T) {
 	for _, broken := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

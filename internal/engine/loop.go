@@ -288,6 +288,11 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.turn.probing = false // its one step
 			continue
 		}
+		if seq.masker != nil && seq.masker.fault != nil && seq.state != ended {
+			e.log.Error("a request was ended", "request_id", seq.request.ID, "error", seq.masker.fault)
+			e.cancel(seq, errMask, now)
+			continue
+		}
 		if !b.asksNothing() {
 			e.tellPrompt(b, item)
 		}

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"fmt"
 	"math/bits"
+	"runtime/debug"
 	"slices"
 )
 
@@ -12,6 +14,34 @@ type Masker interface {
 	Mask() []uint32
 	// Accept takes in the token that was chosen.
 	Accept(id int32)
+}
+
+// guarded is a Masker whose panic stays with its own sequence, which the loop then ends: the others' tokens do not depend on that code.
+type guarded struct {
+	masker Masker
+	fault  error // nil until it panicked; from then on it is not asked any more
+}
+
+func (g *guarded) Mask() (mask []uint32) {
+	if g.fault != nil {
+		return nil
+	}
+	defer g.caught()
+	return g.masker.Mask()
+}
+
+func (g *guarded) Accept(id int32) {
+	if g.fault != nil {
+		return
+	}
+	defer g.caught()
+	g.masker.Accept(id)
+}
+
+func (g *guarded) caught() {
+	if r := recover(); r != nil {
+		g.fault = fmt.Errorf("panic in the mask of a request: %v\n%s", r, debug.Stack())
+	}
 }
 
 // maskWords is the length of a mask.
@@ -48,7 +78,7 @@ func clearBits(mask []uint32, ids []int32) {
 func (s *sequence) setMask(mask []uint32, newMasker func() Masker) {
 	s.mask = mask
 	if newMasker != nil {
-		s.masker = newMasker()
+		s.masker = &guarded{masker: newMasker()}
 	}
 	s.hostBound = s.masker != nil
 	s.watched = s.watched || s.masker != nil
@@ -65,6 +95,10 @@ func (s *sequence) writeMask(dst []uint32) {
 		changing = s.masker.Mask()
 	}
 	switch {
+	case changing == nil && s.mask == nil: // the masker has just failed
+		for i := range dst {
+			dst[i] = ^uint32(0)
+		}
 	case changing == nil:
 		copy(dst, s.mask)
 	case s.mask == nil:

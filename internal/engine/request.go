@@ -18,6 +18,9 @@ var (
 	ErrDeviceLost  = errors.New("engine lost its device")     // for good: the replica has to be replaced; the cause is wrapped too
 )
 
+// errMask ends a request whose own code in the loop panicked.
+var errMask = errors.New("the mask of the request failed")
+
 // Request asks for a continuation of Prompt. It must not be changed after Submit.
 type Request struct {
 	ID       string  // not empty; unique among live requests

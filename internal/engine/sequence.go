@@ -53,7 +53,7 @@ type sequence struct {
 	asked    asked
 	pooled   []float64 // [d] sum of hidden states so far
 	mask     []uint32  // tokens that may be chosen, which does not change; nil: all
-	masker   Masker    // and which does; nil: none. s is not planned ahead of its tokens then
+	masker   *guarded  // and which does; nil: none. s is not planned ahead of its tokens then
 	loop     loopDetector
 	request  *Request
 	arrived  time.Time

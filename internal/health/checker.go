@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -15,26 +17,39 @@ import (
 type Options struct {
 	Interval time.Duration // between rounds of asking; 0 means a second
 	Bus      *event.Bus    // where StatusChanged goes; may be nil
+	Log      *slog.Logger  // of a provider that panicked; may be nil
 }
+
+// patience is how long a provider may take to answer. The others are asked at the same time, so that a round takes no longer.
+const patience = 500 * time.Millisecond
 
 // Checker keeps the state of every component. All methods may be called from any goroutine.
 type Checker struct {
 	interval time.Duration
 	bus      *event.Bus
+	log      *slog.Logger
 	refresh  chan struct{} // one slot: a round is wanted
 
 	asking sync.Mutex // held through a round, so that an older answer never replaces a newer one
 
 	mu        sync.Mutex
-	providers []provider          // by component
+	providers []*provider         // by component
 	report    Report              // what the last round found; replaced, never changed in place
 	watchers  map[chan Report]any // one slot each, holding the latest report
 	draining  string              // reason; empty while the server stays
 }
 
+// provider is asked by one goroutine at a time: one that does not answer is not asked again before it has.
 type provider struct {
 	Provider
 	critical bool
+	asked    time.Time   // when the question was put that has no answer yet
+	answer   chan answer // one slot; nil while nothing is asked. Both belong to the round
+}
+
+type answer struct {
+	state  State
+	reason string
 }
 
 // NewChecker makes a Checker without providers, whose verdict is Unknown.
@@ -42,7 +57,10 @@ func NewChecker(o Options) *Checker {
 	if o.Interval <= 0 {
 		o.Interval = time.Second
 	}
-	return &Checker{interval: o.Interval, bus: o.Bus, refresh: make(chan struct{}, 1), watchers: map[chan Report]any{}}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Checker{interval: o.Interval, bus: o.Bus, log: o.Log, refresh: make(chan struct{}, 1), watchers: map[chan Report]any{}}
 }
 
 // Add takes p into the rounds and asks it at once. A second provider of one name is a bug and panics.
@@ -53,7 +71,7 @@ func (c *Checker) Add(p Provider, critical bool) {
 		c.mu.Unlock()
 		panic(fmt.Sprintf("health: a second provider of component %q", p.Component()))
 	}
-	c.providers = slices.Insert(c.providers, i, provider{p, critical})
+	c.providers = slices.Insert(c.providers, i, &provider{Provider: p, critical: critical})
 	c.mu.Unlock()
 	c.Ask(context.Background())
 }
@@ -70,16 +88,18 @@ func (c *Checker) Remove(component string) {
 
 // SetCritical says anew whether a component decides on the whole; one that is unknown stays so.
 func (c *Checker) SetCritical(component string, critical bool) {
+	c.asking.Lock() // a round reads it
 	c.mu.Lock()
 	if i, found := c.find(component); found {
 		c.providers[i].critical = critical
 	}
 	c.mu.Unlock()
+	c.asking.Unlock()
 	c.Ask(context.Background())
 }
 
 func (c *Checker) find(component string) (int, bool) {
-	return slices.BinarySearchFunc(c.providers, component, func(p provider, name string) int { return cmp.Compare(p.Component(), name) })
+	return slices.BinarySearchFunc(c.providers, component, func(p *provider, name string) int { return cmp.Compare(p.Component(), name) })
 }
 
 // Run asks every provider each interval and after each Refresh, until ctx ends.
@@ -123,12 +143,12 @@ func (c *Checker) Ask(ctx context.Context) Report {
 	before := c.report
 	c.mu.Unlock()
 
+	answers := c.question(ctx, providers)
 	now := time.Now()
-	next := Report{Components: make([]Status, 0, len(providers))}
+	next := Report{Asked: now, Components: make([]Status, 0, len(providers))}
 	var changes []StatusChanged
-	for _, p := range providers {
-		status := Status{Component: p.Component(), Since: now, Critical: p.critical}
-		status.State, status.Reason = p.Health(ctx)
+	for i, p := range providers {
+		status := Status{Component: p.Component(), Since: now, Critical: p.critical, State: answers[i].state, Reason: answers[i].reason}
 		was, known := before.component(status.Component)
 		if known && was.State == status.State {
 			status.Since = was.Since
@@ -158,6 +178,52 @@ func (c *Checker) Ask(ctx context.Context) Report {
 		event.Publish(c.bus, change)
 	}
 	return next
+}
+
+// question puts the question to all providers that owe no answer, and waits for them together. One that does not answer does not work,
+// whatever it last said; were it waited for, it would keep the others' states from being told.
+func (c *Checker) question(ctx context.Context, providers []*provider) []answer {
+	for _, p := range providers {
+		if p.answer != nil {
+			continue
+		}
+		p.asked, p.answer = time.Now(), make(chan answer, 1)
+		go c.put(ctx, p.Provider, p.answer)
+	}
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	late := false
+	answers := make([]answer, len(providers))
+	for i, p := range providers {
+		if !late {
+			select {
+			case answers[i] = <-p.answer:
+				p.answer = nil
+				continue
+			case <-enough.C:
+				late = true
+			}
+		}
+		select {
+		case answers[i] = <-p.answer:
+			p.answer = nil
+		default:
+			answers[i] = answer{NotServing, "has not answered since " + p.asked.UTC().Format(time.RFC3339)}
+		}
+	}
+	return answers
+}
+
+// put asks one provider. A panic there is its answer.
+func (c *Checker) put(ctx context.Context, p Provider, to chan<- answer) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.log.Error("panic in a health check", "component", p.Component(), "panic", r, "stack", string(debug.Stack()))
+			to <- answer{NotServing, "its check panicked"}
+		}
+	}()
+	state, reason := p.Health(ctx)
+	to <- answer{state, reason}
 }
 
 // verdict is the worst state of a critical component; others degrade the whole at most, and not where they come or go. Without
@@ -211,6 +277,7 @@ func offer(w chan Report, r Report) {
 	w <- r
 }
 
+// component is the status of one component.
 func (r Report) component(name string) (Status, bool) {
 	for _, s := range r.Components {
 		if s.Component == name {
@@ -225,7 +292,7 @@ func (r Report) Select(names []string) (Report, []string) {
 	if len(names) == 0 {
 		return r, nil
 	}
-	chosen := Report{State: r.State}
+	chosen := Report{State: r.State, Asked: r.Asked}
 	var missing []string
 	for _, name := range names {
 		if s, ok := r.component(name); ok {

@@ -193,3 +193,86 @@ func TestMemoryAlertDegrades(t *testing.T) {
 		<-done
 	})
 }
+
+// mute is a component that does not answer before it is told to, or panics.
+type mute struct {
+	answer chan struct{}
+	panics atomic.Bool
+}
+
+func (*mute) Component() string { return "mute" }
+
+func (m *mute) Health(context.Context) (State, string) {
+	if m.panics.Load() {
+		panic("at a test's wish")
+	}
+	<-m.answer
+	return Serving, ""
+}
+
+func TestProviderThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewChecker(Options{})
+		m := &mute{answer: make(chan struct{})}
+		other := newPart("other", Serving)
+		c.Add(other, true)
+		began := time.Now()
+		c.Add(m, true)
+		for range 3 {
+			r := c.Ask(t.Context())
+			if r.State != NotServing || r.Components[0].State != NotServing || r.Components[0].Reason == "" || r.Components[1].State != Serving {
+				t.Errorf("report %+v, want the silent one alone out of order", r)
+			}
+		}
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("four rounds took %v", took)
+		}
+		m.answer <- struct{}{} // it was asked once
+		synctest.Wait()
+		other.state.Store(int64(Degraded))
+		if r := c.Ask(t.Context()); r.State != Degraded || r.Components[0].State != Serving {
+			t.Errorf("after the answer: %+v", r)
+		}
+		m.panics.Store(true)
+		if r := c.Ask(t.Context()); r.State != NotServing || r.Components[0].Reason != "its check panicked" {
+			t.Errorf("after a panic: %+v", r)
+		}
+		m.panics.Store(false)
+		close(m.answer)
+		if r := c.Ask(t.Context()); r.State != Degraded {
+			t.Errorf("after it came back: %+v", r)
+		}
+	})
+}
+
+func TestAliveUntilNothingWillBringItBack(t *testing.T) {
+	now := time.Now()
+	report := func(asked time.Duration, state State, since time.Duration, critical bool) Report {
+		return Report{State: state, Asked: now.Add(-asked), Components: []Status{
+			{Component: "a", State: Serving, Critical: true},
+			{Component: "m", State: state, Since: now.Add(-since), Critical: critical},
+		}}
+	}
+	for name, c := range map[string]struct {
+		report        Report
+		alive, serves bool
+	}{
+		"nobody asked yet":         {Report{}, true, false},
+		"serves":                   {report(time.Second, Serving, time.Hour, true), true, true},
+		"loads for an hour":        {report(time.Second, Starting, time.Hour, true), true, false},
+		"drains for an hour":       {report(time.Second, Draining, time.Hour, true), true, false},
+		"out of order for seconds": {report(time.Second, NotServing, 59*time.Second, true), true, false},
+		"out of order for good":    {report(time.Second, NotServing, 61*time.Second, true), false, false},
+		"beside what matters":      {report(time.Second, Degraded, time.Hour, false), true, true},
+		"a round is late":          {report(5*time.Second, Serving, time.Hour, true), true, true},
+		"rounds have ceased":       {report(6*time.Second, Serving, time.Hour, true), false, false},
+	} {
+		if alive, serves := c.report.Alive(now), c.report.Now(now).State.Serves(); alive != c.alive || serves != c.serves {
+			t.Errorf("%s: alive %v, serves %v, want %v, %v", name, alive, serves, c.alive, c.serves)
+		}
+	}
+	ceased := report(time.Minute, Draining, time.Second, true)
+	if r := ceased.Now(now); r.State != Draining || len(r.Components) != 3 || r.Components[1].Component != Checks || len(ceased.Components) != 2 {
+		t.Errorf("rounds ceased while it drains: %+v, of %+v", r, ceased)
+	}
+}

@@ -23,6 +23,8 @@ var table = []row{
 	{folder: "internal/event"},
 	{folder: "internal/config"},
 	{folder: "internal/lint"},
+	{folder: "internal/auth/authtest"},
+	{folder: "internal/auth", tests: []string{"internal/auth/authtest"}},
 	{folder: "proto/inferno/v1"},
 
 	// The device and its memory.
@@ -82,6 +84,8 @@ var table = []row{
 
 	// What is told about them. telemetry is an engine.Observer and reads what engines and trackers count; neither of them knows it.
 	{folder: "internal/health", may: []string{"internal/event", "internal/memory"}},
+	{folder: "internal/health/nvml", may: []string{"internal/health"}},
+	{folder: "internal/supervisor", may: []string{"internal/health"}},
 	{
 		folder: "internal/discovery",
 		may:    []string{"internal/event", "internal/health"},
@@ -96,27 +100,29 @@ var table = []row{
 		may:    []string{"internal/discovery", "internal/discovery/record"},
 		tests:  []string{"internal/discovery/etcd/etcdtest", "internal/discovery/static", "internal/event", "internal/health"},
 	},
-	{folder: "internal/telemetry", may: []string{"internal/engine", "internal/memory"}, tests: []string{"internal/device"}},
+	{folder: "internal/telemetry", may: []string{"internal/engine", "internal/health", "internal/memory"}, tests: []string{"internal/device"}},
 
 	// The service. Generated types stop here and in the client.
 	{
 		folder: "internal/server",
 		may: []string{
-			"internal/discovery", "internal/discovery/record", "internal/engine", "internal/health", "internal/tokenizer",
+			"internal/auth", "internal/discovery", "internal/discovery/record", "internal/engine", "internal/health", "internal/tokenizer",
 			"internal/tokenizer/chat", "internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
-		tests: []string{"internal/discovery/static"},
+		tests: []string{"internal/auth/authtest", "internal/discovery/static"},
 	},
 
 	// The orchestrator, which knows every part by its interface: devices, architectures and registries are handed to it.
 	{
 		folder: "internal/backend",
 		may: []string{
-			"internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
+			"internal/auth", "internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
 			"internal/memory", "internal/model", "internal/model/modeldir", "internal/server", "internal/telemetry", "internal/tokenizer",
 			"internal/tokenizer/chat",
 		},
-		tests: []string{"internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1"},
+		tests: []string{
+			"internal/auth/authtest", "internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1",
+		},
 	},
 
 	// Nothing but tests: a whole server under load.

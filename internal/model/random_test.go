@@ -30,6 +30,7 @@ func (c *counted) FreeHost(b []byte) {
 	c.Device.FreeHost(b)
 }
 
+// A file that was cut while it was mapped ended other servers. CVE-2026-47478.
 func TestFileThatBecomesShorterEndsTheLoad(t *testing.T) {
 	path := copyCheckpoint(t, unchanged, nil)
 	c := openCheckpoint(t, path)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/inferno-serve/inferno/internal/auth"
 	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/tokenizer/chat/jinja"
@@ -83,7 +84,15 @@ func failureOf(err error) failure {
 	var full *engine.QueueFullError
 	var template *templateError
 	var slow *jinja.LimitError
+	var denied *auth.DeniedError
+	var quota *auth.LimitError
 	switch {
+	case errors.Is(err, auth.ErrUnauthenticated):
+		return newFailure(codes.Unauthenticated, "UNAUTHENTICATED", auth.ErrUnauthenticated.Error()) // not why: that helps who guesses
+	case errors.As(err, &denied):
+		return newFailure(codes.PermissionDenied, "ROLE_MISSING", denied.Error())
+	case errors.As(err, &quota):
+		return newFailure(codes.ResourceExhausted, "CALLER_LIMIT", quota.Error(), retryIn(quota.RetryAfter))
 	case errors.As(err, &invalid):
 		return newFailure(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
 	case errors.As(err, &limit):

@@ -126,6 +126,7 @@ func (s *Server) check(ctx context.Context, req *infernov1.GenerateRequest) (*ge
 // open gives a request to the engine. The caller closes the output.
 func (s *Server) open(ctx context.Context, g *generation) (out *output, err error) {
 	out = &output{generation: g, live: &s.live}
+	out.caller, _ = callerOf(ctx)
 	if out.ctx, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err
 	}

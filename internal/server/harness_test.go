@@ -407,8 +407,10 @@ func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
 	if f.Server, err = New(options); err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
+	served, checked := make(chan error, 1), make(chan error, 1)
+	checking, enough := context.WithCancel(context.Background())
 	go func() { served <- f.Serve(f.listener) }()
+	go func() { checked <- f.checker.Run(checking) }()
 	f.conn = f.dial()
 	f.api = infernov1.NewInferenceServiceClient(f.conn)
 	t.Cleanup(func() {
@@ -416,8 +418,9 @@ func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		f.Stop(now)
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
+		enough()
+		if err := errors.Join(<-served, <-checked); err != nil {
+			t.Errorf("Serve, or the checks: %v", err)
 		}
 	})
 	return f

@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/inferno-serve/inferno/internal/health"
@@ -26,7 +27,7 @@ func (s healthService) Check(_ context.Context, req *infernov1.CheckRequest) (*i
 	if err := checkComponents(req); err != nil {
 		return nil, err
 	}
-	report, err := chosen(s.report(), req.GetComponents())
+	report, err := chosen(s.Health(), req.GetComponents())
 	if err != nil {
 		return nil, err
 	}
@@ -38,25 +39,36 @@ func (s healthService) Watch(req *infernov1.WatchRequest, stream infernov1.Healt
 	if err := checkComponents(req); err != nil {
 		return err
 	}
+	var last *infernov1.HealthReport
 	return s.watchHealth(stream.Context(), func(r health.Report) error {
 		report, err := chosen(r, req.GetComponents())
-		if err != nil {
+		if err != nil || proto.Equal(report, last) {
 			return err
 		}
+		last = report
 		return stream.Send(&infernov1.WatchResponse{Report: report})
 	})
 }
 
-// watchHealth calls send with each report. A watch left open would keep the server from stopping, so that it ends with the drain, after
-// a last report that says so.
+// lookAgain is how often a watch looks by itself, for what comes with time alone: that the checks have ceased.
+const lookAgain = time.Second
+
+// watchHealth calls send with each report, also with one that it has been given before. A watch left open would keep the server from
+// stopping, so that it ends with the drain, after a last report that says so.
 func (s *Server) watchHealth(ctx context.Context, send func(health.Report) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	reports := s.health.Watch(ctx)
+	look := time.NewTicker(lookAgain)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			if err := send(s.Health()); err != nil {
+				return err
+			}
 		case <-s.drained:
-			if err := send(s.report()); err != nil {
+			if err := send(s.Health()); err != nil {
 				return err
 			}
 			return errStopping
@@ -64,17 +76,19 @@ func (s *Server) watchHealth(ctx context.Context, send func(health.Report) error
 			if !open {
 				return context.Cause(ctx)
 			}
-			if err := send(s.asDraining(r)); err != nil {
+			if err := send(s.asItCounts(r)); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (s *Server) report() health.Report { return s.asDraining(s.health.Report()) }
+// Health is the report as it counts now, which the services tell.
+func (s *Server) Health() health.Report { return s.asItCounts(s.health.Report()) }
 
-// asDraining is the checker's report, but that a server that drains serves no more, whatever its parts could do.
-func (s *Server) asDraining(r health.Report) health.Report {
+// asItCounts is the checker's report now. A server that drains serves no more, whatever its parts could do.
+func (s *Server) asItCounts(r health.Report) health.Report {
+	r = r.Now(time.Now())
 	if s.live.isClosed() {
 		r.State = health.Draining
 	}
@@ -112,49 +126,56 @@ func healthState(s health.State) infernov1.HealthState {
 	panic(fmt.Sprintf("server: health state %v has no counterpart in the API", s))
 }
 
-// standardHealth is grpc.health.v1, for orchestrators. Every service here lives and dies with the same server, so that all have one state;
-// a model has its own, under the name of its component: "model/NAME". The library's own server says SERVING from the start and leaves watches open when it stops; this one does neither.
+// standardHealth is grpc.health.v1, for orchestrators. Its services are "" (the whole), those of this server, which live and die with the
+// whole, each component by its name ("model/NAME"), and liveness. The library's own server says SERVING from the start and leaves watches
+// open when it stops; this one does neither.
 type standardHealth struct {
 	healthgrpc.UnimplementedHealthServer
 	*Server
 }
 
-// modelComponent is what the component of each model is named by, before the model's name.
-const modelComponent = "model/"
+// liveness is the name by which an orchestrator asks whether to restart the process, as "" is for whether to send requests.
+const liveness = "liveness"
 
-// standardNames are the names that grpc.health.v1 always knows; "" is the whole server.
+// standardNames are the names that grpc.health.v1 always knows.
 var standardNames = []string{
 	"",
+	liveness,
 	infernov1.HealthService_ServiceDesc.ServiceName,
 	infernov1.InferenceService_ServiceDesc.ServiceName,
 	infernov1.RegistryService_ServiceDesc.ServiceName,
 }
 
+// maxListed bounds List, as the protocol does.
+const maxListed = 100
+
 // Check tells the state now, or NOT_FOUND.
 func (s standardHealth) Check(_ context.Context, req *healthgrpc.HealthCheckRequest) (*healthgrpc.HealthCheckResponse, error) {
-	now := standardStatus(s.report(), req.GetService())
+	now := standardStatus(s.Health(), req.GetService())
 	if now == healthgrpc.HealthCheckResponse_SERVICE_UNKNOWN {
 		return nil, status.Errorf(codes.NotFound, "service %s is unknown", quote(req.GetService()))
 	}
 	return &healthgrpc.HealthCheckResponse{Status: now}, nil
 }
 
-// List tells the state of every service and model.
+// List tells the state of every service.
 func (s standardHealth) List(context.Context, *healthgrpc.HealthListRequest) (*healthgrpc.HealthListResponse, error) {
-	report := s.report()
-	out := &healthgrpc.HealthListResponse{Statuses: map[string]*healthgrpc.HealthCheckResponse{}}
-	for _, name := range standardNames {
-		out.Statuses[name] = &healthgrpc.HealthCheckResponse{Status: standardStatus(report, name)}
-	}
+	report := s.Health()
+	names := slices.Clone(standardNames)
 	for _, c := range report.Components {
-		if strings.HasPrefix(c.Component, modelComponent) {
-			out.Statuses[c.Component] = &healthgrpc.HealthCheckResponse{Status: standardStatus(report, c.Component)}
-		}
+		names = append(names, c.Component)
+	}
+	if len(names) > maxListed {
+		return nil, status.Errorf(codes.ResourceExhausted, "%d services, and a list has at most %d: ask for each by its name", len(names), maxListed)
+	}
+	out := &healthgrpc.HealthListResponse{Statuses: map[string]*healthgrpc.HealthCheckResponse{}}
+	for _, name := range names {
+		out.Statuses[name] = &healthgrpc.HealthCheckResponse{Status: standardStatus(report, name)}
 	}
 	return out, nil
 }
 
-// Watch tells the state now and when it changes. As the protocol wants, an unknown service is a state and no error.
+// Watch tells the state now and when it changes. As the protocol wants, an unknown service is a state and no error: it may come yet.
 func (s standardHealth) Watch(req *healthgrpc.HealthCheckRequest, stream healthgrpc.Health_WatchServer) error {
 	last := healthgrpc.HealthCheckResponse_ServingStatus(-1)
 	return s.watchHealth(stream.Context(), func(r health.Report) error {
@@ -167,19 +188,21 @@ func (s standardHealth) Watch(req *healthgrpc.HealthCheckRequest, stream healthg
 	})
 }
 
-// standardStatus is the state of a service, or of a model, in a report. A server that drains has no model that serves.
+// standardStatus is what a report says of a service.
 func standardStatus(r health.Report, service string) healthgrpc.HealthCheckResponse_ServingStatus {
-	state := r.State
-	if !slices.Contains(standardNames, service) {
-		chosen, missing := r.Select([]string{service})
-		if len(missing) > 0 || !strings.HasPrefix(service, modelComponent) {
+	serves := r.State.Serves()
+	switch {
+	case service == liveness:
+		serves = r.Alive(time.Now())
+	case slices.Contains(standardNames, service):
+	default:
+		one, unknown := r.Select([]string{service})
+		if len(unknown) > 0 {
 			return healthgrpc.HealthCheckResponse_SERVICE_UNKNOWN
 		}
-		if state != health.Draining {
-			state = chosen.Components[0].State
-		}
+		serves = one.Components[0].State.Serves() && r.State != health.Draining
 	}
-	if state.Serves() {
+	if serves {
 		return healthgrpc.HealthCheckResponse_SERVING
 	}
 	return healthgrpc.HealthCheckResponse_NOT_SERVING

@@ -10,6 +10,7 @@ import (
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -24,17 +25,17 @@ func newMetrics() *grpcprom.ServerMetrics {
 
 // interceptors wrap every call, the first outermost: metrics and log see the status that the client sees, which is made of the
 // handler's error, or of its panic.
-func interceptors(metrics *grpcprom.ServerMetrics, log *slog.Logger) []grpc.ServerOption {
+func interceptors(metrics *grpcprom.ServerMetrics, log *slog.Logger, tracer trace.Tracer, gate *gate) []grpc.ServerOption {
 	recovered := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		log.ErrorContext(ctx, "panic in a call", "panic", p, "stack", string(debug.Stack()))
 		return errPanic
 	})
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(
-			metrics.UnaryServerInterceptor(), logUnary(log), unaryStatus, recovery.UnaryServerInterceptor(recovered),
+			metrics.UnaryServerInterceptor(), logUnary(log, tracer), unaryStatus, recovery.UnaryServerInterceptor(recovered), gate.unary,
 		),
 		grpc.ChainStreamInterceptor(
-			metrics.StreamServerInterceptor(), logStream(log), streamStatus, recovery.StreamServerInterceptor(recovered),
+			metrics.StreamServerInterceptor(), logStream(log, tracer), streamStatus, recovery.StreamServerInterceptor(recovered), gate.stream,
 		),
 	}
 }
@@ -48,20 +49,23 @@ func streamStatus(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo
 	return toStatus(handler(server, stream), requestID(stream.Context()))
 }
 
-func logUnary(log *slog.Logger) grpc.UnaryServerInterceptor {
+func logUnary(log *slog.Logger, tracer trace.Tracer) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		f := &facts{begin: time.Now()}
+		ctx = f.beginSpan(ctx, tracer, info.FullMethod)
 		response, err := handler(context.WithValue(ctx, factsKey{}, f), req)
+		f.endSpan(info.FullMethod, err)
 		f.log(ctx, log, info.FullMethod, err)
 		return response, err
 	}
 }
 
-func logStream(log *slog.Logger) grpc.StreamServerInterceptor {
+func logStream(log *slog.Logger, tracer trace.Tracer) grpc.StreamServerInterceptor {
 	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		f := &facts{begin: time.Now()}
-		ctx := context.WithValue(stream.Context(), factsKey{}, f)
-		err := handler(server, streamWithContext{stream, ctx})
+		ctx := f.beginSpan(stream.Context(), tracer, info.FullMethod)
+		err := handler(server, streamWithContext{stream, context.WithValue(ctx, factsKey{}, f)})
+		f.endSpan(info.FullMethod, err)
 		f.log(ctx, log, info.FullMethod, err)
 		return err
 	}
@@ -80,6 +84,7 @@ type facts struct {
 	begin     time.Time
 	requestID string // of a generation; "" in other calls
 	attrs     []slog.Attr
+	span      trace.Span // nil: the call is not traced
 }
 
 type factsKey struct{}

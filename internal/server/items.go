@@ -55,7 +55,10 @@ func (s *Server) beginItems(ctx context.Context, f *faults, requestID *string, m
 	if c.ctx, err = s.live.begin(ctx, *requestID); err != nil {
 		return nil, nil, err
 	}
-	return c, func() { s.live.end(*requestID) }, nil
+	return c, func() {
+		charge(ctx, c.tokens())
+		s.live.end(*requestID)
+	}, nil
 }
 
 // inputs checks how many there are.
@@ -151,6 +154,16 @@ func (c *itemsCall) await(underWay *[]*item) error {
 
 // why tells apart the ways in which a call ends from outside.
 func (c *itemsCall) why(err error) error { return c.live.why(c.ctx, c.model, err) }
+
+// tokens are those of the inputs that were computed.
+func (c *itemsCall) tokens() (n int) {
+	for _, it := range c.items {
+		if it != nil && it.finish != nil {
+			n += it.finish.Usage.PromptTokens
+		}
+	}
+	return n
+}
 
 // usage is what all items cost together.
 func (c *itemsCall) usage() *infernov1.Usage {

@@ -14,13 +14,19 @@ import (
 // context does. Once closed it takes no more.
 type liveRequests struct {
 	mu      sync.Mutex
-	cancels map[string]context.CancelCauseFunc
+	entries map[string]liveRequest
 	closed  bool
 	idle    chan struct{} // closed once there are none and will be none
 }
 
+// liveRequest is one of them.
+type liveRequest struct {
+	owner  string // by the key of an identity
+	cancel context.CancelCauseFunc
+}
+
 func newLiveRequests() liveRequests {
-	return liveRequests{cancels: map[string]context.CancelCauseFunc{}, idle: make(chan struct{})}
+	return liveRequests{entries: map[string]liveRequest{}, idle: make(chan struct{})}
 }
 
 // begin registers a request and returns the context of its work. Each begin without an error has an end.
@@ -30,11 +36,12 @@ func (l *liveRequests) begin(ctx context.Context, id string) (context.Context, e
 	if l.closed {
 		return nil, errStopping
 	}
-	if _, taken := l.cancels[id]; taken {
+	if _, taken := l.entries[id]; taken {
 		return nil, engine.ErrDuplicateID
 	}
+	owner := ownerOf(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
-	l.cancels[id] = cancel
+	l.entries[id] = liveRequest{owner, cancel}
 	return ctx, nil
 }
 
@@ -42,21 +49,21 @@ func (l *liveRequests) begin(ctx context.Context, id string) (context.Context, e
 func (l *liveRequests) end(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cancels[id](context.Canceled)
-	delete(l.cancels, id)
-	if l.closed && len(l.cancels) == 0 {
+	l.entries[id].cancel(context.Canceled)
+	delete(l.entries, id)
+	if l.closed && len(l.entries) == 0 {
 		close(l.idle)
 	}
 }
 
-// cancel ends the requests of these ids with cause, and returns which were live, in order.
-func (l *liveRequests) cancel(ids []string, cause error) []string {
+// cancel ends the requests of these ids with cause, and returns which were live, in order. Others' than those that mine says yes to are not.
+func (l *liveRequests) cancel(ids []string, cause error, mine func(owner string) bool) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found []string
 	for _, id := range ids {
-		if cancel, live := l.cancels[id]; live {
-			cancel(cause)
+		if r, live := l.entries[id]; live && mine(r.owner) {
+			r.cancel(cause)
 			found = append(found, id)
 		}
 	}
@@ -64,14 +71,16 @@ func (l *liveRequests) cancel(ids []string, cause error) []string {
 	return slices.Compact(found)
 }
 
-// cancelAll ends every live request with cause, and returns their ids in order.
-func (l *liveRequests) cancelAll(cause error) []string {
+// cancelAll ends every live request of such an owner with cause, and returns their ids in order.
+func (l *liveRequests) cancelAll(cause error, mine func(owner string) bool) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found := make([]string, 0, len(l.cancels))
-	for id, cancel := range l.cancels {
-		cancel(cause)
-		found = append(found, id)
+	found := make([]string, 0, len(l.entries))
+	for id, r := range l.entries {
+		if mine(r.owner) {
+			r.cancel(cause)
+			found = append(found, id)
+		}
 	}
 	slices.Sort(found)
 	return found
@@ -82,7 +91,7 @@ func (l *liveRequests) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	if len(l.cancels) == 0 {
+	if len(l.entries) == 0 {
 		close(l.idle)
 	}
 }

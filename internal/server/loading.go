@@ -23,8 +23,8 @@ var (
 )
 
 // errForbidden means that a call may not change the server.
-var errForbidden = errors.New("models are loaded and unloaded by callers on the same host only: " +
-	"this server listens on an address that others reach too")
+var errForbidden = errors.New("models are loaded and unloaded by callers with the role admin, or, without an access file, " +
+	"by those on the same host: this server has none, and listens on an address that others reach too")
 
 // Loader changes which models there are. Methods are called from any goroutine.
 type Loader interface {
@@ -50,8 +50,12 @@ type LoadProgress struct {
 	Loaded, Total int64 // bytes of weights
 }
 
-// mayAdminister is the one place that decides whether a call may change the server: any may where nobody but this host's users can call.
-func (s *Server) mayAdminister(context.Context) error {
+// mayAdminister is the one place that decides whether a call may change the server. Where callers are asked who they are, it takes the
+// role that methodRoles names, without which the call has not come here; elsewhere any may, if nobody but this host's users can call.
+func (s *Server) mayAdminister(ctx context.Context) error {
+	if _, asked := callerOf(ctx); asked {
+		return nil
+	}
 	if !s.localOnly {
 		return errForbidden
 	}

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/inferno-serve/inferno/internal/auth"
 	"github.com/inferno-serve/inferno/internal/engine"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
@@ -17,9 +18,11 @@ type output struct {
 	*generation
 	ctx           context.Context
 	live          *liveRequests
+	caller        auth.Caller
 	continuations []*continuation // by index
 	limit         *time.Timer     // of time_limit; nil: none
 	started       bool            // next has returned
+	charged       int             // tokens of the output that the caller's minute has been charged
 	deltas        []*infernov1.Delta
 }
 
@@ -29,6 +32,7 @@ func (o *output) run() error {
 	if err != nil {
 		return o.why(err)
 	}
+	o.caller.Charge(len(o.request.Prompt))
 	for i, stream := range streams {
 		o.continuations = append(o.continuations, newContinuation(o.generation, i, stream, streams[0]))
 	}
@@ -54,6 +58,7 @@ func (o *output) close() {
 		}
 	}
 	note(o.ctx, slog.Int("completion_tokens", o.tokens()))
+	o.tracePhases()
 }
 
 // tokens counts those of all continuations.
@@ -62,6 +67,13 @@ func (o *output) tokens() (n int) {
 		n += c.tokens
 	}
 	return n
+}
+
+// charge counts the tokens that are new against the caller's minute.
+func (o *output) charge() {
+	n := o.tokens()
+	o.caller.Charge(n - o.charged)
+	o.charged = n
 }
 
 // next waits until there is something to send, and returns it: a delta for each continuation that has one, by index. `done` says that all
@@ -75,6 +87,7 @@ func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 			}
 			done = done && c.finish != nil
 		}
+		o.charge()
 		now := time.Now()
 		deltas = o.deltas[:0]
 		for _, c := range o.continuations {

@@ -10,15 +10,19 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/inferno-serve/inferno/internal/auth"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -56,7 +60,10 @@ type Options struct {
 	LocalOnly  bool                  // only this host's users can call: they may change what the server holds
 	Registerer prometheus.Registerer // takes the metrics of calls; nil means that none are kept
 	Log        *slog.Logger          // one line for each finished call; nil means none
+	Tracer     trace.Tracer          // a span for each request; nil means none
 	Reflection bool                  // serve gRPC reflection, for grpcurl and the like
+	Access     *auth.Access          // who may call what; nil: everybody everything
+	TLS        *auth.TLS             // nil: connections in plain text
 
 	SendTimeout time.Duration // how long a client may leave a message unread; 0 means 30 s
 }
@@ -96,13 +103,19 @@ func New(o Options) (*Server, error) {
 		drained:  make(chan struct{}),
 		encoders: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
-	metrics := newMetrics()
+	metrics, gate := newMetrics(), newGate(o.Access, o.Log)
 	if o.Registerer != nil {
-		if err := o.Registerer.Register(metrics); err != nil {
-			return nil, fmt.Errorf("server: register metrics: %w", err)
+		for _, c := range []prometheus.Collector{metrics, gate.refused} {
+			if err := o.Registerer.Register(c); err != nil {
+				return nil, fmt.Errorf("server: register metrics: %w", err)
+			}
 		}
 	}
-	s.grpc = grpc.NewServer(append(limits(), interceptors(metrics, s.log)...)...)
+	options := slices.Concat(limits(), gate.options(), interceptors(metrics, s.log, o.Tracer, gate))
+	if o.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS.Config())))
+	}
+	s.grpc = grpc.NewServer(options...)
 	infernov1.RegisterInferenceServiceServer(s.grpc, inferenceService{Server: s})
 	infernov1.RegisterHealthServiceServer(s.grpc, healthService{Server: s})
 	infernov1.RegisterRegistryServiceServer(s.grpc, registryService{Server: s})
@@ -156,7 +169,7 @@ func (s *Server) Stop(ctx context.Context) (cut int) {
 	select {
 	case <-s.live.idle:
 	case <-ctx.Done():
-		if cut = len(s.live.cancelAll(errCut)); cut > 0 {
+		if cut = len(s.live.cancelAll(errCut, func(string) bool { return true })); cut > 0 {
 			s.log.Warn("requests cut off at stop", "requests", cut)
 		}
 	}

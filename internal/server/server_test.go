@@ -225,7 +225,7 @@ func watch(ctx context.Context, conn *grpc.ClientConn, kind int, first func()) e
 func TestStandardHealth(t *testing.T) {
 	f := start(t, newScript())
 	client := healthgrpc.NewHealthClient(f.conn)
-	names := []string{"", "inferno.v1.InferenceService", "inferno.v1.HealthService", "inferno.v1.RegistryService"}
+	names := []string{"", "inferno.v1.InferenceService", "inferno.v1.HealthService", "inferno.v1.RegistryService", "engine/m"}
 	for _, c := range []struct {
 		state health.State
 		want  healthgrpc.HealthCheckResponse_ServingStatus
@@ -245,8 +245,12 @@ func TestStandardHealth(t *testing.T) {
 				t.Errorf("%v, service %q: %v, %v, want %v", c.state, name, got, err, c.want)
 			}
 		}
+		alive, err := client.Check(t.Context(), &healthgrpc.HealthCheckRequest{Service: "liveness"})
+		if err != nil || alive.GetStatus() != healthgrpc.HealthCheckResponse_SERVING {
+			t.Errorf("%v, liveness: %v, %v, want SERVING: nothing is to be restarted", c.state, alive, err)
+		}
 		list, err := client.List(t.Context(), &healthgrpc.HealthListRequest{})
-		if err != nil || len(list.GetStatuses()) != len(names) || list.GetStatuses()[""].GetStatus() != c.want {
+		if err != nil || len(list.GetStatuses()) != len(names)+1 || list.GetStatuses()[""].GetStatus() != c.want {
 			t.Errorf("%v: list %v, %v", c.state, list, err)
 		}
 	}
@@ -442,6 +446,7 @@ func (f *fixture) counter(name, method, code string) float64 {
 	return 0
 }
 
+// CVE-2026-24158, CVE-2026-24264: a small message became a large one behind the check of its size.
 func TestMessagesAreBounded(t *testing.T) {
 	f := start(t, newScript())
 	large := textRequest(strings.Repeat("x", 4<<20))

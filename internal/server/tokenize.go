@@ -131,8 +131,8 @@ func (s *Server) lookup(name string) (*Model, error) {
 	return model, err
 }
 
-// Abort ends requests by id.
-func (s inferenceService) Abort(_ context.Context, req *infernov1.AbortRequest) (*infernov1.AbortResponse, error) {
+// Abort ends requests by id: a caller's own, or for an administrator anybody's. Those of others are answered like ones that are unknown.
+func (s inferenceService) Abort(ctx context.Context, req *infernov1.AbortRequest) (*infernov1.AbortResponse, error) {
 	var f faults
 	f.unsupported("", req.ProtoReflect())
 	ids := req.GetRequestIds()
@@ -146,7 +146,7 @@ func (s inferenceService) Abort(_ context.Context, req *infernov1.AbortRequest) 
 		return nil, err
 	}
 	if req.GetAll() {
-		return &infernov1.AbortResponse{AbortedRequestIds: s.live.cancelAll(engine.ErrAborted)}, nil
+		return &infernov1.AbortResponse{AbortedRequestIds: s.live.cancelAll(engine.ErrAborted, mayAbort(ctx))}, nil
 	}
-	return &infernov1.AbortResponse{AbortedRequestIds: s.live.cancel(ids, engine.ErrAborted)}, nil
+	return &infernov1.AbortResponse{AbortedRequestIds: s.live.cancel(ids, engine.ErrAborted, mayAbort(ctx))}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -129,7 +130,7 @@ func TestMemoryMetricsFollowTheTracker(t *testing.T) {
 
 func TestLoggerHonoursFormatAndLevel(t *testing.T) {
 	var out bytes.Buffer
-	log, err := NewLogger(&out, "json", "warn")
+	log, level, err := NewLogger(&out, "json", "warn")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,12 @@ func TestLoggerHonoursFormatAndLevel(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Msg != "loud" || line.Model != "m\nn" || line.Level != "WARN" {
 		t.Errorf("%q: %v", out.String(), err)
 	}
-	if _, err := NewLogger(&out, "text", "chatty"); err == nil {
+	level.Set(slog.LevelDebug)
+	out.Reset()
+	if log.Debug("more"); !strings.Contains(out.String(), "more") {
+		t.Error("the level was changed, and nothing more is logged")
+	}
+	if _, _, err := NewLogger(&out, "text", "chatty"); err == nil {
 		t.Error("level chatty accepted")
 	}
 }
@@ -153,7 +159,7 @@ func scrape(t *testing.T, metrics prometheus.Gatherer) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- ServeAdmin(ctx, l, metrics) }()
+	go func() { done <- Admin{Metrics: metrics}.Serve(ctx, l) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + l.Addr().String() + "/metrics")
 	if err != nil {

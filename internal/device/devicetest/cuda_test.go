@@ -29,9 +29,9 @@ func TestJudgeCUDA(t *testing.T) {
 		options Options
 	}{
 		"bf16": {false, Options{
-			Activations: device.BF16, Caches: []device.DType{device.BF16}, Operands: device.BF16, InvariantRows: 64, Large: true,
+			Activations: device.BF16, Caches: []device.DType{device.BF16}, Operands: device.BF16, InvariantRows: 64, Large: true, FusedDense: true,
 		}},
-		"exact": {true, Options{Caches: []device.DType{device.F32}, Large: true}},
+		"exact": {true, Options{Caches: []device.DType{device.F32}, Large: true, FusedDense: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			Judge(t, func(t testing.TB) device.Device { return openCUDA(t, c.exact) }, c.options)

@@ -40,17 +40,20 @@ func paged(kvHeads, headDim, blockSize, blocks int) cacheCase {
 
 // judgeDense takes every number of rows that a fused form may be for, and those of the other fused ops.
 func judgeDense(r *rig) {
-	rows := []int{1, 2, 3, 4, 5, 6, 7, 8}
-	for _, n := range fusedRows {
-		if !slices.Contains(rows, n) {
-			rows = append(rows, n)
+	rows := fusedRows
+	if r.o.FusedDense {
+		rows = []int{1, 2, 3, 4, 5, 6, 7, 8}
+		for _, n := range append(fusedRows, largestBatch) {
+			if !slices.Contains(rows, n) {
+				rows = append(rows, n)
+			}
 		}
 	}
 	for _, c := range denseCases {
-		if testing.Short() && c.d*c.f > 100_000 || c.dtype == device.F32 && r.o.Activations != device.F32 {
+		if few(r) && c.d*c.f > 100_000 || c.dtype == device.F32 && r.o.Activations != device.F32 {
 			continue
 		}
-		for _, n := range append(rows, largestBatch) {
+		for _, n := range rows {
 			if n > c.cache.slots() {
 				continue
 			}
@@ -66,6 +69,9 @@ func judgeDense(r *rig) {
 		}
 	}
 }
+
+// few says that the largest cases are left out.
+func few(r *rig) bool { return testing.Short() || !r.o.FusedDense }
 
 // judgeDense runs the op once, or thrice from a graph: what is left over from a launch must not be taken for the next one's.
 func (r *rig) judgeDense(c denseCase, n int, cacheType device.DType, l layout, graph bool) {

@@ -29,6 +29,8 @@ type Options struct {
 	ViewAlign int
 	// Large has contexts of 8,192 tokens and decode steps of 256 sequences judged too.
 	Large bool
+	// FusedDense says that the device has kernels of its own for Dense. One that composes it is judged on fewer cases of it.
+	FusedDense bool
 	// InvariantRows bounds the batch up to which a row's bits may not depend on it; 0 means no bound.
 	InvariantRows int
 }

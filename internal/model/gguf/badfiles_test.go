@@ -38,7 +38,8 @@ func refuses(t *testing.T, data []byte, want string) {
 
 // TestCountsAreComparedWithTheFileBeforeTheyAllocate: each number in a header that says how much follows, with each value that made readers
 // multiply past 2^64, allocate gigabytes for a file of some bytes, or write behind what they had allocated.
-// CVE-2024-23605, CVE-2025-53630, CVE-2026-27940, CVE-2026-33298, GHSA-3p4r-fq3f-q74v.
+// CVE-2024-23605, CVE-2025-53630, CVE-2026-27940, CVE-2026-33298, CVE-2025-66959, CVE-2025-66960,
+// GHSA-3p4r-fq3f-q74v.
 func TestCountsAreComparedWithTheFileBeforeTheyAllocate(t *testing.T) {
 	counts := []uint64{1000, 1 << 20, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1 << 60, 1<<61 + 1, 1 << 62, 1<<63 - 1, 1 << 63,
 		math.MaxUint64 - 7, math.MaxUint64}

@@ -202,7 +202,7 @@ func TestPromptsOfRealTemplatesAreExact(t *testing.T) {
 	})
 }
 
-// TestMessagesMakeNoControlTokens writes control tokens into every part of a conversation.
+// TestMessagesMakeNoControlTokens writes control tokens into every part of a conversation. CVE-2026-44222.
 func TestMessagesMakeNoControlTokens(t *testing.T) {
 	dir := fixtures(t, "tokenizers", "qwen3")
 	tok, err := tokenizer.LoadDir(dir)
