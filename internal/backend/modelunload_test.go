@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inferno-serve/inferno/internal/config"
+	"github.com/inferno-serve/inferno/internal/device"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -50,6 +51,31 @@ func TestUnloadUndoesALoad(t *testing.T) {
 	if m.allocations.Load() != allocations || m.devices.Load() != 1 {
 		t.Errorf("%d allocations, %d devices are left", m.allocations.Load()-allocations, m.devices.Load()-1)
 	}
+	m.stopped()
+}
+
+// A model of the start may be unloaded while the last one comes up, which goes on.
+func TestUnloadBesideTheLastLoadOfTheStart(t *testing.T) {
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	var opened atomic.Int64
+	open := func() (device.Device, error) {
+		if opened.Add(1) == 2 {
+			close(begun)
+			<-proceed
+		}
+		return openCPU()
+	}
+	r := startOn(t, open, false, func(c *config.Config) { c.Models = append(c.Models, config.Model{Name: "last", Path: tiny}) })
+	<-begun
+	conn := r.dial()
+	m := &models{r, "", conn, infernov1.NewRegistryServiceClient(conn), infernov1.NewInferenceServiceClient(conn)}
+	err := m.unload("tiny", 0)
+	close(proceed)
+	if err != nil {
+		t.Error(err)
+	}
+	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+	m.wantStates("last READY", "tiny UNLOADED")
 	m.stopped()
 }
 
