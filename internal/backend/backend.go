@@ -148,6 +148,9 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 		r.model.Info.Pinned = true // who names a model at the start wants it there
 		b.replicas.byName[m.Name] = r
 	}
+	if len(o.Config.Models) == 0 {
+		b.replicas.begin() // nothing is waited for, and none is refused once health says SERVING
+	}
 	b.engines = telemetry.NewEngines(b.metrics, b.replicas.stats)
 	b.requests = telemetry.NewRequests(b.metrics, b.replicas.stats)
 	telemetry.NewBuild(b.metrics, o.Version)
