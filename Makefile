@@ -81,6 +81,7 @@ bench: build bin/tools/grpc-health-probe ## serve the default model and measure 
 soak: build bin/tools/grpc-health-probe bin/tools/etcd ## the scheduler, a server and the registry held to docs/reliability.md in full (two hours), and the default model under random load for SOAKTIME
 	INFERNO_SCHEDULER_STEPS=1500000 go test -count=1 -run RandomSteps ./internal/engine
 	INFERNO_SMOLLM2="$$(scripts/fetch-model)" SOAK=full go test -count=1 -timeout 30m -v ./internal/soak
+	SOAK=full go test -count=1 -v ./internal/backend -run Race
 	@scripts/serve scripts/soak
 	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 2h ./internal/discovery/etcd -args -soak
 	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 30m ./client ./cmd/inferno-server -run 'Weight|Rolling|KilledInstance|StandsStill' -args -soak

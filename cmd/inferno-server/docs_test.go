@@ -22,6 +22,9 @@ const apiDocs = "../../docs/api.md"
 // docsAddr is where the page's server listens.
 const docsAddr = "127.0.0.1:50051"
 
+// docsFile is the default model's file.
+const docsFile = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
 // docsFraction is how far a number that is no integer may be from the one on the page: processors round differently.
 const docsFraction = 0.05
 
@@ -37,11 +40,16 @@ func TestExamplesOfTheDocsAnswerWhatTheySay(t *testing.T) {
 	if len(examples) == 0 {
 		t.Fatalf("%s has no example", apiDocs)
 	}
-	p := startServer(t, "--model", "smollm2="+smolLM2(t))
+	file, err := filepath.EvalSymlinks(smolLM2(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startServer(t, "--model", "smollm2="+file, "--model-root", filepath.Dir(file))
 	p.waitServing()
 	for _, e := range examples {
 		t.Run(fmt.Sprintf("line %d", e.line), func(t *testing.T) {
-			code, stdout, stderr := runExample(t, strings.ReplaceAll(e.command, docsAddr, p.grpc))
+			command := strings.NewReplacer(docsAddr, p.grpc, docsFile, filepath.Base(file)).Replace(e.command)
+			code, stdout, stderr := runExample(t, command)
 			if (code != 0) != e.fails() {
 				t.Fatalf("%s:%d: exit code %d:\n%s\n%s%s", apiDocs, e.line, code, e.command, stdout, stderr)
 			}

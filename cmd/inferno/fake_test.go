@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -161,7 +162,9 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 		all = add(all, "plain", echo{}, nil)
 		all = add(all, "wait", f.waiting, tokens)
 	}
-	options := server.Options{Models: all, Health: f.checker, Instances: f.fleet}
+	options := server.Options{
+		Models: all, Health: f.checker, Instances: f.fleet, Loader: loader{info}, LocalOnly: true,
+	}
 	for _, e := range edit {
 		e(&options)
 	}
@@ -188,6 +191,35 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 		}
 	})
 	return f
+}
+
+// loader has a model from "good", of 200 MB, and none from elsewhere. It unloads the model "echo", and tells the patience as the reason.
+type loader struct{ model server.ModelInfo }
+
+func (l loader) Load(_ context.Context, r server.LoadRequest, progress func(server.LoadProgress) error) error {
+	p := server.LoadProgress{Model: l.model, Loaded: 50e6, Total: 200e6}
+	p.Model.Name, p.Model.State, p.Model.Pinned = r.Name, server.ModelLoading, r.Pinned
+	if err := progress(p); err != nil {
+		return err
+	}
+	if r.Path != "good" {
+		p.Model.State, p.Model.Reason = server.ModelFailed, "config.json: it is broken"
+		return errors.Join(progress(p), fmt.Errorf("%w: %s", server.ErrLoadFailed, p.Model.Reason))
+	}
+	p.Model.State, p.Loaded = server.ModelReady, p.Total
+	return progress(p)
+}
+
+func (l loader) Unload(_ context.Context, name string, drain *time.Duration) (server.ModelInfo, error) {
+	if name != "echo" {
+		return server.ModelInfo{}, server.ErrUnknownModel
+	}
+	info := l.model
+	info.Name, info.State, info.Reason = name, server.ModelUnloaded, "unloaded by request"
+	if drain != nil {
+		info.Reason += " within " + drain.String()
+	}
+	return info, nil
 }
 
 // state is a component whose state a test sets between calls.

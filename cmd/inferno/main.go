@@ -35,7 +35,7 @@ type commands struct {
 	Detokenize detokenizeCommand `cmd:"" help:"Turn token ids into text: of the arguments, or JSON lines of standard input."`
 	Score      scoreCommand      `cmd:"" help:"Say how likely texts are: the arguments, or JSON lines of standard input."`
 	Embed      embedCommand      `cmd:"" help:"Turn texts into vectors: the arguments, or JSON lines of standard input."`
-	Models     modelsCommand     `cmd:"" help:"List the models of a server."`
+	Models     modelsCommand     `cmd:"" help:"List the models of a server, load and unload them."`
 	Instances  instancesCommand  `cmd:"" help:"List the instances of the fleet."`
 	Health     healthCommand     `cmd:"" help:"Show the state of a server. Exit code 0 only when it is SERVING."`
 	Bench      benchCommand      `cmd:"" help:"Measure latency and throughput of a server."`

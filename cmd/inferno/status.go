@@ -9,52 +9,6 @@ import (
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
-type modelsCommand struct {
-	remote `embed:""`
-}
-
-// Run lists the models of a server.
-func (m *modelsCommand) Run(ctx context.Context, c *console) error {
-	server, err := m.dial()
-	if err != nil {
-		return err
-	}
-	defer server.Close()
-	list, err := server.Registry().ListModels(ctx, &infernov1.ListModelsRequest{})
-	if err != nil {
-		return err
-	}
-	if m.JSON {
-		for _, model := range list.GetModels() {
-			if err := c.writeProto(model); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tSTATE\tARCHITECTURE\tWEIGHTS\tCONTEXT\tDEVICE\tREASON")
-	for _, model := range list.GetModels() {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s %s\t%d\t%s\t%s\n", model.GetName(), enumName(model.GetState(), "MODEL_STATE_"),
-			model.GetArchitecture(), count(model.GetParameters()), model.GetWeightType(), model.GetMaxContext(), model.GetDevice(),
-			model.GetReason())
-	}
-	return table.Flush()
-}
-
-// count shows a large number to three digits.
-func count(n uint64) string {
-	for _, unit := range []struct {
-		size uint64
-		name string
-	}{{1e9, "B"}, {1e6, "M"}, {1e3, "k"}} {
-		if n >= unit.size {
-			return fmt.Sprintf("%.3g%s", float64(n)/float64(unit.size), unit.name)
-		}
-	}
-	return fmt.Sprint(n)
-}
-
 type healthCommand struct {
 	remote `embed:""`
 

@@ -12,7 +12,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,16 +78,23 @@ type backend struct {
 	engines  *telemetry.Engines
 	requests *telemetry.Requests
 	server   *server.Server
-	replicas replicas
+	replicas *replicas
+	turn     chan struct{}      // holds a value while a model is brought up: each is planned for the memory that those before it left
+	changes  sync.WaitGroup     // loads and unloadings under way
 	instance discovery.Instance // what of it does not change
-	broken   chan error         // why a replica was lost; one slot each
+	broken   chan error         // why a replica, or the card, was lost; one slot, as the first ends the server
 
-	watchCard func(on device.Info) // called with the first device; nil: there is nobody to tell
+	watchCard func(on device.Info) // called with the first device, also one of a later load; nil: there is nobody to tell
 }
 
 // Run serves until ctx ends and the drain after it is over, or until something breaks. The error wraps ErrStart, ErrCut, or
 // device.ErrLost.
 func Run(ctx context.Context, o Options) error {
+	for _, root := range o.Config.ModelRoots {
+		if info, err := os.Stat(root); err != nil || !info.IsDir() {
+			return fmt.Errorf("%w: model-root: %q is no folder that can be read", ErrStart, root)
+		}
+	}
 	security, err := openSecurity(o)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
@@ -110,7 +119,8 @@ var runtimeWaits = collectors.GoRuntimeMetricsRule{
 
 func newBackend(o Options, security security, address string) (*backend, error) {
 	b := &backend{
-		o: o, security: security, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, len(o.Config.Models)),
+		o: o, security: security, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, 1),
+		replicas: newReplicas(), turn: make(chan struct{}, 1),
 	}
 	b.metrics.MustRegister(
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(runtimeWaits)),
@@ -134,7 +144,12 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 		b.metrics.MustRegister(metrics)
 	}
 	for _, m := range o.Config.Models {
-		b.replicas = append(b.replicas, newReplica(m.Name, m.Path))
+		r := newReplica(m.Name, m.Path)
+		r.model.Info.Pinned = true // who names a model at the start wants it there
+		b.replicas.byName[m.Name] = r
+	}
+	if len(o.Config.Models) == 0 {
+		b.replicas.begin() // nothing is waited for, and none is refused once health says SERVING
 	}
 	b.engines = telemetry.NewEngines(b.metrics, b.replicas.stats)
 	b.requests = telemetry.NewRequests(b.metrics, b.replicas.stats)
@@ -146,7 +161,7 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 	}
 	b.server, err = server.New(server.Options{
 		Models: b.replicas, Health: b.checker, Instances: o.Registry, Registerer: b.metrics, Log: o.Log, Reflection: o.Config.Reflection,
-		Access: security.access, TLS: security.tls, Tracer: tracer,
+		Loader: loader{b}, LocalOnly: isLocal(address), Access: security.access, TLS: security.tls, Tracer: tracer,
 		SendTimeout: o.Config.SendTimeout, Load: func() discovery.Load { return b.describe().Load },
 	})
 	return b, err
@@ -176,7 +191,7 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 
 	pool := health.NewMemory(b.bus, b.checker.Refresh)
 	b.checker.Add(pool, false)
-	for _, r := range b.replicas {
+	for _, r := range b.replicas.all() {
 		b.checker.Add(r, true)
 	}
 	b.watchCard = func(on device.Info) {
@@ -205,9 +220,11 @@ func (b *backend) run(ctx context.Context, listener, admin net.Listener) error {
 	}
 
 	err := b.serve(ctx, life)
+	b.stopChanges()
 	b.server.Stop(ended())
-	for _, r := range b.replicas {
-		r.close(b.log)
+	b.changes.Wait()
+	for _, r := range b.replicas.all() {
+		r.close(b.log, closeTimeout)
 	}
 	end()
 	if b.traces != nil {
@@ -235,6 +252,14 @@ func (b *backend) serving() (all bool, components map[string]bool) {
 		components[c.Component] = c.State.Serves()
 	}
 	return report.State.Serves(), components
+}
+
+// breaks ends the server with the reason, unless it ends already with another.
+func (b *backend) breaks(err error) {
+	select {
+	case b.broken <- err:
+	default:
+	}
 }
 
 // lost is why a replica was lost, where serve has not heard of it: while the server stopped, or came up.
@@ -266,6 +291,7 @@ func (b *backend) serve(ctx, life context.Context) error {
 		}
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
+	b.replicas.begin()
 
 	announcing, withdraw := context.WithCancel(life)
 	defer withdraw()
@@ -283,6 +309,7 @@ func (b *backend) serve(ctx, life context.Context) error {
 		b.checker.Ask(life) // so that the last that any watch hears has the reason
 		b.log.Error("serving ends", "error", err)
 	}
+	b.stopChanges()
 	withdraw()
 	if failed := <-withdrawn; failed != nil {
 		b.log.Warn("not withdrawn from the registry", "error", failed)
@@ -328,9 +355,15 @@ func (b *backend) load(ctx, life context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
-	for i, r := range b.replicas {
-		context.AfterFunc(r.life, func() { cancel(context.Cause(r.life)) }) // the models after it need not come up then
-		if err := r.start(ctx, b, len(b.replicas)-1-i); err != nil {
+	for i, m := range b.o.Config.Models {
+		r := b.replicas.find(m.Name)
+		r.stampNow()
+		context.AfterFunc(r.life, func() {
+			if why := context.Cause(r.life); !errors.Is(why, context.Canceled) { // lost, not unloaded: the models after it need not come up then
+				cancel(why)
+			}
+		})
+		if err := b.startInTurn(ctx, r, max(len(b.o.Config.Models), b.o.Config.MaxModels)-1-i); err != nil {
 			if errors.Is(err, context.Canceled) {
 				err = context.Cause(ctx)
 			}
@@ -338,6 +371,7 @@ func (b *backend) load(ctx, life context.Context) error {
 			b.checker.Refresh()
 			return fmt.Errorf("model %s: %w", r.name, err)
 		}
+		close(r.settled)
 		b.checker.Ask(ctx)
 	}
 	return nil
@@ -378,7 +412,7 @@ func (b *backend) drain() error {
 // describe is this instance now, for the registry.
 func (b *backend) describe() discovery.Instance {
 	i := b.instance
-	for _, r := range b.replicas {
+	for _, r := range b.replicas.all() {
 		info, stats := r.info(), r.stats()
 		i.Models = append(i.Models, discovery.Model{
 			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, MaxContext: info.MaxContext,

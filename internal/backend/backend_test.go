@@ -41,22 +41,27 @@ const tiny = "../model/testdata/llama"
 
 // running is a backend in this process, on real sockets, a real device and a real model, with faults that a test switches on.
 type running struct {
-	t         *testing.T
-	registry  *static.Registry
-	log       logBuffer
-	cut       chan struct{}
-	stop      context.CancelFunc
-	done      chan error
-	gate      chan struct{} // the load waits until it is closed
-	loading   chan struct{} // closed when the load has come to the gate
-	lost      atomic.Bool   // the device fails from now on
-	held      atomic.Bool   // a step waits for a value from release, each
-	allocated atomic.Int64  // calls of the device's Alloc
-	card      health.Card   // beside a device that then says it is none of the CPU's
-	between   atomic.Bool   // the loop waits for one between two steps
-	release   chan struct{}
-	address   string
-	holdWhen  atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
+	t        *testing.T
+	registry *static.Registry
+	log      logBuffer
+	cut      chan struct{}
+	stop     context.CancelFunc
+	done     chan error
+	gate     chan struct{} // the load waits until it is closed
+	loading  chan struct{} // closed when the load has come to the gate
+	lost     atomic.Bool   // the device fails from now on
+	held     atomic.Bool   // a step waits for a value from release, each
+	release  chan struct{}
+	address  string
+	holdWhen atomic.Pointer[func() bool] // steps wait as if held where it says so; nil: never
+	holdLoad atomic.Pointer[loadHold]    // a load that begins waits; nil: none
+	memory   atomic.Int64                // what the device says to have in all, bytes; 0: what it has
+
+	card    health.Card // beside a device that then says it is none of the CPU's
+	between atomic.Bool // the loop waits for one between two steps
+
+	allocated            atomic.Int64 // calls of the device's Alloc
+	allocations, devices atomic.Int64 // that are not given back
 }
 
 func (r *running) holdFrom(when func() bool) { r.holdWhen.Store(&when) }
@@ -80,11 +85,15 @@ type logBuffer struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
 	grown chan struct{}
+	full  atomic.Bool // what is written from now on is dropped
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.full.Load() {
+		return len(p), nil
+	}
 	b.text.Write(p)
 	close(b.grown)
 	b.grown = make(chan struct{})
@@ -124,6 +133,36 @@ type faulty struct {
 	*running
 }
 
+func (f faulty) Info() device.Info {
+	info := f.Device.Info()
+	if total := f.memory.Load(); total > 0 {
+		info.TotalBytes = total
+	}
+	if f.card != nil {
+		info.Kind = "fake"
+	}
+	return info
+}
+
+func (f faulty) Alloc(bytes int64) (device.Ptr, error) {
+	f.allocated.Add(1)
+	p, err := f.Device.Alloc(bytes)
+	if err == nil {
+		f.allocations.Add(1)
+	}
+	return p, err
+}
+
+func (f faulty) Free(p device.Ptr) {
+	f.Device.Free(p)
+	f.allocations.Add(-1)
+}
+
+func (f faulty) Close() error {
+	f.devices.Add(-1)
+	return f.Device.Close()
+}
+
 func (f faulty) Sync() error {
 	if f.held.Load() || f.holds() {
 		<-f.release
@@ -134,19 +173,6 @@ func (f faulty) Sync() error {
 	return f.Device.Sync()
 }
 
-func (f faulty) Alloc(bytes int64) (device.Ptr, error) {
-	f.allocated.Add(1)
-	return f.Device.Alloc(bytes)
-}
-
-func (f faulty) Info() device.Info {
-	i := f.Device.Info()
-	if f.card != nil {
-		i.Kind = "fake"
-	}
-	return i
-}
-
 func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 	t.Helper()
 	return startWith(t, gated, change, 0)
@@ -155,22 +181,32 @@ func start(t *testing.T, gated bool, change func(*config.Config)) *running {
 // startWith sets the watchdog's patience too.
 func startWith(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration) *running {
 	t.Helper()
-	return run(t, gated, change, func(o *Options) { o.StuckStep = stuckStep }, nil)
+	return run(t, openCPU, gated, change, func(o *Options) { o.StuckStep = stuckStep }, nil)
+}
+
+func openCPU() (device.Device, error) { return native.OpenCPU(native.CPUOptions{Threads: 1}) }
+
+// startOn says which device.
+func startOn(t *testing.T, open func() (device.Device, error), gated bool, change func(*config.Config)) *running {
+	t.Helper()
+	return run(t, open, gated, change, func(*Options) {}, nil)
 }
 
 // startReloading looks at files of certificates and identities so often.
 func startReloading(t *testing.T, every time.Duration, change func(*config.Config)) *running {
 	t.Helper()
-	return run(t, false, change, func(o *Options) { o.Reload = every }, nil)
+	return run(t, openCPU, false, change, func(o *Options) { o.Reload = every }, nil)
 }
 
 // startBeside adds a card, as its driver sees it.
 func startBeside(t *testing.T, gated bool, change func(*config.Config), stuckStep time.Duration, card health.Card) *running {
 	t.Helper()
-	return run(t, gated, change, func(o *Options) { o.StuckStep = stuckStep }, card)
+	return run(t, openCPU, gated, change, func(o *Options) { o.StuckStep = stuckStep }, card)
 }
 
-func run(t *testing.T, gated bool, change func(*config.Config), options func(*Options), card health.Card) *running {
+func run(t *testing.T, open func() (device.Device, error), gated bool, change func(*config.Config), options func(*Options),
+	card health.Card,
+) *running {
 	t.Helper()
 	r := &running{
 		t: t, card: card, registry: static.New(), cut: make(chan struct{}), done: make(chan error, 1),
@@ -197,7 +233,8 @@ func run(t *testing.T, gated bool, change func(*config.Config), options func(*Op
 		o := Options{
 			Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(&r.log, nil)), Registry: r.registry, Cut: r.cut, Observer: r,
 			OpenDevice: func() (device.Device, error) {
-				d, err := native.OpenCPU(native.CPUOptions{Threads: 1})
+				d, err := open()
+				r.devices.Add(1)
 				return faulty{d, r}, err
 			},
 			Architectures: map[string]model.Builder{"llama": r.build}, OpenCard: openCard,
@@ -230,6 +267,11 @@ func (r *running) build(ctx context.Context, c *model.Checkpoint, o model.Option
 		case <-r.gate:
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		}
+	}
+	if hold := r.holdLoad.Load(); hold != nil {
+		if err := hold.wait(ctx); err != nil {
+			return nil, err
 		}
 	}
 	return llama.New(ctx, c, o)

@@ -48,10 +48,10 @@ func TestCardMemoryCUDA(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := d.Info().FreeBytes
-	r := b.replicas[0]
+	r := b.replicas.find("m")
 	err = r.start(t.Context(), b, 0)
 	taken, counted := before-d.Info().FreeBytes, b.tracker.Snapshot()
-	r.close(b.log)
+	r.close(b.log, closeTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

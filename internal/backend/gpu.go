@@ -14,9 +14,11 @@ func (b *backend) openCard(on device.Info) *health.GPU {
 		return nil
 	}
 	o := health.GPUOptions{Ordinal: b.o.Config.GPU, Log: b.log, Changed: b.checker.Refresh, Lost: func(err error) {
-		for _, r := range b.replicas {
-			r.lose(b, fmt.Errorf("%w: %w", device.ErrLost, err))
+		err = fmt.Errorf("%w: %w", device.ErrLost, err)
+		for _, r := range b.replicas.all() {
+			r.lose(b, err)
 		}
+		b.breaks(err) // where there is no model just then, too
 	}}
 	if on.Kind == "cpu" {
 		o.Absent = "models run on the CPU"

@@ -108,6 +108,42 @@ func TestEventsThatACardSurvivesAreNamed(t *testing.T) {
 	<-card.closed
 }
 
+// A card that no model of the start runs on is watched from the first load on, and after the last model has left too.
+func TestCardOfALaterLoadIsWatched(t *testing.T) {
+	for _, unloaded := range []bool{false, true} {
+		card := newFakeCard()
+		root := modelsOf(t)
+		r := startBeside(t, false, func(c *config.Config) {
+			onCard(c)
+			c.Models, c.ModelRoots = nil, []string{root}
+		}, 0, card)
+		r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
+		conn := r.dial()
+		m := &models{r, root, conn, infernov1.NewRegistryServiceClient(conn), infernov1.NewInferenceServiceClient(conn)}
+		checks := infernov1.NewHealthServiceClient(conn)
+		if _, err := checks.Check(t.Context(), &infernov1.CheckRequest{Components: []string{"gpu/0"}}); status.Code(err) != codes.NotFound {
+			t.Errorf("before a load: %v, want no card", err)
+		}
+		m.mustLoad("x", "a", false)
+		m.mustLoad("y", "b", false)
+		if got, err := checks.Check(t.Context(), &infernov1.CheckRequest{Components: []string{"gpu/0"}}); err != nil ||
+			got.GetReport().GetComponents()[0].GetState() != infernov1.HealthState_HEALTH_STATE_SERVING {
+			t.Errorf("after it: %v, %v, want the card SERVING", got, err)
+		}
+		if unloaded {
+			if err := errors.Join(m.unload("x", 0), m.unload("y", 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		card.events <- health.CardEvent{XID: 79}
+		if err := <-r.done; !errors.Is(err, device.ErrLost) || !errors.Is(err, health.ErrCardLost) {
+			t.Errorf("the server ended with %v, want device.ErrLost and the event", err)
+		}
+		<-card.closed
+		r.stop()
+	}
+}
+
 func TestCardLostDuringTheLoadEndsTheStart(t *testing.T) {
 	card := newFakeCard()
 	r := startBeside(t, true, onCard, 0, card)

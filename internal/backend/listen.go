@@ -67,3 +67,13 @@ func addressOf(l net.Listener) string {
 	}
 	return l.Addr().String()
 }
+
+// isLocal says whether only users of this host can reach an address, as addressOf names it.
+func isLocal(address string) bool {
+	if _, isSocket := config.SocketPath(address); isSocket {
+		return true
+	}
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && ip.IsLoopback()
+}

@@ -47,7 +47,7 @@ func loadShortened(t *testing.T, open func() (device.Device, error)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := b.replicas[0]
+	r := b.replicas.find("m")
 	err = r.start(t.Context(), b, 0)
 	if err == nil || !strings.Contains(err.Error(), "model.safetensors") || !strings.Contains(err.Error(), "the file became shorter") {
 		t.Errorf("error %v, want it to name the file and the fault", err)
@@ -58,7 +58,7 @@ func loadShortened(t *testing.T, open func() (device.Device, error)) {
 	if b.tracker.Snapshot().Total.Current == 0 {
 		t.Error("nothing was reserved: this tested nothing")
 	}
-	r.close(b.log)
+	r.close(b.log, closeTimeout)
 	if held := b.tracker.Snapshot().Total.Current; held != 0 {
 		t.Errorf("%d bytes are still counted", held)
 	}

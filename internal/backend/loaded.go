@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 
 	"github.com/inferno-serve/inferno/internal/device"
 	"github.com/inferno-serve/inferno/internal/engine"
@@ -27,13 +28,16 @@ func Load(ctx context.Context, o Options) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := b.replicas[0]
+	if len(o.Config.Models) == 0 {
+		return nil, errors.New("model: none given, want NAME=PATH")
+	}
+	r := b.replicas.find(o.Config.Models[0].Name)
 	if err := r.start(ctx, b, 0); err != nil {
-		r.close(b.log)
+		r.close(b.log, closeTimeout)
 		return nil, err
 	}
 	return &Loaded{Engine: r.engine, Device: r.device, Info: r.info(), Config: r.config, Life: r.life, backend: b, replica: r}, nil
 }
 
 // Close ends the engine and gives the device back.
-func (l *Loaded) Close() { l.replica.close(l.backend.log) }
+func (l *Loaded) Close() { l.replica.close(l.backend.log, closeTimeout) }

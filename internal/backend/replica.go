@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inferno-serve/inferno/internal/config"
@@ -29,46 +29,24 @@ const (
 	probeOld     = 2*probeEvery + probeTimeout // the last probe says nothing any more
 )
 
-// closeTimeout is what a device may take to give back what it holds. One that is lost may never answer.
-const closeTimeout = 1500 * time.Millisecond
-
-// replicas are the models of this server, by the order of the configuration; what the services know of them (server.Models).
-type replicas []*replica
-
-// Get returns the model that takes requests under this name.
-func (rs replicas) Get(name string) (*server.Model, error) {
-	for _, r := range rs {
-		if r.name == name {
-			return r.get()
-		}
-	}
-	return nil, fmt.Errorf("%w: %q", server.ErrUnknownModel, name)
-}
-
-// List returns every model by name.
-func (rs replicas) List() []server.ModelInfo {
-	list := make([]server.ModelInfo, 0, len(rs))
-	for _, r := range rs {
-		list = append(list, r.info())
-	}
-	slices.SortFunc(list, func(a, b server.ModelInfo) int { return strings.Compare(a.Name, b.Name) })
-	return list
-}
-
-// stats are those of the models that are up.
-func (rs replicas) stats() map[string]engine.Stats {
-	stats := map[string]engine.Stats{}
-	for _, r := range rs {
-		if r.info().State == server.ModelReady {
-			stats[r.name] = r.engine.Stats()
-		}
-	}
-	return stats
-}
+// What a device may take to give back what it holds, where the process ends behind it and where it goes on. One that is lost may never
+// answer.
+const (
+	closeTimeout  = 1500 * time.Millisecond
+	unloadTimeout = time.Minute
+)
 
 // replica is one model on a device, with the engine that drives it.
 type replica struct {
 	name, path string
+
+	loading context.Context // the load's; ended with the reason by whoever undoes it
+	undo    context.CancelCauseFunc
+	settled chan struct{}   // closed when the load has ended, either way
+	leaving context.Context // ends when the model is being unloaded
+	leave   context.CancelFunc
+	gone    chan struct{} // closed when what was unloaded is free again
+	used    atomic.Int64  // when a request last asked for it: ns since 1970
 
 	life   context.Context // ends when the replica is lost, with the reason, or closed
 	end    context.CancelCauseFunc
@@ -84,16 +62,24 @@ type replica struct {
 	engineDone chan struct{}  // closed when the engine's Run has returned
 	watchers   sync.WaitGroup // the idle probes and the watchdog
 
-	mu     sync.Mutex
-	model  server.Model
-	probe  error     // of the last probe
-	probed time.Time // when it ended; set once the model is up
+	mu            sync.Mutex
+	stamp         string // of the files at path when the load began
+	model         server.Model
+	probe         error         // of the last probe
+	probed        time.Time     // when it ended; set once the model is up
+	loaded, total int64         // bytes of weights
+	news          chan struct{} // closed, and replaced, when the load has come further
+	outcome       error         // why the load failed, as its callers are told; set before settled is closed
 }
 
 func newReplica(name, path string) *replica {
-	r := &replica{name: name, path: path}
+	r := &replica{name: name, path: path, settled: make(chan struct{}), gone: make(chan struct{}), news: make(chan struct{})}
 	r.life, r.end = context.WithCancelCause(context.Background())
+	r.loading, r.undo = context.WithCancelCause(context.Background())
+	r.leaving, r.leave = context.WithCancel(context.Background())
+	r.model.Leaving = r.leaving
 	r.model.Info = server.ModelInfo{Name: name, State: server.ModelLoading, Reason: "loading", Since: time.Now()}
+	r.used.Store(time.Now().UnixNano())
 	return r
 }
 
@@ -112,9 +98,13 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 	}
 	loader := &model.Loader{Architectures: b.o.Architectures}
 	progress := b.progress(r.name)
-	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: progress.update}
-	room := room{info: r.device.Info(), taken: b.tracker.Snapshot().Total.Current, later: later}
-	plan, err := newPlan(ctx, loader, checkpoint, options, c, room)
+	options := model.Options{Device: r.device, DType: weightTypes[c.DType], Progress: func(loaded, total int64) {
+		progress.update(loaded, total)
+		r.progressed(loaded, total)
+	}}
+	plan, room, err := b.makeRoom(ctx, r, later, func(room room) (plan, error) {
+		return newPlan(ctx, loader, checkpoint, options, c, room)
+	})
 	if err != nil {
 		return err
 	}
@@ -234,7 +224,7 @@ func (r *replica) lose(b *backend, err error) {
 	r.losing.Do(func() {
 		r.fail(err)
 		b.checker.Refresh()
-		b.broken <- fmt.Errorf("model %s: %w", r.name, err)
+		b.breaks(fmt.Errorf("model %s: %w", r.name, err))
 		r.end(err)
 	})
 }
@@ -307,10 +297,13 @@ func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokeniz
 	}
 }
 
-func (r *replica) fail(err error) {
+func (r *replica) fail(err error) { r.enter(server.ModelFailed, err.Error()) }
+
+// enter changes the state.
+func (r *replica) enter(state server.ModelState, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.model.Info.State, r.model.Info.Reason, r.model.Info.Since = server.ModelFailed, err.Error(), time.Now()
+	r.model.Info.State, r.model.Info.Reason, r.model.Info.Since = state, reason, time.Now()
 }
 
 func (r *replica) get() (*server.Model, error) {
@@ -318,11 +311,15 @@ func (r *replica) get() (*server.Model, error) {
 	defer r.mu.Unlock()
 	if state := r.model.Info.State; state != server.ModelReady {
 		word := "loading"
-		if state == server.ModelFailed {
+		switch state {
+		case server.ModelFailed:
 			word = "out of order" // the reason may hold paths; operators find it in health and log
+		case server.ModelDraining:
+			word = "being unloaded"
 		}
 		return nil, fmt.Errorf("%w: %s is %s", server.ErrModelNotReady, r.name, word)
 	}
+	r.used.Store(time.Now().UnixNano())
 	m := r.model
 	return &m, nil
 }
@@ -333,9 +330,15 @@ func (r *replica) info() server.ModelInfo {
 	return r.model.Info
 }
 
+// runs says whether requests may be in its engine.
+func (r *replica) runs() bool {
+	state := r.info().State
+	return state == server.ModelReady || state == server.ModelDraining
+}
+
 // stats is zero before the engine is there.
 func (r *replica) stats() engine.Stats {
-	if r.info().State != server.ModelReady {
+	if !r.runs() {
 		return engine.Stats{}
 	}
 	return r.engine.Stats()
@@ -353,6 +356,8 @@ func (r *replica) Health(context.Context) (health.State, string) {
 	case server.ModelLoading:
 		return health.Starting, reason
 	case server.ModelReady:
+	case server.ModelDraining:
+		return health.Draining, reason
 	default:
 		return health.NotServing, reason
 	}
@@ -368,8 +373,9 @@ func (r *replica) Health(context.Context) (health.State, string) {
 	return health.Serving, ""
 }
 
-// close ends what start began. A device that does not answer any more is left behind, for the end of the process to free.
-func (r *replica) close(log *slog.Logger) {
+// close ends what start began. A device that does not answer any more is left behind, for the end of the process to free. After the end of
+// its work it has so much time to give back what it holds.
+func (r *replica) close(log *slog.Logger, timeout time.Duration) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -382,7 +388,7 @@ func (r *replica) close(log *slog.Logger) {
 	}
 	select {
 	case <-done:
-	case <-time.After(closeTimeout):
+	case <-time.After(timeout):
 		log.Warn("the device does not answer and is left behind", "model", r.name)
 	}
 }

@@ -19,14 +19,16 @@ import (
 type Config struct {
 	File string `name:"config" placeholder:"FILE" help:"YAML or JSON file of these settings, keys as the flags are named."`
 
-	Models  []Model `name:"model" sep:"none" placeholder:"NAME=PATH" help:"Model to serve: a Hugging Face directory or a GGUF file. Repeatable; the variable holds several, separated by semicolons or newlines."`
-	Device  string  `default:"auto" help:"Where models run: auto, cpu or cuda. Auto takes a CUDA card where one is usable."`
-	GPU     int     `name:"gpu" default:"0" help:"Which CUDA card."`
-	CUDALib string  `name:"cuda-library" placeholder:"FILE" help:"Path of libinferno_cuda.so; found beside the program or in ../lib/inferno when not given."`
-	Threads int     `default:"0" help:"CPU threads of a step, for each model; 0 means one a core."`
-	Exact   bool    `help:"Multiply quantised weights by float32 activations and keep keys and values in float32: slower, closer to the checkpoint."`
-	DType   string  `name:"dtype" default:"auto" help:"Type that unquantised weights are kept in: auto (as stored), f32, f16 or bf16."`
-	Format  string  `name:"load-format" default:"auto" help:"Where weights come from: auto (the checkpoint's files) or random (numbers made from its config.json alone, for measurements; token ids only)."`
+	Models     []Model  `name:"model" sep:"none" placeholder:"NAME=PATH" help:"Model to serve: a Hugging Face directory or a GGUF file. Repeatable; the variable holds several, separated by semicolons or newlines."`
+	ModelRoots []string `name:"model-root" sep:":" placeholder:"DIR" help:"Folder below which LoadModel finds models on the running server. Repeatable, or several separated by colons. With one, no --model is needed." serve:""`
+	MaxModels  int      `name:"max-models" default:"0" help:"Most models held at once. To load one more, a model that is not pinned and has no requests is unloaded, the one used least recently; 0 means as many as memory holds. On a CUDA card, --kv-memory auto leaves an equal share to each model that may still come." serve:""`
+	Device     string   `default:"auto" help:"Where models run: auto, cpu or cuda. Auto takes a CUDA card where one is usable."`
+	GPU        int      `name:"gpu" default:"0" help:"Which CUDA card."`
+	CUDALib    string   `name:"cuda-library" placeholder:"FILE" help:"Path of libinferno_cuda.so; found beside the program or in ../lib/inferno when not given."`
+	Threads    int      `default:"0" help:"CPU threads of a step, for each model; 0 means one a core."`
+	Exact      bool     `help:"Multiply quantised weights by float32 activations and keep keys and values in float32: slower, closer to the checkpoint."`
+	DType      string   `name:"dtype" default:"auto" help:"Type that unquantised weights are kept in: auto (as stored), f32, f16 or bf16."`
+	Format     string   `name:"load-format" default:"auto" help:"Where weights come from: auto (the checkpoint's files) or random (numbers made from its config.json alone, for measurements; token ids only)."`
 
 	Context        int `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
 	MaxBatch       int `default:"64" help:"Most requests in one step."`
@@ -100,9 +102,9 @@ const DefaultGPUUtilization = 0.9
 // MaxModelName is the longest name of a model, in bytes.
 const MaxModelName = 128
 
-// Validate reports every fault at once.
+// Validate reports every fault at once. A server to which models can come needs none at its start.
 func (c *Config) Validate() error {
-	if len(c.Models) == 0 {
+	if len(c.Models) == 0 && len(c.ModelRoots) == 0 {
 		return errors.Join(errors.New("model: none given, want at least one NAME=PATH"), c.validateSettings())
 	}
 	return c.validateSettings()
@@ -126,6 +128,18 @@ func (c *Config) validateSettings() error {
 			fault("model: name %q is given twice", m.Name)
 		}
 		seen[m.Name] = true
+	}
+	for _, root := range c.ModelRoots {
+		if root == "" {
+			fault("model-root: is empty, want a folder")
+		}
+	}
+	within(fault, "max-models", c.MaxModels, 0, 1024)
+	if c.MaxModels > 0 && len(c.Models) > c.MaxModels {
+		fault("max-models: %d, want at least %d, the models given", c.MaxModels, len(c.Models))
+	}
+	if c.MaxModels > 0 && len(c.ModelRoots) == 0 {
+		fault("max-models: %d has no effect without model-root", c.MaxModels)
 	}
 	oneOf(fault, "dtype", c.DType, auto, "f32", "f16", "bf16")
 	oneOf(fault, "load-format", c.Format, auto, "random")

@@ -155,6 +155,10 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 		{"card on the CPU", []string{"--model=a=b", "--device=cpu", "--gpu=3", "--cuda-library=x"}, "", []string{"gpu: 3 has no effect", "cuda-library:"}},
 		{"step too small", []string{"--model=a=b", "--max-batch-tokens=79"}, "", []string{"max-batch-tokens: 79, want at least 80"}},
 		{"relative socket", []string{"--model=a=b", "--listen=unix://x.sock"}, "", []string{"unix://x.sock"}},
+		{"empty root in a list", []string{"--model-root=/a::/b"}, "", []string{"model-root: is empty"}},
+		{"more models than may be", []string{"--model=a=b", "--model=c=d", "--model-root=/a", "--max-models=1"}, "", []string{"max-models: 1, want at least 2"}},
+		{"models limited that cannot come", []string{"--model=a=b", "--max-models=2"}, "", []string{"max-models: 2 has no effect without model-root"}},
+		{"models limited to fewer than none", []string{"--model-root=/a", "--max-models=-1"}, "", []string{"max-models: -1, want 0 to 1024"}},
 		{"model name climbs", []string{"--model=../a=b"}, "", []string{`name "../a"`}},
 	}
 	for _, test := range tests {
@@ -231,6 +235,22 @@ func TestAVariableHoldsSeveralModels(t *testing.T) {
 			t.Errorf("%q: %v, want %s", value, err, fault)
 		}
 	}
+}
+
+func TestModelRootsAreAListWhereverTheyStand(t *testing.T) {
+	want := []string{"/a", "b c"}
+	load := func(args ...string) {
+		t.Helper()
+		c, err := Load(args, "v", new(bytes.Buffer))
+		if err != nil || !slices.Equal(c.ModelRoots, want) || len(c.Models) != 0 || c.MaxModels != 0 {
+			t.Errorf("%q: %+v, %v", args, c, err)
+		}
+	}
+	load("--model-root=/a:b c")
+	load("--model-root=/a", "--model-root", "b c")
+	load("--config", write(t, "model-root: '/a:b c'\n"))
+	t.Setenv("INFERNO_MODEL_ROOT", "/a:b c")
+	load()
 }
 
 func TestHelpAndVersionEndWithSuccess(t *testing.T) {

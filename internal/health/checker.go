@@ -86,6 +86,18 @@ func (c *Checker) Remove(component string) {
 	c.Ask(context.Background())
 }
 
+// SetCritical says anew whether a component decides on the whole; one that is unknown stays so.
+func (c *Checker) SetCritical(component string, critical bool) {
+	c.asking.Lock() // a round reads it
+	c.mu.Lock()
+	if i, found := c.find(component); found {
+		c.providers[i].critical = critical
+	}
+	c.mu.Unlock()
+	c.asking.Unlock()
+	c.Ask(context.Background())
+}
+
 func (c *Checker) find(component string) (int, bool) {
 	return slices.BinarySearchFunc(c.providers, component, func(p *provider, name string) int { return cmp.Compare(p.Component(), name) })
 }
@@ -214,12 +226,17 @@ func (c *Checker) put(ctx context.Context, p Provider, to chan<- answer) {
 	to <- answer{state, reason}
 }
 
-// verdict is the worst state of a critical component; others degrade the whole at most. Without components nothing is known.
+// verdict is the worst state of a critical component; others degrade the whole at most, and not where they come or go. Without
+// components nothing is known.
 func verdict(components []Status) State {
 	worst := Unknown
 	for _, s := range components {
 		state := s.State
-		if !s.Critical && state > Degraded {
+		switch {
+		case s.Critical:
+		case state == Starting || state == Draining:
+			state = Serving
+		case state > Degraded:
 			state = Degraded
 		}
 		worst = max(worst, state)

@@ -49,6 +49,8 @@ func TestVerdictIsTheWorstCriticalState(t *testing.T) {
 		{[]State{Starting, NotServing}, nil, NotServing},
 		{[]State{Serving}, []State{NotServing}, Degraded},
 		{[]State{NotServing}, []State{Serving}, NotServing},
+		{[]State{Serving}, []State{Starting, Draining}, Serving},
+		{nil, []State{Starting}, Serving},
 		{[]State{Unknown}, nil, Unknown},
 	}
 	for _, test := range tests {

@@ -1,7 +1,8 @@
 // Package health gathers what the parts of a server say of themselves into one verdict that is true within an interval, and tells
 // whoever watches. Each part is a Provider; a Checker asks them, on the goroutine of its Run, and at once when one calls Refresh.
 //
-// The verdict: the worst state among critical providers. One that is not critical degrades the whole at most.
+// The verdict: the worst state among critical providers. One that is not critical degrades the whole at most, and does not
+// while it starts or drains.
 package health
 
 import (

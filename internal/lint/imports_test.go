@@ -117,7 +117,8 @@ var table = []row{
 		folder: "internal/backend",
 		may: []string{
 			"internal/auth", "internal/config", "internal/device", "internal/discovery", "internal/engine", "internal/event", "internal/health",
-			"internal/memory", "internal/model", "internal/server", "internal/telemetry", "internal/tokenizer", "internal/tokenizer/chat",
+			"internal/memory", "internal/model", "internal/model/modeldir", "internal/server", "internal/telemetry", "internal/tokenizer",
+			"internal/tokenizer/chat",
 		},
 		tests: []string{
 			"internal/auth/authtest", "internal/device/native", "internal/discovery/static", "internal/model/llama", "proto/inferno/v1",

@@ -106,6 +106,18 @@ func failureOf(err error) failure {
 		return newFailure(codes.NotFound, "UNKNOWN_MODEL", err.Error())
 	case errors.Is(err, ErrModelNotReady):
 		return newFailure(codes.Unavailable, "MODEL_NOT_READY", err.Error(), retryIn(retryRestarted))
+	case errors.Is(err, errForbidden):
+		return newFailure(codes.PermissionDenied, "FORBIDDEN", err.Error())
+	case errors.Is(err, ErrNoPath):
+		return newFailure(codes.NotFound, "UNKNOWN_PATH", "path: "+err.Error())
+	case errors.Is(err, ErrModelExists):
+		return newFailure(codes.AlreadyExists, "MODEL_EXISTS", err.Error())
+	case errors.Is(err, ErrNoRoom):
+		return newFailure(codes.ResourceExhausted, "NO_ROOM", err.Error())
+	case errors.Is(err, ErrLoadFailed):
+		return newFailure(codes.FailedPrecondition, "MODEL_UNUSABLE", err.Error())
+	case errors.Is(err, ErrLoadUndone):
+		return newFailure(codes.Aborted, "LOAD_UNDONE", err.Error())
 	case errors.Is(err, engine.ErrDuplicateID):
 		return newFailure(codes.AlreadyExists, "DUPLICATE_REQUEST_ID", "request_id: a request with this id is live")
 	case errors.As(err, &full):

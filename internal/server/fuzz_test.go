@@ -36,6 +36,7 @@ func FuzzSmallRequests(f *testing.F) {
 		answers(ctx, t, data, health.Check)
 		answers(ctx, t, data, registry.ListModels)
 		answers(ctx, t, data, registry.GetModel)
+		answers(ctx, t, data, registry.UnloadModel)
 		answers(ctx, t, data, registry.ListInstances)
 	})
 }

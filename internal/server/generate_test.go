@@ -696,7 +696,7 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 		got, err := f.api.Tokenize(t.Context(), parse(t, c.request, &infernov1.TokenizeRequest{}))
 		if err != nil {
 			t.Errorf("%s: %v", c.request, err)
-		} else if diff := cmp.Diff(parse(t, c.want, &infernov1.TokenizeResponse{}), got, protocmp.Transform()); diff != "" {
+		} else if diff := cmp.Diff(parse(t, c.want+` model_revision:"r1"`, &infernov1.TokenizeResponse{}), got, protocmp.Transform()); diff != "" {
 			t.Errorf("%s (−want +got):\n%s", c.request, diff)
 		}
 	}
@@ -724,7 +724,7 @@ func TestTokenizeAndDetokenize(t *testing.T) {
 		got, err := f.api.Detokenize(t.Context(), parse(t, c.request, &infernov1.DetokenizeRequest{}))
 		if err != nil {
 			t.Errorf("%s: %v", c.request, err)
-		} else if diff := cmp.Diff(parse(t, c.want, &infernov1.DetokenizeResponse{}), got, protocmp.Transform()); diff != "" {
+		} else if diff := cmp.Diff(parse(t, c.want+` model_revision:"r1"`, &infernov1.DetokenizeResponse{}), got, protocmp.Transform()); diff != "" {
 			t.Errorf("%s (−want +got):\n%s", c.request, diff)
 		}
 	}

@@ -400,7 +400,7 @@ func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
 			{Info: loading},
 			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), Chat: templateOf(t, testTemplate), EndTokens: []int32{eosID}},
 		},
-		Health: f.checker, Instances: f.fleet, Registerer: f.registry, Reflection: true,
+		Health: f.checker, Instances: f.fleet, Registerer: f.registry, Reflection: true, Loader: loadsPaths, LocalOnly: true,
 		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, e := range edit {

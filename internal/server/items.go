@@ -153,7 +153,7 @@ func (c *itemsCall) await(underWay *[]*item) error {
 }
 
 // why tells apart the ways in which a call ends from outside.
-func (c *itemsCall) why(err error) error { return c.live.why(c.ctx, err) }
+func (c *itemsCall) why(err error) error { return c.live.why(c.ctx, c.model, err) }
 
 // tokens are those of the inputs that were computed.
 func (c *itemsCall) tokens() (n int) {

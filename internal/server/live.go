@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -96,7 +97,7 @@ func (l *liveRequests) close() {
 }
 
 // why tells apart the ways in which a call ends from outside: the engine, and gRPC, only see that its context did.
-func (l *liveRequests) why(ctx context.Context, err error) error {
+func (l *liveRequests) why(ctx context.Context, model *Model, err error) error {
 	if errors.Is(err, engine.ErrDeviceLost) || errors.Is(err, engine.ErrNotFinite) {
 		return err
 	}
@@ -105,6 +106,9 @@ func (l *liveRequests) why(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, engine.ErrAborted) && l.isClosed() {
 		return errCut // the engine was closed, and nobody asked to abort this request
+	}
+	if model.isLeaving() && (errors.Is(err, engine.ErrAborted) || errors.Is(err, engine.ErrDraining)) {
+		return fmt.Errorf("%w: %s is being unloaded", ErrModelNotReady, model.Info.Name)
 	}
 	return err
 }

@@ -34,7 +34,11 @@ type Model struct {
 	Chat      *chat.Template       // nil: it takes no conversations
 	EndTokens []int32              // each ends an output, unless the request ignores them
 	Defaults  GenerationDefaults
+	Leaving   context.Context // ends when the model is being unloaded: its engine then takes no requests, and may abort some. nil: it stays
 }
+
+// isLeaving says whether the model is being unloaded, or has been.
+func (m *Model) isLeaving() bool { return m.Leaving != nil && m.Leaving.Err() != nil }
 
 // Generator makes tokens. An engine is one by FromEngine.
 type Generator interface {

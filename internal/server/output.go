@@ -131,7 +131,7 @@ func (o *output) wait(now time.Time) error {
 }
 
 // why is why the call ended.
-func (o *output) why(err error) error { return o.live.why(o.ctx, err) }
+func (o *output) why(err error) error { return o.live.why(o.ctx, o.model, err) }
 
 // start is valid once next has returned.
 func (o *output) start() *infernov1.GenerationStart {

@@ -48,16 +48,6 @@ func (s registryService) GetModel(_ context.Context, req *infernov1.GetModelRequ
 	return nil, fmt.Errorf("model %s: %w", quote(req.GetName()), ErrUnknownModel)
 }
 
-// LoadModel is not there yet.
-func (s registryService) LoadModel(*infernov1.LoadModelRequest, infernov1.RegistryService_LoadModelServer) error {
-	return status.Error(codes.Unimplemented, "LoadModel is not supported by this server yet: name models at its start")
-}
-
-// UnloadModel is not there yet.
-func (s registryService) UnloadModel(context.Context, *infernov1.UnloadModelRequest) (*infernov1.UnloadModelResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "UnloadModel is not supported by this server yet: a model stays until the server stops")
-}
-
 // ListInstances tells which instances are registered.
 func (s registryService) ListInstances(
 	ctx context.Context, req *infernov1.ListInstancesRequest,

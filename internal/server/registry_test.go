@@ -51,22 +51,6 @@ func TestModels(t *testing.T) {
 	wantStatus(t, err, codes.InvalidArgument, "INVALID_FIELD")
 }
 
-func TestLoadingIsUnimplemented(t *testing.T) {
-	f := start(t, newScript())
-	client := infernov1.NewRegistryServiceClient(f.conn)
-	stream, err := client.LoadModel(t.Context(), &infernov1.LoadModelRequest{})
-	if err == nil {
-		_, err = stream.Recv()
-	}
-	if grpcCode(err) != codes.Unimplemented || !strings.Contains(err.Error(), "LoadModel is not supported by this server yet") {
-		t.Errorf("LoadModel: %v", err)
-	}
-	_, err = client.UnloadModel(t.Context(), &infernov1.UnloadModelRequest{})
-	if grpcCode(err) != codes.Unimplemented || !strings.Contains(err.Error(), "UnloadModel is not supported by this server yet") {
-		t.Errorf("UnloadModel: %v", err)
-	}
-}
-
 func instance(id string, models ...string) discovery.Instance {
 	i := discovery.Instance{
 		ID: id, Address: id + ":1", State: discovery.Serving, Version: "v1", StartTime: time.Unix(1e9, 0),

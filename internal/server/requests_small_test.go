@@ -19,14 +19,8 @@ func smallGroups() []requestGroup {
 		{"GetModel", getModelCases()},
 		{"ListInstances", instanceCases()},
 		{"WatchInstances", instanceCases()},
-		{"LoadModel", []requestCase{
-			answered("nothing", "", codes.Unimplemented, "not supported"),
-			answered("a path out of the roots", `name:"x" path:"../../etc"`, codes.Unimplemented, "not supported"),
-		}},
-		{"UnloadModel", []requestCase{
-			answered("nothing", "", codes.Unimplemented, "not supported"),
-			answered("a model", `name:"m"`, codes.Unimplemented, "not supported"),
-		}},
+		{"LoadModel", loadModelCases()},
+		{"UnloadModel", unloadModelCases()},
 	}
 }
 

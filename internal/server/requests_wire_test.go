@@ -47,11 +47,7 @@ func wireGroups() (groups []requestGroup) {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {
 				method := methods.Get(j)
-				cases := damagedCases()
-				if name := method.Name(); name != "LoadModel" && name != "UnloadModel" { // which look at nothing yet
-					cases = append(cases, unknownCases()...)
-					cases = append(cases, fieldCases(method.Input(), nil)...)
-				}
+				cases := slices.Concat(damagedCases(), unknownCases(), fieldCases(method.Input(), nil))
 				groups = append(groups, requestGroup{fmt.Sprintf("%s/%s", file.Services().Get(i).Name(), method.Name()), cases})
 			}
 		}

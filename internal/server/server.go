@@ -58,6 +58,8 @@ type Options struct {
 	Models     Models
 	Health     Health
 	Instances  Instances
+	Loader     Loader                // loads and unloads models; nil means that they do not change
+	LocalOnly  bool                  // only this host's users can call: they may change what the server holds
 	Registerer prometheus.Registerer // takes the metrics of calls; nil means that none are kept
 	Log        *slog.Logger          // one line for each finished call; nil means none
 	Tracer     trace.Tracer          // a span for each request; nil means none
@@ -75,6 +77,8 @@ type Server struct {
 	models      Models
 	health      Health
 	instances   Instances
+	loader      Loader // nil: models do not change
+	localOnly   bool
 	log         *slog.Logger
 	sendTimeout time.Duration
 
@@ -99,6 +103,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		models: o.Models, health: o.Health, instances: o.Instances, log: o.Log, sendTimeout: o.SendTimeout,
+		loader: o.Loader, localOnly: o.LocalOnly,
 		live:     newLiveRequests(),
 		drained:  make(chan struct{}),
 		encoders: make(chan struct{}, runtime.GOMAXPROCS(0)),

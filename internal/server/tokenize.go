@@ -50,7 +50,9 @@ func (s inferenceService) Tokenize(ctx context.Context, req *infernov1.TokenizeR
 	if size > maxSendBytes-1<<10 {
 		f.add("chat", "has a text of %d bytes and %d tokens, which fit no answer: want a shorter conversation", len(rendered), len(ids))
 	}
-	answer := &infernov1.TokenizeResponse{TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext), Text: rendered}
+	answer := &infernov1.TokenizeResponse{
+		TokenIds: toUint32(ids), MaxContext: uint32(model.Info.MaxContext), Text: rendered, ModelRevision: model.Info.Revision,
+	}
 	if req.GetPieces() {
 		answer.Pieces = f.pieces(ids, model)
 	}
@@ -105,7 +107,7 @@ func (s inferenceService) Detokenize(_ context.Context, req *infernov1.Detokeniz
 		}
 	}
 	text.WriteString(decoder.Flush())
-	return &infernov1.DetokenizeResponse{Text: text.String()}, nil
+	return &infernov1.DetokenizeResponse{Text: text.String(), ModelRevision: model.Info.Revision}, nil
 }
 
 // maxTextBytes bounds the text of Detokenize: a few bytes of ids may stand for much text, and an answer has to fit a message.

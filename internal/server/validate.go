@@ -19,6 +19,7 @@ import (
 const (
 	maxRequestIDLen  = 128
 	maxModelNameLen  = 128
+	maxPathLen       = 4096 // bytes of a path below a model root: no operating system opens a longer one
 	maxTemperature   = 100
 	minTemperature   = 1e-6 // of those above 0: logits divided by less may leave float32
 	maxStopTokens    = 16
@@ -129,6 +130,11 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.CheckRequest.components":               true,
 	"inferno.v1.WatchRequest.components":               true,
 	"inferno.v1.GetModelRequest.name":                  true,
+	"inferno.v1.LoadModelRequest.name":                 true,
+	"inferno.v1.LoadModelRequest.path":                 true,
+	"inferno.v1.LoadModelRequest.pinned":               true,
+	"inferno.v1.UnloadModelRequest.name":               true,
+	"inferno.v1.UnloadModelRequest.drain_timeout":      true,
 	"inferno.v1.ListInstancesRequest.model":            true,
 	"inferno.v1.WatchInstancesRequest.model":           true,
 }
@@ -277,6 +283,29 @@ func (f *faults) modelName(field, name string) bool {
 		return true
 	}
 	return false
+}
+
+// newModelName checks a name for a model that is to be: it appears in logs, metrics and keys of the registry.
+func (f *faults) newModelName(field, name string) {
+	if name == "" {
+		f.add(field, "is empty, want the name that requests will use")
+	} else if !f.modelName(field, name) {
+		return
+	} else if strings.ContainsFunc(name, func(r rune) bool { return !isIDRune(r) && r != '/' }) || strings.Contains(name, "..") {
+		f.add(field, "is %s, want only characters of [A-Za-z0-9._:/-], and no two dots in a row", quote(name))
+	}
+}
+
+// modelPath checks what can be known of a path below the model roots without looking.
+func (f *faults) modelPath(field, path string) {
+	switch {
+	case path == "":
+		f.add(field, "is empty, want a path below a model root")
+	case len(path) > maxPathLen:
+		f.add(field, "has %d bytes, want at most %d", len(path), maxPathLen)
+	case strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		f.add(field, "is %s, want a path without control characters", quote(path))
+	}
 }
 
 func (f *faults) input(req *infernov1.GenerateRequest) {

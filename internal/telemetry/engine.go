@@ -56,6 +56,15 @@ func (e *Engines) Observer(model string) engine.Observer {
 	return o
 }
 
+// Forget drops the series of a model that is gone, so that models that came and went do not add up; its observer must not be used any more.
+func (e *Engines) Forget(model string) {
+	for _, h := range []*prometheus.HistogramVec{e.steps, e.firstToken, e.queue, e.total, e.batch} {
+		h.DeleteLabelValues(model)
+	}
+	e.interToken.forget(model)
+	e.ended.DeletePartialMatch(prometheus.Labels{"model": model})
+}
+
 type observer struct {
 	steps, firstToken, queue, total, batch prometheus.Observer
 	interToken                             *histogram

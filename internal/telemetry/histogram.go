@@ -41,6 +41,12 @@ func (h *histograms) of(model string) *histogram {
 	return s
 }
 
+func (h *histograms) forget(model string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.series, model)
+}
+
 // observe counts n equal values.
 func (s *histogram) observe(value float64, n int) {
 	s.buckets[sort.SearchFloat64s(s.edges, value)].Add(uint64(n))

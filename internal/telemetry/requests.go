@@ -44,6 +44,13 @@ func (r *Requests) Observer(model string) engine.Observer {
 	}
 }
 
+// Forget drops the series of a model that is gone; its observer must not be used any more.
+func (r *Requests) Forget(model string) {
+	for _, h := range []*prometheus.HistogramVec{r.prefill, r.decode, r.perToken, r.promptTokens, r.outputTokens, r.batchTokens} {
+		h.DeleteLabelValues(model)
+	}
+}
+
 type requestObserver struct {
 	prefill, decode, perToken, promptTokens, outputTokens, batchTokens prometheus.Observer
 }

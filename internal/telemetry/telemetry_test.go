@@ -83,6 +83,26 @@ type heap struct{ next device.Ptr }
 func (h *heap) Alloc(int64) (device.Ptr, error) { h.next += 1 << 20; return h.next, nil }
 func (h *heap) Free(device.Ptr)                 {}
 
+func TestAModelThatIsGoneHasNoMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	none := func() map[string]engine.Stats { return nil }
+	engines, requests := NewEngines(registry, none), NewRequests(registry, none)
+	for _, model := range []string{"gone", "here"} {
+		for _, o := range []engine.Observer{engines.Observer(model), requests.Observer(model)} {
+			o.ObserveStep(&engine.StepInfo{
+				Sequences: 1, FirstTokens: []time.Duration{time.Second}, Gaps: []engine.Gap{{Time: time.Millisecond, Count: 2}},
+			})
+			o.ObserveRequest(&engine.RequestInfo{Reason: engine.EndToken, Usage: engine.Usage{CompletionTokens: 2}})
+		}
+	}
+	engines.Forget("gone")
+	requests.Forget("gone")
+	text := scrape(t, registry)
+	if strings.Contains(text, `"gone"`) || !strings.Contains(text, `inferno_inter_token_seconds_count{model="here"} 2`) {
+		t.Errorf("metrics of a model that is gone, or none of the other:\n%s", text)
+	}
+}
+
 func TestMemoryMetricsFollowTheTracker(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	tracker := memory.NewTracker(memory.TrackerOptions{Limit: 1 << 20})

@@ -7,6 +7,9 @@
 #include "host.h"
 #include "queue.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -77,6 +80,9 @@ static void device_close(inferno_device *dev) {
   }
   free(dev->act);
   free(dev);
+#if defined(__GLIBC__)
+  malloc_trim(0); // the process may go on without this model: what its threads allocated goes back to the host too
+#endif
 }
 
 static void device_info(inferno_device *dev, inferno_info *info) {

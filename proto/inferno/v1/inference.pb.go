@@ -3584,7 +3584,9 @@ type TokenizeResponse struct {
 	// Most tokens that the model's context holds.
 	MaxContext uint32 `protobuf:"varint,3,opt,name=max_context,json=maxContext,proto3" json:"max_context,omitempty"`
 	// The text that the template made of a chat; empty for a text.
-	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// Revision of the model whose tokenizer it was.
+	ModelRevision string `protobuf:"bytes,5,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3643,6 +3645,13 @@ func (x *TokenizeResponse) GetMaxContext() uint32 {
 func (x *TokenizeResponse) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *TokenizeResponse) GetModelRevision() string {
+	if x != nil {
+		return x.ModelRevision
 	}
 	return ""
 }
@@ -3715,7 +3724,9 @@ func (x *DetokenizeRequest) GetSkipSpecialTokens() bool {
 type DetokenizeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Bytes that are no UTF-8 become U+FFFD.
-	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Revision of the model whose tokenizer it was.
+	ModelRevision string `protobuf:"bytes,2,opt,name=model_revision,json=modelRevision,proto3" json:"model_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3753,6 +3764,13 @@ func (*DetokenizeResponse) Descriptor() ([]byte, []int) {
 func (x *DetokenizeResponse) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *DetokenizeResponse) GetModelRevision() string {
+	if x != nil {
+		return x.ModelRevision
 	}
 	return ""
 }
@@ -4170,20 +4188,22 @@ const file_inferno_v1_inference_proto_rawDesc = "" +
 	"\x04chat\x18\x03 \x01(\v2\x18.inferno.v1.ChatMessagesH\x00R\x04chat\x12@\n" +
 	"\x0eprompt_options\x18\x04 \x01(\v2\x19.inferno.v1.PromptOptionsR\rpromptOptions\x12\x16\n" +
 	"\x06pieces\x18\x05 \x01(\bR\x06piecesB\a\n" +
-	"\x05input\"|\n" +
+	"\x05input\"\xa3\x01\n" +
 	"\x10TokenizeResponse\x12\x1b\n" +
 	"\ttoken_ids\x18\x01 \x03(\rR\btokenIds\x12\x16\n" +
 	"\x06pieces\x18\x02 \x03(\fR\x06pieces\x12\x1f\n" +
 	"\vmax_context\x18\x03 \x01(\rR\n" +
 	"maxContext\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\"\x93\x01\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12%\n" +
+	"\x0emodel_revision\x18\x05 \x01(\tR\rmodelRevision\"\x93\x01\n" +
 	"\x11DetokenizeRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1b\n" +
 	"\ttoken_ids\x18\x02 \x03(\rR\btokenIds\x123\n" +
 	"\x13skip_special_tokens\x18\x03 \x01(\bH\x00R\x11skipSpecialTokens\x88\x01\x01B\x16\n" +
-	"\x14_skip_special_tokens\"(\n" +
+	"\x14_skip_special_tokens\"O\n" +
 	"\x12DetokenizeResponse\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"A\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12%\n" +
+	"\x0emodel_revision\x18\x02 \x01(\tR\rmodelRevision\"A\n" +
 	"\fAbortRequest\x12\x1f\n" +
 	"\vrequest_ids\x18\x01 \x03(\tR\n" +
 	"requestIds\x12\x10\n" +

@@ -610,11 +610,11 @@ func (x *MemoryUse) GetKvBytes() uint64 {
 // Asks to load a model.
 type LoadModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name that requests will use.
+	// The name that requests will use: 1 to 128 characters of A-Z a-z 0-9 . _ : / - without two dots in a row.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Path below one of the configured roots.
+	// Hugging Face directory or GGUF file, as a path below one of the configured roots that neither dots nor links lead out of.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// Never unload it to make room.
+	// Never unload it to make room. For a model that is there already, pins it.
 	Pinned        bool `protobuf:"varint,3,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -676,7 +676,7 @@ type LoadModelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model as it is now.
 	Model *Model `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// Bytes of weights read so far, and in all.
+	// Bytes of weights read so far.
 	LoadedBytes uint64 `protobuf:"varint,2,opt,name=loaded_bytes,json=loadedBytes,proto3" json:"loaded_bytes,omitempty"`
 	// Bytes of weights in all.
 	TotalBytes    uint64 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
@@ -740,7 +740,7 @@ type UnloadModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// How long its requests may finish before they are aborted. Unset means the server's drain timeout.
+	// How long its requests may finish before they are aborted, 0 s to 24 h. Unset means the server's drain timeout.
 	DrainTimeout  *durationpb.Duration `protobuf:"bytes,2,opt,name=drain_timeout,json=drainTimeout,proto3" json:"drain_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -39,9 +39,16 @@ type RegistryServiceClient interface {
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	// One model of this server. NOT_FOUND for an unknown one.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
-	// Loads a model from a root that the server's configuration names, and streams progress until it is READY or FAILED.
+	// Loads a model from a folder that the server was started with (--model-root), and streams progress until it is READY, or FAILED, which is
+	// followed by an error: FAILED_PRECONDITION for files that cannot be served, RESOURCE_EXHAUSTED where there is no room and nothing can make
+	// it: models that are not pinned and have no requests are unloaded, the one used least recently first. What a load that failed took is free
+	// again. A load is the server's: it goes on when this call ends; UnloadModel undoes it, and it ends with ABORTED. Loads of one name from the
+	// same files are one, and a load of what is there is done at once. ALREADY_EXISTS for other files; NOT_FOUND for a path that is not below a
+	// root. PERMISSION_DENIED without the role admin, or, where there is no access file, unless only users of the server's own host can call it.
 	LoadModel(ctx context.Context, in *LoadModelRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LoadModelResponse], error)
-	// Unloads a model once its requests have ended.
+	// Unloads a model once its requests have ended, and answers when its memory is free. Requests that come meanwhile, and those that are
+	// aborted, end with UNAVAILABLE; later ones with NOT_FOUND. The unloading goes on when this call ends. OK for a model that was unloaded
+	// already. PERMISSION_DENIED as for LoadModel.
 	UnloadModel(ctx context.Context, in *UnloadModelRequest, opts ...grpc.CallOption) (*UnloadModelResponse, error)
 	// The instances of the fleet that are registered now, this one included.
 	ListInstances(ctx context.Context, in *ListInstancesRequest, opts ...grpc.CallOption) (*ListInstancesResponse, error)
@@ -145,9 +152,16 @@ type RegistryServiceServer interface {
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	// One model of this server. NOT_FOUND for an unknown one.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
-	// Loads a model from a root that the server's configuration names, and streams progress until it is READY or FAILED.
+	// Loads a model from a folder that the server was started with (--model-root), and streams progress until it is READY, or FAILED, which is
+	// followed by an error: FAILED_PRECONDITION for files that cannot be served, RESOURCE_EXHAUSTED where there is no room and nothing can make
+	// it: models that are not pinned and have no requests are unloaded, the one used least recently first. What a load that failed took is free
+	// again. A load is the server's: it goes on when this call ends; UnloadModel undoes it, and it ends with ABORTED. Loads of one name from the
+	// same files are one, and a load of what is there is done at once. ALREADY_EXISTS for other files; NOT_FOUND for a path that is not below a
+	// root. PERMISSION_DENIED without the role admin, or, where there is no access file, unless only users of the server's own host can call it.
 	LoadModel(*LoadModelRequest, grpc.ServerStreamingServer[LoadModelResponse]) error
-	// Unloads a model once its requests have ended.
+	// Unloads a model once its requests have ended, and answers when its memory is free. Requests that come meanwhile, and those that are
+	// aborted, end with UNAVAILABLE; later ones with NOT_FOUND. The unloading goes on when this call ends. OK for a model that was unloaded
+	// already. PERMISSION_DENIED as for LoadModel.
 	UnloadModel(context.Context, *UnloadModelRequest) (*UnloadModelResponse, error)
 	// The instances of the fleet that are registered now, this one included.
 	ListInstances(context.Context, *ListInstancesRequest) (*ListInstancesResponse, error)
