@@ -64,8 +64,8 @@ func TestDrainFailsNobody(t *testing.T) {
 			return
 		}
 	}
-	if finished < rounds || refused < rounds { // how many is the machine's speed; none would show nothing
-		t.Errorf("%d streams finished in %d drains and %d were refused, want at least one each", finished, rounds, refused)
+	if finished < 64*rounds {
+		t.Errorf("%d streams finished in %d drains, want at least 64 each", finished, rounds)
 	}
 	t.Logf("%d drains: %d streams finished, 0 failed, %d refused; NOT_SERVING told within %v, ended within %v of the last stream",
 		rounds, finished, refused, slices.Max(told), slices.Max(exited))
