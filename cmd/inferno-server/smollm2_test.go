@@ -44,12 +44,12 @@ func TestDefaultModelAnswersGrpcurl(t *testing.T) {
 type company struct {
 	model  string
 	ids    bool     // prompts are token ids: there is no tokenizer
-	longer int      // times the usual lengths of outputs: by more than a block, so that sequences that run outgrow what is free
+	longer int      // times the usual lengths of outputs: by several blocks, so that sequences that run outgrow what was left free at their start
 	few    []string // flags for KV blocks for a fraction of the requests
 }
 
 func TestCompanyChangesNoToken(t *testing.T) {
-	testCompany(t, company{model: smolLM2(t), longer: 1, few: []string{"--kv-memory=12MiB", "--context=512", "--target-itl=0s"}}, "--device=cpu")
+	testCompany(t, company{model: smolLM2(t), longer: 2, few: []string{"--kv-memory=12MiB", "--context=512", "--target-itl=0s"}}, "--device=cpu")
 }
 
 // TestCompanyChangesNoTokenCUDA has steps of up to 64 rows, which is as far as a card keeps the promise.
