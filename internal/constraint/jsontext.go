@@ -3,6 +3,7 @@ package constraint
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/inferno-serve/inferno/internal/model/strictjson"
 )
@@ -59,7 +60,7 @@ func stringCharacter() Expr {
 }
 
 // plainCharacters are those that stand in a string as themselves.
-var plainCharacters = Chars{{' ', '!'}, {'#', '['}, {']', 0xD7FF}, {0xE000, 0x10FFFF}}
+var plainCharacters = Chars{{' ', '!'}, {'#', '['}, {']', surrogateFirst - 1}, {surrogateLast + 1, utf8.MaxRune}}
 
 // escapeOf is how c is written in a string where it may not stand as itself.
 func escapeOf(c rune) string {
@@ -120,8 +121,8 @@ func encoded(chars Chars) Expr {
 	return forms
 }
 
-// literal is the value as JSON text, its numbers as they are written there.
-func literal(v strictjson.Value) Expr {
+// jsonLiteral is the value as JSON text, its numbers as they are written there.
+func jsonLiteral(v strictjson.Value) Expr {
 	switch v.Kind {
 	case strictjson.String:
 		return Text(quoted(v.Text))
@@ -134,7 +135,7 @@ func literal(v strictjson.Value) Expr {
 			if i > 0 {
 				s = append(s, Text(","), Rule(ruleSpace))
 			}
-			s = append(s, literal(item))
+			s = append(s, jsonLiteral(item))
 		}
 		return append(s, Rule(ruleSpace), Text("]"))
 	case strictjson.Object:
@@ -146,7 +147,7 @@ func literal(v strictjson.Value) Expr {
 			if i > 0 {
 				s = append(s, Text(","), Rule(ruleSpace))
 			}
-			s = append(s, Text(quoted(m.Key)), colon, literal(m.Value))
+			s = append(s, Text(quoted(m.Key)), colon, jsonLiteral(m.Value))
 		}
 		return append(s, Rule(ruleSpace), Text("}"))
 	}

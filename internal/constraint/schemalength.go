@@ -58,8 +58,8 @@ func repeatBounds(re *syntax.Regexp) (from, to int) {
 	return re.Min, re.Max
 }
 
-// repeated is re, of sub, from to to times.
-func repeated(sub *syntax.Regexp, from, to int) *syntax.Regexp {
+// repetition is re, of sub, from to to times.
+func repetition(sub *syntax.Regexp, from, to int) *syntax.Regexp {
 	if to >= unbounded {
 		to = -1
 	}
@@ -85,12 +85,12 @@ func longer(re *syntax.Regexp, least int) *syntax.Regexp {
 		from, to := repeatBounds(re)
 		sub := re.Sub[0]
 		if each, _ := lengths(sub); each > 0 && (least+each-1)/each <= to {
-			return repeated(sub, max(from, (least+each-1)/each), to)
+			return repetition(sub, max(from, (least+each-1)/each), to)
 		}
 		if sub = longer(sub, least); sub == nil {
 			return nil
 		}
-		return repeated(sub, max(from, 1), to)
+		return repetition(sub, max(from, 1), to)
 	case syntax.OpConcat:
 		widest, room := -1, 0
 		for i, sub := range re.Sub {
@@ -140,9 +140,9 @@ func shorter(re *syntax.Regexp, most int) *syntax.Regexp {
 			_, each = lengths(sub)
 		}
 		if each == 0 {
-			return repeated(sub, from, max(from, 1))
+			return repetition(sub, from, max(from, 1))
 		}
-		return repeated(sub, from, most/each)
+		return repetition(sub, from, most/each)
 	case syntax.OpConcat:
 		return shorterParts(re, most-least)
 	}

@@ -67,7 +67,7 @@ func (w *schemaWriter) nameOf(nodes []*schemaNode) (Expr, error) {
 		}
 		for _, v := range values {
 			if v.Kind == strictjson.String {
-				forms = append(forms, literal(v))
+				forms = append(forms, jsonLiteral(v))
 			}
 		}
 		if !ok && b.types.has(strictjson.String) {
@@ -100,7 +100,11 @@ func (w *schemaWriter) patternMembers(patterns []patternProperty, names []*schem
 					"may match a name that %q matches too: want patterns that begin with ^ and different texts", shortened(q.pattern.source))}
 			}
 		}
-		forms = append(forms, Sequence{Text(`"`), w.matching(p.pattern.whole), Text(`"`), colon, w.value([]*schemaNode{p.node})})
+		name, err := w.matching(p.pattern, p.pattern.whole)
+		if err != nil {
+			return nil, err
+		}
+		forms = append(forms, Sequence{Text(`"`), name, Text(`"`), colon, w.value([]*schemaNode{p.node})})
 	}
 	return forms, nil
 }
@@ -149,20 +153,7 @@ func (w *schemaWriter) textOtherThan(object string, names []string, agreed int) 
 		forms = append(forms, Sequence{encoded(Chars{{c, c}}), rest})
 		names = names[same:]
 	}
-	return append(forms, Sequence{encoded(complement(taken)), Repeat{Rule(ruleCharacter), 0, -1}})
-}
-
-// complement are all other characters.
-func complement(chars Chars) Chars {
-	var others Chars
-	next := rune(0)
-	for _, r := range chars {
-		if next < r.First {
-			others = append(others, CharRange{next, r.First - 1})
-		}
-		next = r.Last + 1
-	}
-	return append(others, CharRange{next, 0x10FFFF})
+	return append(forms, Sequence{encoded(others(taken)), Repeat{Rule(ruleCharacter), 0, -1}})
 }
 
 // memberChain writes the members of an object: each state is how many of the named ones have been passed, and how many have been written.

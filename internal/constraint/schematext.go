@@ -3,8 +3,8 @@ package constraint
 import (
 	"fmt"
 	"regexp/syntax"
-	"slices"
-	"unicode"
+	"strconv"
+	"unicode/utf8"
 )
 
 // writeString writes a string, in quotes.
@@ -33,7 +33,8 @@ func (w *schemaWriter) text(nodes []*schemaNode) (Expr, error) {
 		}
 	}
 	if pattern == nil {
-		return Repeat{Rule(ruleCharacter), least, most}, nil
+		role := fmt.Sprintf("string of %s", lengthRange(least, most)) // many schemas set the same
+		return w.rule(role, nil, func(string) (Expr, error) { return Repeat{Rule(ruleCharacter), least, most}, nil }), nil
 	}
 	fitting := longer(pattern.whole, least)
 	if fitting != nil && most >= 0 {
@@ -48,7 +49,7 @@ func (w *schemaWriter) text(nodes []*schemaNode) (Expr, error) {
 		return nil, &SchemaError{pattern.pointer, fmt.Sprintf("%q", shortened(pattern.source)), fmt.Sprintf(
 			"no matches of %s found: write the length into the expression", lengthRange(least, most))}
 	}
-	return w.matching(fitting), nil
+	return w.matching(pattern, fitting)
 }
 
 func lengthRange(least, most int) string {
@@ -59,69 +60,52 @@ func lengthRange(least, most int) string {
 }
 
 // matching is the matches of re, which has no anchors, as they stand in a string.
-func (w *schemaWriter) matching(re *syntax.Regexp) Expr {
-	switch re.Op {
-	case syntax.OpNoMatch:
-		return never
-	case syntax.OpLiteral:
-		var s Sequence
-		for _, c := range re.Rune {
-			chars := Chars{{c, c}}
-			if re.Flags&syntax.FoldCase != 0 {
-				chars = folded(c)
-			}
-			s = append(s, encoded(chars))
-		}
-		return s
-	case syntax.OpCharClass:
-		return w.class(re)
-	case syntax.OpAnyChar:
-		return Rule(ruleCharacter)
-	case syntax.OpCapture:
-		return w.matching(re.Sub[0])
-	case syntax.OpStar, syntax.OpPlus, syntax.OpQuest, syntax.OpRepeat:
-		from, to := repeatBounds(re)
-		if to >= unbounded {
-			to = -1
-		}
-		return Repeat{w.matching(re.Sub[0]), from, to}
-	case syntax.OpConcat:
-		var s Sequence
-		for _, sub := range re.Sub {
-			s = append(s, w.matching(sub))
-		}
-		return s
-	case syntax.OpAlternate:
-		choice := Choice{}
-		for _, sub := range re.Sub {
-			choice = append(choice, w.matching(sub))
-		}
-		return choice
-	case syntax.OpEmptyMatch:
-		return Sequence{}
+func (w *schemaWriter) matching(p *textPattern, re *syntax.Regexp) (Expr, error) {
+	e, err := fromRegexp(re, false, false)
+	if err != nil {
+		return nil, &SchemaError{p.pointer, strconv.Quote(shortened(p.source)), err.Error()}
 	}
-	panic(fmt.Sprintf("constraint: %v in a pattern without anchors", re.Op))
+	return w.inString(e), nil
 }
 
-// class is one character of a class. Large ones are rules, since repetitions would write them out again and again.
-func (w *schemaWriter) class(re *syntax.Regexp) Expr {
-	const maxInlined = 8
-	var chars Chars
-	for i := 0; i < len(re.Rune); i += 2 {
-		chars = append(chars, CharRange{re.Rune[i], re.Rune[i+1]})
+// inString is a text as it stands in a string.
+func (w *schemaWriter) inString(e Expr) Expr {
+	switch e := e.(type) {
+	case Text:
+		s := quoted(string(e))
+		return Text(s[1 : len(s)-1])
+	case Chars:
+		return w.charsInString(e)
+	case Sequence:
+		inside := make(Sequence, len(e))
+		for i, part := range e {
+			inside[i] = w.inString(part)
+		}
+		return inside
+	case Choice:
+		inside := make(Choice, len(e))
+		for i, part := range e {
+			inside[i] = w.inString(part)
+		}
+		return inside
+	case Repeat:
+		return Repeat{w.inString(e.Of), e.Min, e.Max}
 	}
-	if len(chars) <= maxInlined {
+	panic(fmt.Sprintf("constraint: %T in the grammar of a regular expression", e))
+}
+
+// charsInString is one character of a class. Large ones are rules, since repetitions would write them out again and again.
+func (w *schemaWriter) charsInString(chars Chars) Expr {
+	const maxInPlace = 8
+	size := rune(0)
+	for _, r := range chars {
+		size += r.Last - r.First + 1
+	}
+	switch {
+	case size == utf8.MaxRune+1-(surrogateLast-surrogateFirst+1): // every character, by any of its spellings
+		return Rule(ruleCharacter)
+	case len(chars) <= maxInPlace:
 		return encoded(chars)
 	}
-	return w.rule("class "+re.String(), nil, func(string) (Expr, error) { return encoded(chars), nil })
-}
-
-// folded is c in either case.
-func folded(c rune) Chars {
-	chars := Chars{{c, c}}
-	for f := unicode.SimpleFold(c); f != c; f = unicode.SimpleFold(f) {
-		chars = append(chars, CharRange{f, f})
-	}
-	slices.SortFunc(chars, func(a, b CharRange) int { return int(a.First - b.First) })
-	return chars
+	return w.rule(fmt.Sprintf("character of %d ranges, %x", len(chars), chars), nil, func(string) (Expr, error) { return encoded(chars), nil })
 }

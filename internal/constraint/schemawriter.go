@@ -94,7 +94,7 @@ func (w *schemaWriter) writeValue(nodes []*schemaNode) (Expr, error) {
 		}
 		if ok {
 			for _, v := range values {
-				forms = append(forms, literal(v))
+				forms = append(forms, jsonLiteral(v))
 			}
 			continue
 		}
