@@ -299,6 +299,7 @@ func (k keyword) readObject() (known bool, err error) {
 		k.node.minProperties, err = k.lowerCount()
 	case "maxProperties":
 		k.node.maxProperties, err = k.upperCount()
+		k.node.maxProperties = min(k.node.maxProperties, MaxProperties)
 	default:
 		return false, nil
 	}

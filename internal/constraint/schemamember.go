@@ -189,7 +189,8 @@ func (w *schemaWriter) writeMembers(o object) (Expr, error) {
 		}
 		c.written[s] = true
 		if len(c.written) > maxSchemaRules {
-			return nil, &SchemaError{Pointer: o.name, Want: "minProperties or maxProperties beside so many optional properties cannot be counted"}
+			return nil, &SchemaError{o.pointer, fmt.Sprintf("%d properties", len(o.members)),
+				"so many cannot be counted against minProperties or maxProperties"}
 		}
 		var next [][2]int
 		w.rules[string(c.rule(s[0], s[1]))], next = c.from(s[0], s[1])

@@ -1,6 +1,7 @@
 package constraint
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -17,6 +18,15 @@ type walker struct {
 
 func newWalker(t testing.TB, g *Grammar, seed uint64) *walker {
 	t.Helper()
+	w, err := walkerOf(g, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// walkerOf refuses a grammar of which a rule has no text.
+func walkerOf(g *Grammar, seed uint64) (*walker, error) {
 	w := &walker{grammar: g, random: rand.New(rand.NewPCG(seed, 1)), depth: map[string]int{}}
 	for changed := true; changed; {
 		changed = false
@@ -30,10 +40,10 @@ func newWalker(t testing.TB, g *Grammar, seed uint64) *walker {
 	}
 	for name := range g.Rules {
 		if _, ok := w.depth[name]; !ok {
-			t.Fatalf("rule %q derives no text", name)
+			return nil, fmt.Errorf("rule %q derives no text", name)
 		}
 	}
-	return w
+	return w, nil
 }
 
 const endless = 1 << 30
