@@ -56,6 +56,7 @@ var schemaCases = []schemaCase{
 	{name: "at most nearly nothing", schema: `{"type":"number","minimum":0,"maximum":5e-324}`, valid: []string{`0`, `0.0`}, invalid: []string{`0.1`}},
 	{name: "hundredths", schema: `{"type":"number","multipleOf":0.01,"minimum":0}`, valid: []string{`0`, `1.5`, `12.99`, `1.50`}, invalid: []string{`1.005`, `-1`}, unwritten: []string{`1.500`}},
 	{name: "hundreds", schema: `{"type":"integer","multipleOf":100,"minimum":-250,"maximum":1000}`, valid: []string{`0`, `-200`, `100`, `1000`}, invalid: []string{`-300`, `50`, `1100`, `10`}},
+	{name: "multiples of two steps", schema: `{"type":"number","multipleOf":0.1,"allOf":[{"multipleOf":10}]}`, valid: []string{`0`, `20`, `-10`}, invalid: []string{`0.1`, `15`}},
 	{name: "integers by multipleOf", schema: `{"type":"number","multipleOf":1}`, valid: []string{`0`, `-12`}, invalid: []string{`1.5`}},
 	{name: "formats of integers", schema: `{"type":"integer","format":"int32"}`, valid: []string{`2147483647`, `-2147483648`}, unwritten: []string{`2147483648`}},
 	{
@@ -79,6 +80,7 @@ var schemaCases = []schemaCase{
 	{name: "pattern of letters", schema: `{"type":"string","pattern":"^\\p{L}{1,50}$"}`, valid: []string{`"aé日"`}, invalid: []string{`"1"`, `""`}},
 	{name: "pattern and length", schema: `{"type":"string","pattern":"^[a-z][a-z0-9_]*$","minLength":3,"maxLength":5}`, valid: []string{`"abc"`, `"a_1_2"`}, invalid: []string{`"ab"`, `"abcdef"`, `"1bc"`}},
 	{name: "pattern that has the length", schema: `{"type":"string","pattern":"^[A-Z]{3}$","minLength":3,"maxLength":3}`, valid: []string{`"ABC"`}, invalid: []string{`"AB"`}},
+	{name: "pattern of parts within a length", schema: `{"type":"string","pattern":"^[a-z]{1,50}@[a-z]+$","maxLength":20}`, valid: []string{`"abc@defgh"`, `"a@b"`}, invalid: []string{`"abcdefghijklm@nopqrstu"`, `"@a"`}},
 	{name: "pattern of shorter alternatives", schema: `{"type":"string","pattern":"^(?:abcdef|a|bc)+$","maxLength":4}`, valid: []string{`"a"`, `"abc"`, `"bc"`}, invalid: []string{`"abcdef"`, `""`}},
 	{name: "pattern searched within a length", schema: `{"type":"string","pattern":"@","minLength":3,"maxLength":9}`, valid: []string{`"ab@"`, `"ab@c"`}, unwritten: []string{`"@ab"`}, invalid: []string{`"@"`, `"@123456789"`, `"abc"`}},
 	{name: "date", schema: `{"type":"string","format":"date"}`, valid: []string{`"2024-02-29"`, `"2000-02-29"`, `"1999-12-31"`}, invalid: []string{`"2023-02-29"`, `"1900-02-29"`, `"2024-04-31"`, `"2024-13-01"`, `"2024-1-1"`, `"2024-00-10"`}},

@@ -85,6 +85,7 @@ func TestWhatASchemaCannotHoldIsNamed(t *testing.T) {
 		{`{"patternProperties":{"^a":{}},"propertyNames":{"maxLength":3}}`, "/propertyNames", "beside patternProperties"},
 		{`{"properties":{"a":{}},"propertyNames":{"maxLength":3},"additionalProperties":true}`, "/propertyNames", "cannot be kept apart"},
 		{`{"type":"object","minProperties":3}`, "/minProperties", "cannot tell from each other"},
+		{`{"type":"object","additionalProperties":false,"minProperties":3}`, "", "accepts no value"},
 		{`{"unevaluatedProperties":false}`, "/unevaluatedProperties", "use additionalProperties"},
 		{`{"allOf":{}}`, "/allOf", "want an array of schemas"},
 		{`{"anyOf":[]}`, "/anyOf", "at least one"},
