@@ -85,17 +85,18 @@ func (f *follower) tell(all []etcd.Endpoint, err error) {
 	if len(all) == 0 && f.last != nil {
 		return
 	}
-	addresses := make([]resolver.Address, 0, len(all))
+	addresses, weights := make([]resolver.Address, 0, len(all)), make(map[string]int, len(all))
 	for _, e := range all {
 		host, _, _ := net.SplitHostPort(e.Address) // fails for a Unix socket, whose certificate is for no host
-		addresses = append(addresses, balance.SetWeight(resolver.Address{Addr: e.Address, ServerName: host}, e.MaxBatch))
+		addresses = append(addresses, resolver.Address{Addr: e.Address, ServerName: host})
+		weights[e.Address] = e.MaxBatch
 	}
 	if len(addresses) == 0 {
 		f.cc.ReportError(fmt.Errorf("no instance serves model %q", f.model))
 		return
 	}
 	f.last = addresses
-	_ = f.cc.UpdateState(resolver.State{Addresses: addresses}) // an error asks to resolve again, which goes on anyway
+	_ = f.cc.UpdateState(balance.SetWeights(resolver.State{Addresses: addresses}, weights)) // an error asks to resolve again, which goes on anyway
 }
 
 // ResolveNow does nothing: changes are followed as they happen.

@@ -41,17 +41,12 @@ type config struct {
 	Affinity bool `json:"affinity"`
 }
 
-type weightKey struct{}
+type weightsKey struct{}
 
-// SetWeight says how much an address can do, in requests at once; an address without a weight counts as 1.
-func SetWeight(a resolver.Address, weight int) resolver.Address {
-	a.BalancerAttributes = a.BalancerAttributes.WithValue(weightKey{}, weight)
-	return a
-}
-
-func weightOf(a resolver.Address) float64 {
-	weight, _ := a.BalancerAttributes.Value(weightKey{}).(int)
-	return float64(max(weight, 1))
+// SetWeights says how much each address can do, in requests at once; an address without a weight counts as 1.
+func SetWeights(s resolver.State, weights map[string]int) resolver.State {
+	s.Attributes = s.Attributes.WithValue(weightsKey{}, weights)
+	return s
 }
 
 type builder struct{}
@@ -59,7 +54,7 @@ type builder struct{}
 func (builder) Name() string { return Name }
 
 func (builder) Build(cc balancer.ClientConn, o balancer.BuildOptions) balancer.Balancer {
-	f := &fleet{replicas: map[balancer.SubConn]*replica{}, weights: map[string]float64{}}
+	f := &fleet{replicas: map[balancer.SubConn]*replica{}}
 	return &leastLoaded{Balancer: base.NewBalancerBuilder(Name, f, base.Config{HealthCheck: true}).Build(cc, o), fleet: f}
 }
 
@@ -91,7 +86,7 @@ func (b *leastLoaded) Close() {
 type fleet struct {
 	mu       sync.Mutex
 	affinity bool
-	weights  map[string]float64 // by address
+	weights  map[string]int // by address
 	replicas map[balancer.SubConn]*replica
 }
 
@@ -101,10 +96,7 @@ func (f *fleet) configure(s balancer.ClientConnState) {
 	if c, ok := s.BalancerConfig.(*config); ok {
 		f.affinity = c.Affinity
 	}
-	clear(f.weights)
-	for _, a := range s.ResolverState.Addresses {
-		f.weights[a.Addr] = weightOf(a)
-	}
+	f.weights, _ = s.ResolverState.Attributes.Value(weightsKey{}).(map[string]int)
 }
 
 // Build is called with all connections that are ready and whose servers say that they serve.
@@ -136,7 +128,7 @@ func (f *fleet) Build(info base.PickerBuildInfo) balancer.Picker {
 	return newPicker(all, f.affinity)
 }
 
-func (f *fleet) weight(r *replica) float64 { return max(f.weights[r.address], 1) }
+func (f *fleet) weight(r *replica) float64 { return float64(max(f.weights[r.address], 1)) }
 
 // turn is how often a replica has been picked for each unit of weight, on average. A newcomer begins there: it has nothing to catch up on.
 func (f *fleet) turn() float64 {
