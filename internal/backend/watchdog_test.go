@@ -137,6 +137,33 @@ func TestStepThatHangsWhileDrainingEndsTheServer(t *testing.T) {
 	close(r.release)
 }
 
+// TestStepThatHangsInTheWarmUpEndsTheServer: before there is a loop that could be watched.
+func TestStepThatHangsInTheWarmUpEndsTheServer(t *testing.T) {
+	r := startWith(t, true, nil, 100*time.Millisecond)
+	<-r.loading
+	r.held.Store(true)
+	close(r.gate)
+	err := <-r.done
+	if !errors.Is(err, ErrStart) || !errors.Is(err, device.ErrLost) || !strings.Contains(err.Error(), "a step of the warm-up has been running for") {
+		t.Errorf("the server ended with %v, want ErrStart, device.ErrLost and the step", err)
+	}
+	close(r.release)
+	r.stop()
+}
+
+// TestPanicInTheWarmUpIsTheLoads: whose goroutine knows what it ends.
+func TestPanicInTheWarmUpIsTheLoads(t *testing.T) {
+	b, r := &backend{}, newReplica("m", "")
+	r.watchdog = newWatchdog(0) // and no engine
+	defer func() {
+		if p, ok := recover().(error); !ok || !strings.Contains(p.Error(), "nil pointer") || !strings.Contains(p.Error(), "Warmup") {
+			t.Errorf("panic %v, want the warm-up's with its stack", p)
+		}
+		<-r.warm
+	}()
+	_ = r.warmUp(t.Context(), b)
+}
+
 func TestStepThatHangsBeforeTheFirstTokenEndsTheServer(t *testing.T) {
 	r := startWith(t, true, nil, impatient)
 	<-r.loading
