@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	_ "google.golang.org/grpc/health" // lets the channel ask replicas for their health
@@ -41,12 +42,16 @@ type config struct {
 	Affinity bool `json:"affinity"`
 }
 
-type weightsKey struct{}
+type weightKey struct{}
 
-// SetWeights says how much each address can do, in requests at once; an address without a weight counts as 1.
-func SetWeights(s resolver.State, weights map[string]int) resolver.State {
-	s.Attributes = s.Attributes.WithValue(weightsKey{}, weights)
-	return s
+// Endpoint is a replica at an address that can do so much, in requests at once. One without a weight, of another resolver, counts as 1.
+func Endpoint(a resolver.Address, weight int) resolver.Endpoint {
+	return resolver.Endpoint{Addresses: []resolver.Address{a}, Attributes: attributes.New(weightKey{}, weight)}
+}
+
+func weightOf(e resolver.Endpoint) float64 {
+	weight, _ := e.Attributes.Value(weightKey{}).(int)
+	return float64(max(weight, 1))
 }
 
 type builder struct{}
@@ -54,7 +59,7 @@ type builder struct{}
 func (builder) Name() string { return Name }
 
 func (builder) Build(cc balancer.ClientConn, o balancer.BuildOptions) balancer.Balancer {
-	f := &fleet{replicas: map[balancer.SubConn]*replica{}}
+	f := &fleet{replicas: map[balancer.SubConn]*replica{}, weights: map[string]float64{}}
 	return &leastLoaded{Balancer: base.NewBalancerBuilder(Name, f, base.Config{HealthCheck: true}).Build(cc, o), fleet: f}
 }
 
@@ -86,7 +91,7 @@ func (b *leastLoaded) Close() {
 type fleet struct {
 	mu       sync.Mutex
 	affinity bool
-	weights  map[string]int // by address
+	weights  map[string]float64 // by address
 	replicas map[balancer.SubConn]*replica
 }
 
@@ -96,7 +101,12 @@ func (f *fleet) configure(s balancer.ClientConnState) {
 	if c, ok := s.BalancerConfig.(*config); ok {
 		f.affinity = c.Affinity
 	}
-	f.weights, _ = s.ResolverState.Attributes.Value(weightsKey{}).(map[string]int)
+	clear(f.weights)
+	for _, e := range s.ResolverState.Endpoints {
+		for _, a := range e.Addresses {
+			f.weights[a.Addr] = weightOf(e)
+		}
+	}
 }
 
 // Build is called with all connections that are ready and whose servers say that they serve.
@@ -128,7 +138,7 @@ func (f *fleet) Build(info base.PickerBuildInfo) balancer.Picker {
 	return newPicker(all, f.affinity)
 }
 
-func (f *fleet) weight(r *replica) float64 { return float64(max(f.weights[r.address], 1)) }
+func (f *fleet) weight(r *replica) float64 { return max(f.weights[r.address], 1) }
 
 // turn is how often a replica has been picked for each unit of weight, on average. A newcomer begins there: it has nothing to catch up on.
 func (f *fleet) turn() float64 {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -162,7 +161,7 @@ func decodeEndpoint(value []byte) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("field Metadata.max_batch is %d, want 0 to %d", about.MaxBatch, maxBatchSaid)
 	}
 	if len(about.Instance) > record.MaxText {
-		return Endpoint{}, errors.New("field Metadata.instance is too long")
+		return Endpoint{}, fmt.Errorf("field Metadata.instance has %d bytes, want at most %d", len(about.Instance), record.MaxText)
 	}
 	return Endpoint{Instance: about.Instance, Address: stock.Addr, MaxBatch: about.MaxBatch}, nil
 }
