@@ -88,7 +88,7 @@ func checkWalks(t *testing.T, schema string, g *Grammar, p *Program, j judge, te
 }
 
 func TestTextsOfASchemaAreValid(t *testing.T) {
-	for _, c := range slices.Concat(schemaCases, shapeCases) {
+	for _, c := range slices.Concat(schemaCases, textCases, shapeCases) {
 		t.Run(c.name, func(t *testing.T) {
 			g, p := mustCompile(t, c.schema)
 			j := newJudge(t, cmp.Or(c.judged, c.schema))
@@ -132,7 +132,8 @@ func TestAnyObject(t *testing.T) {
 			t.Errorf("%s does not match", text)
 		}
 	}
-	for _, text := range []string{``, ` {}`, `{} `, `[]`, `"a"`, `1`, `{"a"}`, `{"a":1,}`, `{a:1}`, `{"a":01}`, `{"a":"\ud83d"}`, "{\"a\":\"\n\"}", `{"a":+1}`} {
+	for _, text := range []string{``, ` {}`, `{} `, `[]`, `"a"`, `1`, `{"a"}`, `{"a":1,}`,
+		`{a:1}`, `{"a":01}`, `{"a":"\ud83d"}`, "{\"a\":\"\n\"}", `{"a":+1}`} {
 		if p.Match(text) {
 			t.Errorf("%s matches", text)
 		}

@@ -86,7 +86,7 @@ func TestWhatASchemaCannotHoldIsNamed(t *testing.T) {
 		{`{"properties":{"a":{}},"propertyNames":{"maxLength":3},"additionalProperties":true}`, "/propertyNames", "cannot be kept apart"},
 		{`{"type":"object","minProperties":3}`, "/minProperties", "cannot tell from each other"},
 		{`{"type":"object","additionalProperties":false,"minProperties":3}`, "", "accepts no value"},
-		{`{"unevaluatedProperties":false}`, "/unevaluatedProperties", "use additionalProperties"},
+		{`{"unevaluatedProperties":false}`, "/unevaluatedProperties", "but for true; use additionalProperties"},
 		{`{"allOf":{}}`, "/allOf", "want an array of schemas"},
 		{`{"anyOf":[]}`, "/anyOf", "at least one"},
 		{`{"oneOf":[{"type":"integer"},{"type":"number"}]}`, "/oneOf", "alternatives 0 and 1: may both accept"},
@@ -111,17 +111,20 @@ func TestWhatASchemaCannotHoldIsNamed(t *testing.T) {
 		{`{"anyOf":[{"$ref":"#/anyOf/01"}]}`, "/anyOf/0/$ref", "refers to nothing"},
 		{`{"$ref":"#/$defs/a","$defs":{"a":{"type":"nul"}}}`, "/$defs/a/type", "want null"},
 		{`{"$ref":"#"}`, "", "applies to itself without end"},
-		{`{"$ref":"#/$defs/a","$defs":{"a":{"allOf":[{"$ref":"#/$defs/b"}]},"b":{"anyOf":[{"$ref":"#/$defs/a"},{}]}}}`, "/$defs/b/anyOf/0", "applies to itself"},
+		{`{"$ref":"#/$defs/a","$defs":{"a":{"allOf":[{"$ref":"#/$defs/b"}]},"b":{"anyOf":[{"$ref":"#/$defs/a"},{}]}}}`,
+			"/$defs/b/anyOf/0", "applies to itself"},
 		{`{"properties":{"a":{"$id":"x"}}}`, "/properties/a/$id", "at the root alone"},
 		{`{"$anchor":"a"}`, "/$anchor", "use $defs"},
 		{`{"$dynamicRef":"#a"}`, "/$dynamicRef", "use $ref"},
 		{`{"type":"string","nullable":true}`, "/nullable", `"type": ["…", "null"]`},
 		{`{"minimun":3}`, "/minimun", "3: unknown keyword"},
-		{`{"type":"object","properties":{"a":{"type":"object","required":["b"],"properties":{"b":false}}},"required":["a"]}`, "", "accepts no value"},
+		{`{"type":"object","properties":{"a":{"type":"object","required":["b"],"properties":{"b":false}}},"required":["a"]}`,
+			"", "accepts no value"},
 		{`{"type":"integer","minimum":5,"maximum":4}`, "", "accepts no value"},
 		{`{"allOf":[{"type":"string"},{"type":"integer"}]}`, "", "accepts no value"},
 		{`{"type":"string","enum":[1,2]}`, "", "accepts no value"},
-		{`{"$ref":"#/$defs/e","$defs":{"e":{"type":"object","properties":{"n":{"$ref":"#/$defs/e"}},"required":["n"]}}}`, "", "accepts no value that can be written"},
+		{`{"$ref":"#/$defs/e","$defs":{"e":{"type":"object","properties":{"n":{"$ref":"#/$defs/e"}},"required":["n"]}}}`,
+			"", "accepts no value that can be written"},
 	} {
 		g, err := FromSchema(c.schema)
 		var fault *SchemaError
@@ -155,15 +158,20 @@ func TestSchemasThatAskForMuchEnd(t *testing.T) {
 		{"product of anyOf", `{"allOf":[` + list(30, func(i int) string {
 			return fmt.Sprintf(`{"anyOf":[{"minimum":%d},{"maximum":%d}]}`, i, i+100)
 		}) + `]}`, "combinations"},
-		{"doubling validation", `{"enum":[[1]],"items":{"$ref":"#/$defs/d0"},"$defs":{` + list(50, two) + `,"d50":{"type":"null"}}}`, "too many to work out"},
+		{"doubling validation", `{"enum":[[1]],"items":{"$ref":"#/$defs/d0"},"$defs":{` +
+			list(50, two) + `,"d50":{"type":"null"}}}`, "too many to work out"},
 		{"enum", `{"enum":[` + list(MaxEnumValues+1, func(i int) string { return fmt.Sprint(i) }) + `]}`, "5001 values: want at most 5000"},
-		{"properties", `{"properties":{` + list(MaxProperties+1, func(i int) string { return fmt.Sprintf(`"p%d":{}`, i) }) + `}}`, "1001 schemas: want at most 1000"},
-		{"properties of two", `{"type":"object","properties":{` + list(600, func(i int) string { return fmt.Sprintf(`"p%d":{}`, i) }) + `},"required":[` +
+		{"properties", `{"properties":{` +
+			list(MaxProperties+1, func(i int) string { return fmt.Sprintf(`"p%d":{}`, i) }) + `}}`,
+			"1001 schemas: want at most 1000"},
+		{"properties of two", `{"type":"object","properties":{` +
+			list(600, func(i int) string { return fmt.Sprintf(`"p%d":{}`, i) }) + `},"required":[` +
 			list(600, func(i int) string { return fmt.Sprintf(`"q%d"`, i) }) + `]}`, "1200 properties: want at most 1000"},
 		{"anyOf", `{"anyOf":[` + list(MaxSubschemas+1, func(int) string { return `{}` }) + `]}`, "1001 schemas: want at most 1000"},
 		{"counted properties", `{"type":"object","maxProperties":900,"properties":{` +
 			list(1000, func(i int) string { return fmt.Sprintf(`"p%d":{}`, i) }) + `}}`, "1000 properties: so many cannot be counted"},
-		{"oneOf of a recursion", `{"$ref":"#/$defs/a","$defs":{"a":{"oneOf":[{"type":"object","properties":{"x":{"$ref":"#/$defs/a"}},"required":["x"]},` +
+		{"oneOf of a recursion", `{"$ref":"#/$defs/a","$defs":{"a":{"oneOf":[` +
+			`{"type":"object","properties":{"x":{"$ref":"#/$defs/a"}},"required":["x"]},` +
 			`{"type":"object","properties":{"x":{"$ref":"#/$defs/a"}},"required":["x"]}]}}}`, "may both accept"},
 		{"patterns times values", `{"patternProperties":{"^(?:a|b)*[ab]{900}[ab]{900}$":{}},"properties":{` +
 			list(1000, func(i int) string { return fmt.Sprintf(`"%s%d":{}`, strings.Repeat("a", 200), i) }) + `}}`, "too many to work out"},
@@ -197,7 +205,7 @@ func TestLargeSchemasAreHeld(t *testing.T) {
 		"enum":                `{"enum":[` + values.String()[1:] + `]}`,
 		"long string":         `{"type":"string","minLength":10000,"maxLength":10000}`,
 		"long pattern":        `{"type":"string","pattern":"^[a-z]+(?:-[a-z]+)*$","minLength":5000,"maxLength":10000}`,
-		"many items":          `{"type":"array","items":{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]},"minItems":10000}`,
+		"many items":          `{"type":"array","minItems":10000,"items":{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}}`,
 		"bounded properties":  `{"type":"object","additionalProperties":{"type":"null"},"maxProperties":10000}`,
 	} {
 		t.Run(name, func(t *testing.T) {

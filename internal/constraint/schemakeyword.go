@@ -26,8 +26,8 @@ var cannotHold = map[string]string{
 	"dependentRequired":     "dependencies are not supported; use anyOf of the cases",
 	"dependentSchemas":      "dependencies are not supported; use anyOf of the cases",
 	"dependencies":          "dependencies are not supported; use anyOf of the cases",
-	"unevaluatedProperties": "is not supported; use additionalProperties",
-	"unevaluatedItems":      "is not supported; use items",
+	"unevaluatedProperties": "is not supported but for true; use additionalProperties",
+	"unevaluatedItems":      "is not supported but for true; use items",
 	"contains":              "is not supported; use prefixItems or items",
 	"minContains":           "is not supported; use prefixItems or items",
 	"maxContains":           "is not supported; use prefixItems or items",
@@ -54,6 +54,9 @@ func (k keyword) read() error {
 		return nil
 	}
 	if why, ok := cannotHold[k.name]; ok {
+		if strings.HasPrefix(k.name, "unevaluated") && k.value.Kind == strictjson.Bool && k.value.Text == "true" {
+			return nil
+		}
 		return k.fault(why)
 	}
 	for _, read := range []func() (known bool, err error){k.readApplicator, k.readNumeric, k.readText, k.readArray, k.readObject} {

@@ -3,6 +3,7 @@ package constraint
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,7 +74,8 @@ func checkSchema(schema string, seed uint64) (held bool, err error) {
 
 func drawSchema(t *rapid.T, depth int) string {
 	if depth == 0 {
-		return rapid.SampledFrom([]string{`true`, `{}`, `{"type":"integer"}`, `{"type":"string"}`, `{"const":"k"}`, `{"type":"null"}`, `false`}).Draw(t, "leaf")
+		leaves := []string{`true`, `{}`, `{"type":"integer"}`, `{"type":"string"}`, `{"const":"k"}`, `{"type":"null"}`, `false`}
+		return rapid.SampledFrom(leaves).Draw(t, "leaf")
 	}
 	members := map[string]string{}
 	var order []string
@@ -167,12 +169,7 @@ func drawSchema(t *rapid.T, depth int) string {
 
 // FuzzSchema: whatever a schema says, it is refused with a *SchemaError or held, and then by texts that are JSON and valid.
 func FuzzSchema(f *testing.F) {
-	for i, c := range schemaCases {
-		if i%4 == 0 {
-			f.Add(c.schema, uint64(i))
-		}
-	}
-	for i, c := range shapeCases {
+	for i, c := range slices.Concat(schemaCases, textCases, shapeCases) {
 		if i%4 == 0 {
 			f.Add(c.schema, uint64(i))
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // walker derives texts of a grammar at random. Past its budget it takes the shortest way to an end.
@@ -154,11 +155,9 @@ func (r *reader) ends(e Expr, places []int) []int {
 		}
 	case Chars:
 		for _, at := range places {
-			for _, c := range r.text[at:] {
-				if slices.ContainsFunc(e, func(cr CharRange) bool { return cr.First <= c && c <= cr.Last }) {
-					ends = append(ends, at+len(string(c)))
-				}
-				break
+			c, size := utf8.DecodeRuneInString(r.text[at:])
+			if size > 0 && slices.ContainsFunc(e, func(cr CharRange) bool { return cr.First <= c && c <= cr.Last }) {
+				ends = append(ends, at+size)
 			}
 		}
 	case Sequence:
