@@ -12,6 +12,7 @@ const (
 	maxCompiled = 1 << 20 // expressions and ranges of characters compiled, counting each copy that a repeat or a rule in place of its name makes
 	maxCopies   = 512     // of what is repeated
 	blockCopies = 256     // in a block of more
+	maxSpelled  = 32      // sequences of ranges of bytes of a class of characters; one of more is called, so that many copies share it
 	maxInPlace  = 12      // nodes of a rule that is compiled wherever it is named, rather than called
 )
 
@@ -21,7 +22,7 @@ func Compile(g *Grammar) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &compiler{checked: checked, program: &Program{nodes: make([]node, 1)}, same: map[string]uint32{}, rules: map[string]*compiledRule{}}
+	c := &compiler{checked: checked, program: &Program{nodes: make([]node, 1), afterClass: map[uint32]bool{}}, same: map[string]uint32{}, rules: map[string]*compiledRule{}}
 	for _, name := range checked.order {
 		c.rules[name] = &compiledRule{size: -1}
 	}
@@ -185,7 +186,11 @@ func (c *compiler) chars(chars Chars, next uint32) (at uint32, ok bool) {
 	for _, r := range scalars(chars) {
 		sequences = byteSequences(sequences, r.First, r.Last)
 	}
-	return c.bytes(sequences, next), len(sequences) > 0
+	if len(sequences) <= maxSpelled || next == ruleEnd {
+		return c.bytes(sequences, next), len(sequences) > 0
+	}
+	c.program.afterClass[next] = true
+	return c.returning(c.bytes(sequences, ruleEnd), next), true
 }
 
 // bytes is any of some sequences, as byteSequences gives them.

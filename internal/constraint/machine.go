@@ -57,7 +57,7 @@ type state struct {
 	ended          bool            // the bottom of the stack may have been passed: the text is whole, or what is below goes on
 	alive          bool            // there are configurations, or it has ended
 	next           []*state        // [class] where a byte leads; nil: not known yet
-	main           *main           // where most bytes lead; nil: not known yet
+	course         *course         // where most characters lead; nil: not known yet
 
 	reach *reach   // of a state whose stacks are the upper parts
 	mask  []uint32 // of one whose stacks are whole: the tokens that may come next
@@ -120,7 +120,11 @@ func (m *machine) adopt(s *state) *state {
 func (m *machine) find() {
 	f := &m.found
 	f.configurations, f.ended, f.over = f.configurations[:0], false, false
-	clear(f.entered)
+	if len(f.entered) < 256 {
+		clear(f.entered)
+	} else { // a large map takes long to clear, however little it holds
+		f.entered = map[configuration]bool{}
+	}
 	f.round++
 	if f.round == 0 { // after so many, the numbers come again
 		clear(f.bare)
@@ -371,6 +375,9 @@ func (m *machine) upper(s *state) (top *state, common *frame) {
 			}
 			common = common.parent
 		}
+	}
+	for common != nil && m.program.afterClass[common.node] {
+		common = common.parent // a character by itself says too little of what may come
 	}
 	if common == nil && !s.ended {
 		return s, nil
