@@ -3,6 +3,7 @@ package etcd
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -27,6 +28,8 @@ func (c *counts) lose(cause string) {
 var (
 	registeredDesc = prometheus.NewDesc("inferno_registry_registered",
 		"1 while etcd holds this instance as it is, else 0.", nil, nil)
+	leaseAgeDesc = prometheus.NewDesc("inferno_registry_lease_age_seconds",
+		"For how long etcd has held this instance under the same lease; 0 while it does not.", nil, nil)
 	registrationsDesc = prometheus.NewDesc("inferno_registry_registrations_total",
 		"Registrations made: the first, and one after each loss.", nil, nil)
 	lossesDesc = prometheus.NewDesc("inferno_registry_losses_total",
@@ -39,7 +42,7 @@ var (
 
 // Describe and Collect make the Registry a prometheus.Collector.
 func (r *Registry) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{registeredDesc, registrationsDesc, lossesDesc, resyncsDesc, skippedDesc} {
+	for _, d := range []*prometheus.Desc{registeredDesc, leaseAgeDesc, registrationsDesc, lossesDesc, resyncsDesc, skippedDesc} {
 		descs <- d
 	}
 }
@@ -49,7 +52,9 @@ func (r *Registry) Collect(metrics chan<- prometheus.Metric) {
 	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
 	}
-	metrics <- prometheus.MustNewConstMetric(registeredDesc, prometheus.GaugeValue, r.held())
+	registered, age := r.held()
+	metrics <- prometheus.MustNewConstMetric(registeredDesc, prometheus.GaugeValue, registered)
+	metrics <- prometheus.MustNewConstMetric(leaseAgeDesc, prometheus.GaugeValue, age.Seconds())
 	counter(registrationsDesc, r.counts.registrations.Load())
 	counter(resyncsDesc, r.counts.resyncs.Load())
 	counter(skippedDesc, r.counts.skipped.Load())
@@ -60,17 +65,17 @@ func (r *Registry) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// held is 1 while there is a registration and etcd holds it.
-func (r *Registry) held() float64 {
+// held is 1 while there is a registration and etcd holds it, with the age of its lease.
+func (r *Registry) held() (registered float64, age time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.registered) == 0 {
-		return 0
-	}
 	for _, g := range r.registered {
 		if !g.established() || g.Held() != nil {
-			return 0
+			return 0, 0
 		}
+		g.mu.Lock()
+		registered, age = 1, time.Since(g.since)
+		g.mu.Unlock()
 	}
-	return 1
+	return registered, age
 }

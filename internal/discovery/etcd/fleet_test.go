@@ -213,8 +213,12 @@ func TestMetricsTellOfRegistrationAndLoss(t *testing.T) {
 	c := start(t, 1)
 	eye := c.Client(t)
 	r := open(t, c)
-	expect := func(registered, made float64) {
+	expect := func(registered, made float64, since time.Time) {
 		t.Helper()
+		age := metric(t, r, "inferno_registry_lease_age_seconds")
+		if registered == 0 && age != 0 || registered == 1 && (age <= 0 || age > time.Since(since).Seconds()) {
+			t.Errorf("the lease's age is %v s, registered %v", age, registered)
+		}
 		if got := metric(t, r, "inferno_registry_registered"); got != registered {
 			t.Errorf("registered is %v, want %v", got, registered)
 		}
@@ -222,17 +226,19 @@ func TestMetricsTellOfRegistrationAndLoss(t *testing.T) {
 			t.Errorf("%v registrations, want %v", got, made)
 		}
 	}
-	expect(0, 0)
+	began := time.Now()
+	expect(0, 0, began)
 	g := register(t, r, instance("a", "m"))
-	expect(1, 1)
+	expect(1, 1, began)
 	_, lease, _ := stored(t, eye, prefix+"/instances/a")
+	revoked := time.Now()
 	_, err := eye.Revoke(t.Context(), lease)
 	check(t, err)
 	eventually(t, "registered again", func() bool { return metric(t, r, "inferno_registry_registrations_total") == 2 && g.Held() == nil })
-	expect(1, 2)
+	expect(1, 2, revoked)
 	if got := metric(t, r, "inferno_registry_losses_total"); got != 1 {
 		t.Errorf("%v losses, want 1", got)
 	}
 	withdraw(t, g, eye)
-	expect(0, 2)
+	expect(0, 2, revoked)
 }

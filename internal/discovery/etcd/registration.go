@@ -29,6 +29,7 @@ type registration struct {
 
 	mu     sync.Mutex
 	lease  clientv3.LeaseID // the last one under which keys were put
+	since  time.Time        // when that was granted
 	reason error            // why etcd does not hold wanted; nil while it does
 }
 
@@ -214,7 +215,7 @@ func (g *registration) rest(ctx context.Context, d time.Duration) bool {
 func (g *registration) holds(h *held) {
 	g.generation = h.generation
 	g.mu.Lock()
-	g.lease = h.lease
+	g.lease, g.since = h.lease, time.Now()
 	g.mu.Unlock()
 	g.setReason(nil)
 	g.r.counts.registrations.Add(1)
