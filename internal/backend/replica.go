@@ -132,6 +132,7 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 	if err := r.warmUp(ctx, b); err != nil {
 		return err
 	}
+	r.watchdog.longest = r.engine.LongestStep
 	r.run(b)
 	if err := r.firstToken(ctx); err != nil {
 		return fmt.Errorf("probe token: %w", err)

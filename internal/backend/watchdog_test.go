@@ -179,9 +179,10 @@ func TestStepThatHangsBeforeTheFirstTokenEndsTheServer(t *testing.T) {
 func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 	second := time.Second
 	for name, c := range map[string]struct {
-		before []time.Duration // steps that have ended
-		inStep func(now time.Duration) time.Duration
-		want   time.Duration // when it was found stuck; 0: never
+		before  []time.Duration // steps that have ended
+		longest time.Duration   // that is foreseen
+		inStep  func(now time.Duration) time.Duration
+		want    time.Duration // when it was found stuck; 0: never
 	}{
 		"idle":             {inStep: func(time.Duration) time.Duration { return 0 }},
 		"steps of a while": {inStep: func(now time.Duration) time.Duration { return now % (9 * second) }},
@@ -194,10 +195,13 @@ func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 			before: []time.Duration{second, second, second},
 			inStep: func(now time.Duration) time.Duration { return now }, want: 21 * second, // a bucket is 19 % wide
 		},
+		"long prompts on a slow device":   {longest: second, inStep: func(now time.Duration) time.Duration { return now % (19 * second) }},
+		"a first long prompt without end": {longest: second, inStep: func(now time.Duration) time.Duration { return now }, want: 20*second + second/2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWatchdog(0)
+				w.longest = func() time.Duration { return c.longest }
 				for _, d := range c.before {
 					w.ObserveStep(&engine.StepInfo{Duration: d})
 				}

@@ -41,6 +41,7 @@ func (e *Engine) Warmup(ctx context.Context) error {
 		e.scheduler.setMaxTokens(e.budget(n, took))
 	}
 	e.scheduler.prompts.observe(0, n, took)
+	e.counters.longest.Store(int64(e.scheduler.prompts.longest(e.scheduler.maxTokens)))
 	e.counters.maxTokens.Store(int64(e.scheduler.maxTokens))
 	if e.runner.info.Capture {
 		if err := e.runner.capture(ctx); err != nil {
