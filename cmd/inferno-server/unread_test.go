@@ -19,7 +19,8 @@ func TestLogThatNobodyReadsHoldsNothingUp(t *testing.T) {
 	}
 	defer stderr.Close()
 	p := &process{t: t, ended: make(chan struct{})}
-	p.cmd = exec.Command(binary, "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--device=cpu", "--model", "tiny="+tiny, "--log-level=debug")
+	p.cmd = exec.Command(
+		binary, "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--device=cpu", "--model", "tiny="+tiny, "--log-level=debug")
 	p.cmd.Env = append(os.Environ(), "INFERNO_LOG_FORMAT=text")
 	p.cmd.Stderr = theirs
 	if err := p.cmd.Start(); err != nil {

@@ -165,8 +165,10 @@ func (r *rig) askForHealth(ctx context.Context, pulse *pulse, failed *failures) 
 			began := time.Now()
 			answer, err := client.Check(context.WithoutCancel(ctx), &healthgrpc.HealthCheckRequest{})
 			took = append(took, pulse.ran(began, time.Now()))
-			if err != nil || answer.GetStatus() != healthgrpc.HealthCheckResponse_SERVING {
-				failed.add(fmt.Errorf("health: %v, %v", answer, err))
+			if err != nil {
+				failed.add(fmt.Errorf("health: %w", err))
+			} else if s := answer.GetStatus(); s != healthgrpc.HealthCheckResponse_SERVING {
+				failed.add(fmt.Errorf("health: %v", s))
 			}
 			select {
 			case <-ctx.Done():
