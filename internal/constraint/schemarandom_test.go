@@ -114,7 +114,7 @@ func drawSchema(t *rapid.T, depth int) string {
 		case 2:
 			set("maximum", number())
 		case 3:
-			set("multipleOf", rapid.SampledFrom([]string{"0.1", "1", "10", "0.001"}).Draw(t, "step"))
+			set("multipleOf", rapid.SampledFrom([]string{"0.1", "1", "10", "0.001", "2.5", "7"}).Draw(t, "step"))
 		case 4:
 			set("minLength", small())
 		case 5:
