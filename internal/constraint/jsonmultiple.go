@@ -32,7 +32,7 @@ func (n *numbers) listed(work func(steps int) error) (Expr, error) {
 	if count.Cmp(big.NewInt(maxListedMultiples)) > 0 {
 		return nil, fault("they are further apart")
 	}
-	const perNumber = 8
+	const perNumber = 16
 	if err := work(perNumber * max(1, int(count.Int64()))); err != nil {
 		return nil, err
 	}

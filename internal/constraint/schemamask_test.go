@@ -26,7 +26,7 @@ func TestTextsOfASchemaAreAllowedTokenByToken(t *testing.T) {
 			for _, schema := range []string{toolSchema, `{"type":"object"}`, `{"oneOf":[{"type":"array","items":{"$ref":"#"}},{"type":"string"}]}`} {
 				g, p := mustCompile(t, schema)
 				b, w := p.Bind(v), newWalker(t, g, 11)
-				for range 5 {
+				for range 3 {
 					text := w.text()
 					ids, err := tok.Encode(text, tokenizer.EncodeOptions{})
 					if err != nil {
