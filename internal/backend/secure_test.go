@@ -115,7 +115,7 @@ func TestSwappingCertificatesAndTokensFailsNoRequest(t *testing.T) {
 	token := func(i int) string { return fmt.Sprintf("inferno_token_%d", i) }
 	identities := func(i int) string {
 		hashes := ""
-		for j := max(i-2, 0); j <= i+1; j++ { // calls that have the one before last are under way
+		for j := max(i-10, 0); j <= i+1; j++ { // calls that have an older one may be under way, on a slow machine for seconds
 			hash := sha256.Sum256([]byte(token(j)))
 			hashes += "'sha256:" + hex.EncodeToString(hash[:]) + "',"
 		}
@@ -187,6 +187,18 @@ func TestSwappingCertificatesAndTokensFailsNoRequest(t *testing.T) {
 		}
 		streams.Add(1)
 	}))
+	// taken returns once the server knows the newest token and the newest authority.
+	taken := func(newest string, pair *authtest.Pair) {
+		began := time.Now()
+		for known := false; !known; time.Sleep(5 * time.Millisecond) {
+			if time.Since(began) > time.Minute {
+				t.Fatal("the server has not taken the new files within a minute")
+			}
+			conn := g.dialAs(t, pair)
+			known = generate(t.Context(), conn) == nil && generate(withToken(t.Context(), newest), kept) == nil
+			conn.Close()
+		}
+	}
 	bundle := first.PEM
 	swaps := 0
 	ticks := time.NewTicker(time.Second)
@@ -198,8 +210,9 @@ func TestSwappingCertificatesAndTokensFailsNoRequest(t *testing.T) {
 		g.ca.Server().Files(t, g.dir)
 		authtest.Write(t, g.path("access.yaml"), []byte("identities:\n"+identities(swaps+1)))
 		<-ticks.C
-		current.Add(1)
 		pair := next.Client([]string{workload})
+		taken(token(swaps+2), &pair) // clients get what the server has
+		current.Add(1)
 		shown.Store(&pair)
 	}
 	close(stop)
