@@ -88,6 +88,12 @@ func TestRequestsRaceWithLoadsAndUnloadsCUDA(t *testing.T) {
 	}
 }
 
+// raceDetected says whether the race detector runs, whose own memory grows with whatever was ever touched.
+func raceDetected() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
 func raceOn(t *testing.T, open func() (device.Device, error), cycles, mostGrowth int) {
 	t.Helper()
 	r := &race{models: startModelsOn(t, open, nil), want: map[string][]uint32{}}
@@ -119,7 +125,7 @@ func raceOn(t *testing.T, open func() (device.Device, error), cycles, mostGrowth
 	if r.whole.Load() == 0 || r.refused.Load() == 0 || r.unknown.Load() == 0 {
 		t.Error("a kind of answer never came: the requests did not race")
 	}
-	if grown := resident[cycles-1] - resident[warmCycles]; grown > mostGrowth {
+	if grown := resident[cycles-1] - resident[warmCycles]; grown > mostGrowth && !raceDetected() {
 		t.Errorf("resident memory grew by %.1f MiB, want at most %d", mib(grown), mostGrowth>>20)
 	}
 	if grown := goroutines[cycles-1] - goroutines[warmCycles]; grown > 0 {
