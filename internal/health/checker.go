@@ -190,19 +190,23 @@ func (c *Checker) question(ctx context.Context, providers []*provider) []answer 
 		p.asked, p.answer = time.Now(), make(chan answer, 1)
 		go c.put(ctx, p.Provider, p.answer)
 	}
-	enough := time.NewTimer(patience)
-	defer enough.Stop()
-	late := false
+	// A process that stood still for longer has not given them that time: it loses ticks, and they have those that are left.
+	const ticks = 5
+	tick := time.NewTicker(patience / ticks)
+	defer tick.Stop()
+	passed := 0
 	answers := make([]answer, len(providers))
 	for i, p := range providers {
-		if !late {
+		for p.answer != nil && passed < ticks {
 			select {
 			case answers[i] = <-p.answer:
 				p.answer = nil
-				continue
-			case <-enough.C:
-				late = true
+			case <-tick.C:
+				passed++
 			}
+		}
+		if p.answer == nil {
+			continue
 		}
 		select {
 		case answers[i] = <-p.answer:

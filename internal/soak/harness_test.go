@@ -219,14 +219,14 @@ func (r *rig) metric(name string, labels ...string) float64 {
 // waitMetric returns once a metric has a value for which ok holds.
 func (r *rig) waitMetric(name string, ok func(float64) bool) float64 {
 	r.t.Helper()
-	patience := time.Now().Add(time.Minute)
+	patience := time.Now().Add(3 * time.Minute)
 	for {
 		v := r.metric(name)
 		if ok(v) {
 			return v
 		}
 		if time.Now().After(patience) {
-			r.t.Fatalf("%s is %v for a minute", name, v)
+			r.t.Fatalf("%s is %v for three minutes", name, v)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -56,10 +56,10 @@ func (r *reader) rest() (tokens []int32, messages int, err error) {
 
 // Readers that stop for a while hold nothing up: their requests are computed to the end, and what they read afterwards is whole, in few messages.
 func TestReadersThatPauseGetMergedMessages(t *testing.T) {
-	const readers, tokens = 20, 1000
+	const readers, tokens = 20, 500
 	r := serve(t, settings{
 		Device: devicescript.Options{Bytes: 128 << 20, Step: 100 * time.Microsecond}, Context: 2048,
-		Flags: []string{"--kv-memory=16MiB"},
+		Flags: []string{"--kv-memory=16MiB", "--send-timeout=1h"}, // however long a busy machine takes for the steps
 	})
 	clients := r.dial(2, smallWindow)
 	var all []*reader
