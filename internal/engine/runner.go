@@ -208,7 +208,7 @@ func (r *runner) Launch(b *batch) {
 		*flight = stepTiming{graph: g, batch: b}
 		r.replay(g, b)
 	} else {
-		*flight = stepTiming{}
+		*flight = stepTiming{atLeast: b.atLeast}
 		r.enqueue(b)
 	}
 	flight.began = time.Now()
