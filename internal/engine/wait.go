@@ -19,8 +19,8 @@ const (
 	minPause    = 20 * time.Microsecond
 	maxPause    = 100 * time.Microsecond
 	easyPause   = 250 * time.Microsecond // in place of maxPause, while the next step is under way too
-	askInterval = 20 * time.Millisecond // between questions to the driver, which knows of a failure that the device cannot tell
-	smoothing   = 8                     // steps over which their length is smoothed
+	askInterval = 20 * time.Millisecond  // between questions to the driver, which knows of a failure that the device cannot tell
+	smoothing   = 8                      // steps over which their length is smoothed
 )
 
 // stepTiming is what is known of a step under way.
