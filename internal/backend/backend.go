@@ -48,6 +48,7 @@ type Options struct {
 	Version       string
 	Log           *slog.Logger
 	LogLevel      *slog.LevelVar                // of Log, for the admin listener to change; nil: it cannot
+	LogSink       prometheus.Collector          // counts what of Log was lost; nil: nothing is
 	OpenDevice    func() (device.Device, error) // called once a model: each engine drives a handle of its own
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
@@ -154,6 +155,9 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 	b.engines = telemetry.NewEngines(b.metrics, b.replicas.stats)
 	b.requests = telemetry.NewRequests(b.metrics, b.replicas.stats)
 	telemetry.NewBuild(b.metrics, o.Version)
+	if o.LogSink != nil {
+		b.metrics.MustRegister(o.LogSink)
+	}
 	telemetry.NewHealth(b.metrics, b.serving)
 	tracer, err := b.openTraces(address)
 	if err != nil {
@@ -311,6 +315,9 @@ func (b *backend) serve(ctx, life context.Context) error {
 	}
 	b.stopChanges()
 	withdraw()
+	if err == nil && life.Err() == nil {
+		b.checker.Drain("the server is stopping") // beside the withdrawal: a registry that is away may hold that up for seconds
+	}
 	if failed := <-withdrawn; failed != nil {
 		b.log.Warn("not withdrawn from the registry", "error", failed)
 	}
@@ -380,7 +387,6 @@ func (b *backend) load(ctx, life context.Context) error {
 // drain refuses new work and waits for the requests at hand, up to the deadline.
 func (b *backend) drain() error {
 	c := b.o.Config
-	b.checker.Drain("the server is stopping")
 	b.log.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout)
 	patience, give := context.WithCancelCause(context.Background())
 	defer give(nil)

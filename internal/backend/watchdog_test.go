@@ -27,18 +27,11 @@ const impatient = 2 * time.Second
 func TestHangingStepTurnsHealthAndEndsTheServer(t *testing.T) {
 	r := startWith(t, false, nil, impatient)
 	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
-	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
 	watch, err := infernov1.NewHealthServiceClient(r.dial()).Watch(t.Context(), &infernov1.WatchRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.held.Store(true) // and nobody releases it before the server has ended
+	stream := r.startHeld() // and nobody releases it before the server has ended
 	for err == nil {
 		_, err = stream.Recv()
 	}
@@ -57,6 +50,21 @@ func TestHangingStepTurnsHealthAndEndsTheServer(t *testing.T) {
 	}
 	close(r.release)
 	r.stop()
+}
+
+// startHeld begins a request whose first step ends, and whose second one waits.
+func (r *running) startHeld() infernov1.InferenceService_GenerateStreamClient {
+	r.t.Helper()
+	r.held.Store(true)
+	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(r.t.Context(), request(500))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.release <- struct{}{}
+	if _, err := stream.Recv(); err != nil {
+		r.t.Fatal(err)
+	}
+	return stream
 }
 
 // lastReason reads health reports to their end and returns the last reason of a component that did not serve.
@@ -123,18 +131,38 @@ func TestLoopThatHangsWithoutAStepEndsTheServer(t *testing.T) {
 func TestStepThatHangsWhileDrainingEndsTheServer(t *testing.T) {
 	r := startWith(t, false, func(c *config.Config) { c.DrainTimeout = time.Millisecond }, impatient)
 	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
-	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	r.held.Store(true)
+	r.startHeld()
 	if err := r.end(); !errors.Is(err, device.ErrLost) {
 		t.Errorf("the server ended with %v, want device.ErrLost", err)
 	}
 	close(r.release)
+}
+
+// TestStepThatHangsInTheWarmUpEndsTheServer: before there is a loop that could be watched.
+func TestStepThatHangsInTheWarmUpEndsTheServer(t *testing.T) {
+	r := startWith(t, true, nil, 100*time.Millisecond)
+	<-r.loading
+	r.held.Store(true)
+	close(r.gate)
+	err := <-r.done
+	if !errors.Is(err, ErrStart) || !errors.Is(err, device.ErrLost) || !strings.Contains(err.Error(), "a step of the warm-up has been running for") {
+		t.Errorf("the server ended with %v, want ErrStart, device.ErrLost and the step", err)
+	}
+	close(r.release)
+	r.stop()
+}
+
+// TestPanicInTheWarmUpIsTheLoads: whose goroutine knows what it ends.
+func TestPanicInTheWarmUpIsTheLoads(t *testing.T) {
+	b, r := &backend{}, newReplica("m", "")
+	r.watchdog = newWatchdog(0) // and no engine
+	defer func() {
+		if p, ok := recover().(error); !ok || !strings.Contains(p.Error(), "nil pointer") || !strings.Contains(p.Error(), "Warmup") {
+			t.Errorf("panic %v, want the warm-up's with its stack", p)
+		}
+		<-r.warm
+	}()
+	_ = r.warmUp(t.Context(), b)
 }
 
 func TestStepThatHangsBeforeTheFirstTokenEndsTheServer(t *testing.T) {
@@ -152,9 +180,10 @@ func TestStepThatHangsBeforeTheFirstTokenEndsTheServer(t *testing.T) {
 func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 	second := time.Second
 	for name, c := range map[string]struct {
-		before []time.Duration // steps that have ended
-		inStep func(now time.Duration) time.Duration
-		want   time.Duration // when it was found stuck; 0: never
+		before  []time.Duration // steps that have ended
+		longest time.Duration   // that is foreseen
+		inStep  func(now time.Duration) time.Duration
+		want    time.Duration // when it was found stuck; 0: never
 	}{
 		"idle":             {inStep: func(time.Duration) time.Duration { return 0 }},
 		"steps of a while": {inStep: func(now time.Duration) time.Duration { return now % (9 * second) }},
@@ -167,10 +196,13 @@ func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 			before: []time.Duration{second, second, second},
 			inStep: func(now time.Duration) time.Duration { return now }, want: 21 * second, // a bucket is 19 % wide
 		},
+		"long prompts on a slow device":   {longest: second, inStep: func(now time.Duration) time.Duration { return now % (19 * second) }},
+		"a first long prompt without end": {longest: second, inStep: func(now time.Duration) time.Duration { return now }, want: 20*second + second/2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWatchdog(0)
+				w.longest = func() time.Duration { return c.longest }
 				for _, d := range c.before {
 					w.ObserveStep(&engine.StepInfo{Duration: d})
 				}
@@ -185,6 +217,27 @@ func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPatientWatchdogLooksAsOften: however long a step may take, that somebody looks is known.
+func TestPatientWatchdogLooksAsOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatchdog(time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.watch(ctx, func() time.Duration { return 0 })
+		}()
+		for range 50 {
+			time.Sleep(time.Second)
+			if doubt := w.doubt(); doubt != "" {
+				t.Fatal(doubt)
+			}
+		}
+		<-done
+	})
 }
 
 // TestWatchdogForgivesAStoppedProcess: its own looks come as late as the step's end.

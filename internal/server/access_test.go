@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +25,7 @@ import (
 
 	"github.com/inferno-serve/inferno/internal/auth"
 	"github.com/inferno-serve/inferno/internal/auth/authtest"
+	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/engine"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
@@ -65,7 +68,7 @@ func (f *fixture) registered() (all []string) {
 // A method without a rule was reached by everybody, in other servers; here the build fails. CVE-2026-24206, CVE-2026-24207, CVE-2026-47481,
 // CVE-2026-24254.
 func TestEveryMethodHasARule(t *testing.T) {
-	f := start(t, newScript())
+	f := start(t, newScript(), func(o *Options) { o.Load = func() discovery.Load { return discovery.Load{} } }) // with all services there are
 	all := f.registered()
 	for _, method := range all {
 		if _, ruled := methodRoles[method]; !ruled {
@@ -76,6 +79,31 @@ func TestEveryMethodHasARule(t *testing.T) {
 		if !slices.Contains(all, method) {
 			t.Errorf("%s has a rule, and no server has it", method)
 		}
+	}
+}
+
+// TestSecurityPageTellsTheRoles: the table of docs/security.md and that of the code say the same.
+func TestSecurityPageTellsTheRoles(t *testing.T) {
+	text, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(health|infer|read|admin)` \\| (.*) \\|$").FindAllStringSubmatch(string(text), -1) {
+		rows[m[1]] = m[2]
+	}
+	names := regexp.MustCompile(`/(?:.*\.)?(\w+)/(\w+)$`)
+	for method, role := range methodRoles {
+		m := names.FindStringSubmatch(method)
+		for name, row := range rows {
+			told := strings.Contains(row, m[1]+"/*`") || strings.Contains(row, "`"+m[1]+"/") && strings.Contains(row, m[2]+"`")
+			if told != (name == fmt.Sprint(role)) {
+				t.Errorf("%s takes %v; the page has it in the row of %s: %v", method, role, name, told)
+			}
+		}
+	}
+	if len(rows) != 4 {
+		t.Errorf("%d rows, want 4", len(rows))
 	}
 }
 
