@@ -109,7 +109,9 @@ func runBench(ctx context.Context, c *config.Config, f *benchFlags, out io.Write
 			return fmt.Errorf("%w: %w", errUnmeasurable, err)
 		}
 	}
-	c.MaxBatch = max(c.MaxBatch, slices.Max(f.Batch))
+	if most := slices.Max(f.Batch); c.MaxBatch > 0 || most > backend.DefaultBatch {
+		c.MaxBatch = max(c.MaxBatch, most)
+	}
 	c.MaxQueue = max(c.MaxQueue, len(workload), c.MaxBatch)
 	c.MaxQueueTokens, c.MaxQueueWait = config.MaxQueueTokens, 24*time.Hour
 	c.TargetITL = 0 // so that many prompts are through before the first of them has all its tokens

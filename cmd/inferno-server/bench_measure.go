@@ -41,7 +41,8 @@ type stepLog struct {
 type stepEnd struct {
 	at              time.Time
 	decode, prefill int           // tokens
-	host            time.Duration // the loop's own work for it
+	took, host      time.Duration // its length; the loop's own work for it
+	idle            time.Duration // that the device waited for it
 }
 
 // ObserveStep implements engine.Observer.
@@ -49,7 +50,7 @@ func (l *stepLog) ObserveStep(s *engine.StepInfo) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.steps = append(l.steps, stepEnd{now, s.DecodeTokens, s.PrefillTokens, s.Host})
+	l.steps = append(l.steps, stepEnd{now, s.DecodeTokens, s.PrefillTokens, s.Duration, s.Host, s.Idle})
 }
 
 // ObserveRequest implements engine.Observer.
@@ -208,6 +209,13 @@ type mixedRow struct {
 	CPU             float64 `json:"cpu_us_per_token"`
 	Steps           int     `json:"steps"`
 	Preemptions     uint64  `json:"preemptions"`
+
+	DecodeStep  float64 `json:"decode_step_ms"` // median of the steps that decode alone, and
+	MixedSteps  int     `json:"mixed_steps"`    // those with tokens of prompts beside that:
+	MixedStep   float64 `json:"mixed_step_ms"`  // median
+	MixedPrompt float64 `json:"mixed_prompt_tokens"`
+	Waited      int     `json:"steps_waited_for"` // by the device, as they were launched after the end of the one before
+	Idle        float64 `json:"idle_us"`          // for how long in these: median
 }
 
 func (m *measurement) mixed(ctx context.Context, sizes []size) (row mixedRow, err error) {
@@ -223,8 +231,36 @@ func (m *measurement) mixed(ctx context.Context, sizes []size) (row mixedRow, er
 	row.Seconds = time.Since(began).Seconds()
 	row.TokensPerSecond = float64(row.OutputTokens) / row.Seconds
 	row.CPU = usage().cpuSince(before) / float64(row.OutputTokens)
-	row.Steps, row.Preemptions = len(m.steps.take()), m.Engine.Stats().Preemptions-preempted
+	row.Preemptions = m.Engine.Stats().Preemptions - preempted
+	row.addSteps(m.steps.take())
 	return row, nil
+}
+
+func (row *mixedRow) addSteps(steps []stepEnd) {
+	var decode, mixed, idle []time.Duration
+	prompt := 0
+	for i, s := range steps {
+		switch {
+		case s.prefill == 0:
+			decode = append(decode, s.took)
+		case s.decode > 0:
+			mixed = append(mixed, s.took)
+			prompt += s.prefill
+		}
+		if s.idle > 0 && i > 0 { // before the first there was nothing to do
+			idle = append(idle, s.idle)
+		}
+	}
+	row.Steps, row.MixedSteps, row.Waited = len(steps), len(mixed), len(idle)
+	if len(decode) > 0 {
+		row.DecodeStep = milliseconds(percentile(decode, 50))
+	}
+	if len(mixed) > 0 {
+		row.MixedStep, row.MixedPrompt = milliseconds(percentile(mixed, 50)), float64(prompt)/float64(len(mixed))
+	}
+	if len(idle) > 0 {
+		row.Idle = microseconds(percentile(idle, 50))
+	}
 }
 
 // profileRow is an op's share of a decode step.

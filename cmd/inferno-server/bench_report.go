@@ -113,6 +113,8 @@ func (r *benchReport) print(out io.Writer, asJSON bool) error {
 		row("\nmixed: requests\tprompt tokens\toutput tokens\tseconds\toutput tok/s\tCPU µs/token\tsteps\tpreemptions")
 		row("%d\t%d\t%d\t%.2f\t%.0f\t%.1f\t%d\t%d",
 			m.Requests, m.PromptTokens, m.OutputTokens, m.Seconds, m.TokensPerSecond, m.CPU, m.Steps, m.Preemptions)
+		row("\nof its steps: decode, ms\twith prompts\tms\tprompt tokens each\twaited for by the device\tµs each")
+		row("%.3f\t%d\t%.3f\t%.0f\t%d\t%.1f", m.DecodeStep, m.MixedSteps, m.MixedStep, m.MixedPrompt, m.Waited, m.Idle)
 	}
 	for _, p := range r.Profiles {
 		row("\nbatch %d, each op by itself\tshape\tcalls/step\tµs/call\tµs/step\tGB/s", p.Batch)

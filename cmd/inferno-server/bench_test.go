@@ -57,6 +57,12 @@ func TestBenchMeasuresDecodePrefillAndMixed(t *testing.T) {
 		Mixed struct {
 			Requests int `json:"requests"`
 			Output   int `json:"output_tokens"`
+			Steps    int
+			Mixed    int     `json:"mixed_steps"`
+			Decode   float64 `json:"decode_step_ms"`
+			Step     float64 `json:"mixed_step_ms"`
+			Waited   int     `json:"steps_waited_for"`
+			Idle     float64 `json:"idle_us"`
 		}
 		Peak int64 `json:"peak_resident_bytes"`
 	}
@@ -82,6 +88,8 @@ func TestBenchMeasuresDecodePrefillAndMixed(t *testing.T) {
 	}
 	if m := report.Mixed; m.Requests != 3 || m.Output != 73 {
 		t.Errorf("mixed reported %+v, want 3 requests and 73 tokens", m)
+	} else if m.Steps < 50 || m.Decode <= 0 || m.Waited != m.Steps-1 || m.Idle <= 0 { // a CPU computes when the host asks it to, and waits otherwise
+		t.Errorf("mixed reported of its steps %+v", m)
 	}
 
 	code, out, _ = runBench(t, args...)

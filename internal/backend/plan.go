@@ -18,6 +18,12 @@ const (
 	maxStepTokensCUDA = 8192
 )
 
+// Most sequences of a step where the configuration leaves that open: docs/performance.md has what more of them bring on a card.
+const (
+	DefaultBatch     = 64 // on a CPU, and the least of all
+	defaultBatchCUDA = 256
+)
+
 const (
 	// kvMemoryCPU is --kv-memory auto on the CPU, whose memory others want too.
 	kvMemoryCPU = 1 << 30
@@ -56,8 +62,9 @@ func newPlan(ctx context.Context, loader *model.Loader, checkpoint *model.Checkp
 	if c.Context > 0 {
 		contextLimit = c.Context
 	}
-	tokens := stepTokens(c, r.info)
-	p.limits = model.Limits{MaxTokens: tokens, MaxSeqs: c.MaxBatch, MaxRows: engine.LogitRows(c.MaxBatch, tokens), Context: contextLimit}
+	batch := maxBatch(c, r.info)
+	tokens := stepTokens(c, r.info, batch)
+	p.limits = model.Limits{MaxTokens: tokens, MaxSeqs: batch, MaxRows: engine.LogitRows(batch, tokens), Context: contextLimit}
 	o.Limits = p.limits
 	var err error
 	if p.need, p.kv, err = loader.Measure(ctx, checkpoint, o); err != nil {
@@ -68,7 +75,7 @@ func newPlan(ctx context.Context, loader *model.Loader, checkpoint *model.Checkp
 		return p, err
 	}
 	// More blocks than all running requests could fill would never be used.
-	p.blocks = min(p.blocks, c.MaxBatch*p.blocksFor(contextLimit))
+	p.blocks = min(p.blocks, batch*p.blocksFor(contextLimit))
 	p.bytes = p.bytesWith(p.blocks)
 	if p.bytes > r.bytes(c) {
 		return p, p.tooLarge(c, r)
@@ -141,8 +148,23 @@ func (p *plan) tooLarge(c *config.Config, r room) error {
 		"--gpu-memory-utilization, or take another card by --gpu", errTooLarge, needs, size(cardReserve), has)
 }
 
-// stepTokens is at least a row for each sequence of a step, and some for prompts.
-func stepTokens(c *config.Config, i device.Info) int {
+// maxBatch is how many sequences a step may have.
+func maxBatch(c *config.Config, i device.Info) int {
+	batch := defaultBatchCUDA
+	if i.Kind == "cpu" {
+		batch = DefaultBatch
+	}
+	switch {
+	case c.MaxBatch > 0:
+		return c.MaxBatch
+	case c.MaxBatchTokens > 0:
+		return min(batch, max(c.MaxBatchTokens-engine.PromptTokens, 1))
+	}
+	return batch
+}
+
+// stepTokens is at least a row for each of `batch` sequences of a step, and some for prompts.
+func stepTokens(c *config.Config, i device.Info, batch int) int {
 	tokens := maxStepTokensCUDA
 	if i.Kind == "cpu" {
 		tokens = maxStepTokensCPU
@@ -150,5 +172,5 @@ func stepTokens(c *config.Config, i device.Info) int {
 	if c.MaxBatchTokens > 0 {
 		tokens = c.MaxBatchTokens // which Validate holds against the same bound
 	}
-	return max(tokens, c.MaxBatch+engine.PromptTokens)
+	return max(tokens, batch+engine.PromptTokens)
 }

@@ -94,6 +94,25 @@ func TestBlocksAreAsLargeAsTheDeviceReadsThemBest(t *testing.T) {
 	}
 }
 
+func TestBatchFollowsTheDeviceWhereItIsLeftOpen(t *testing.T) {
+	for _, c := range []struct {
+		kind string
+		args []string
+		want int
+	}{
+		{"cpu", nil, 64}, {"cuda", nil, 256}, {"cuda", []string{"--max-batch=7"}, 7}, {"cpu", []string{"--max-batch=1000"}, 1000},
+		{"cuda", []string{"--max-batch-tokens=100"}, 84}, {"cuda", []string{"--max-batch-tokens=4096"}, 256}, {"cpu", []string{"--max-batch-tokens=17"}, 1},
+	} {
+		o, err := config.Load(append([]string{"--model=m=x"}, c.args...), "test", os.Stderr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := maxBatch(o, device.Info{Kind: c.kind}); got != c.want {
+			t.Errorf("%s with %v: %d sequences, want %d", c.kind, c.args, got, c.want)
+		}
+	}
+}
+
 func TestModelTooLargeForTheCardIsRefusedWithSizesAndFlags(t *testing.T) {
 	for _, c := range []struct {
 		name               string

@@ -122,7 +122,7 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 	r.watchdog = newWatchdog(b.o.StuckStep, b.engines.Observer(r.name), b.requests.Observer(r.name), b.o.Observer)
 	r.engine, err = engine.New(engine.Options{
 		Model: loaded, Device: r.device, Memory: r.pool, Limits: plan.limits, NumBlocks: plan.blocks, BlockSize: plan.blockSize,
-		MaxBatch: c.MaxBatch, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue,
+		MaxBatch: plan.limits.MaxSeqs, MaxBatchTokens: c.MaxBatchTokens, MaxQueue: c.MaxQueue,
 		MaxQueueTokens: c.MaxQueueTokens, MaxQueueWait: c.MaxQueueWait, Bus: b.bus, Log: b.log.With("model", r.name), Observer: r.watchdog,
 		PrefixCache: c.PrefixCache, TargetITL: c.TargetITL, MaxDrafting: c.SpeculateUpTo,
 	})
@@ -290,7 +290,7 @@ func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokeniz
 	info.Device = deviceName(r.device.Info())
 	info.VocabularySize = c.Config.Vocab
 	info.MaxContext = r.engine.Context()
-	info.MaxBatch = b.o.Config.MaxBatch
+	info.MaxBatch = p.limits.MaxSeqs
 	info.MaxQueue = b.o.Config.MaxQueue
 	info.HasTokenizer, info.HasChatTemplate = tokens != nil, template.Err() == nil
 	info.KVBlockSize, info.KVBlocks = p.blockSize, p.blocks

@@ -31,7 +31,7 @@ type Config struct {
 	Format     string   `name:"load-format" default:"auto" help:"Where weights come from: auto (the checkpoint's files) or random (numbers made from its config.json alone, for measurements; token ids only)."`
 
 	Context        int `default:"0" help:"Most tokens of one request, prompt and output together; 0 means the model's own limit, as far as KV memory holds one such request."`
-	MaxBatch       int `default:"64" help:"Most requests in one step."`
+	MaxBatch       int `default:"0" help:"Most requests in one step; 0 means 64 on a CPU, 256 on a CUDA card, and fewer where --max-batch-tokens leaves no room for so many."`
 	MaxBatchTokens int `default:"0" help:"Most tokens in one step, at least --max-batch + 16; 0 means as many as take about 250 ms, measured."`
 	MaxQueue       int `default:"256" help:"Most requests that wait; more are refused with RESOURCE_EXHAUSTED."`
 	MaxQueueTokens int `default:"1048576" help:"Most tokens of the prompts that wait; what would be more is refused unless nothing waits."`
@@ -149,7 +149,7 @@ func (c *Config) validateSettings() error {
 	c.validateDevice(fault)
 	within(fault, "threads", c.Threads, 0, 256)
 	within(fault, "context", c.Context, 0, 1<<24)
-	within(fault, "max-batch", c.MaxBatch, 1, 4096)
+	within(fault, "max-batch", c.MaxBatch, 0, 4096)
 	c.validateStepTokens(fault)
 	if c.TargetITL < 0 || c.TargetITL > time.Minute {
 		fault("target-itl: %v, want 0s to 1m", c.TargetITL)
@@ -225,9 +225,10 @@ const PromptTokens = 16
 // validateStepTokens: with less, fewer requests would run at once than max-batch says.
 func (c *Config) validateStepTokens(fault func(string, ...any)) {
 	within(fault, "max-batch-tokens", c.MaxBatchTokens, 0, 1<<20)
-	if least := c.MaxBatch + PromptTokens; c.MaxBatchTokens > 0 && c.MaxBatchTokens < least {
+	batch := max(c.MaxBatch, 1)
+	if least := batch + PromptTokens; c.MaxBatchTokens > 0 && c.MaxBatchTokens < least {
 		fault("max-batch-tokens: %d, want at least %d: a token for each of max-batch %d, and %d of a prompt",
-			c.MaxBatchTokens, least, c.MaxBatch, PromptTokens)
+			c.MaxBatchTokens, least, batch, PromptTokens)
 	}
 }
 

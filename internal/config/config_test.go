@@ -117,8 +117,8 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 		want []string // all in the error
 	}{
 		{"no model", nil, "", []string{"model: none given"}},
-		{"all at once", []string{"--device=tpu", "--max-batch=0", "--dtype=f8", "--listen=here"}, "",
-			[]string{`device: "tpu"`, "max-batch: 0, want 1 to 4096", `dtype: "f8"`, `listen: "here"`, "model: none"}},
+		{"all at once", []string{"--device=tpu", "--max-batch=-1", "--dtype=f8", "--listen=here"}, "",
+			[]string{`device: "tpu"`, "max-batch: -1, want 0 to 4096", `dtype: "f8"`, `listen: "here"`, "model: none"}},
 		{"values that cannot be read, all at once", []string{"--max-batch=many", "--threads", "x", "--kv-memory=1XB", "--drain-timeout=5", "--reflection=maybe"}, "",
 			[]string{"--max-batch", "many", "--threads", "--kv-memory", "1XB", "--drain-timeout", "--reflection", "maybe"}},
 		{"values that cannot be read, of flags and of the file", []string{"--max-batch=many"}, "threads: x\nmodle: y\n",
@@ -153,7 +153,8 @@ func TestBadConfigurationNamesItsFaults(t *testing.T) {
 		{"file and flags at once", []string{"--device=tpu"}, "threads: -1\n", []string{"model: none", `device: "tpu"`, "threads: -1"}},
 		{"list for a value", []string{"--model=a=b"}, "listen: [a, b]\n", []string{"listen: a list, want one value"}},
 		{"card on the CPU", []string{"--model=a=b", "--device=cpu", "--gpu=3", "--cuda-library=x"}, "", []string{"gpu: 3 has no effect", "cuda-library:"}},
-		{"step too small", []string{"--model=a=b", "--max-batch-tokens=79"}, "", []string{"max-batch-tokens: 79, want at least 80"}},
+		{"step too small", []string{"--model=a=b", "--max-batch=64", "--max-batch-tokens=79"}, "", []string{"max-batch-tokens: 79, want at least 80"}},
+		{"step too small for anything", []string{"--model=a=b", "--max-batch-tokens=16"}, "", []string{"max-batch-tokens: 16, want at least 17"}},
 		{"relative socket", []string{"--model=a=b", "--listen=unix://x.sock"}, "", []string{"unix://x.sock"}},
 		{"empty root in a list", []string{"--model-root=/a::/b"}, "", []string{"model-root: is empty"}},
 		{"more models than may be", []string{"--model=a=b", "--model=c=d", "--model-root=/a", "--max-models=1"}, "", []string{"max-models: 1, want at least 2"}},

@@ -38,7 +38,7 @@ func FuzzFile(f *testing.F) {
 			return
 		}
 		again, err := read()
-		if err != nil || !slices.Equal(c.Models, again.Models) || c.Listen != again.Listen || len(c.Models) == 0 || c.MaxBatch < 1 {
+		if err != nil || !slices.Equal(c.Models, again.Models) || c.Listen != again.Listen || len(c.Models) == 0 || c.MaxQueue < 1 {
 			t.Fatalf("%q is read as %+v, and then as %+v, %v", data, c, again, err)
 		}
 	})

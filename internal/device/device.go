@@ -209,6 +209,16 @@ func (t Tensor) Top(rows int) Tensor {
 	return t
 }
 
+// From is t without its first rows.
+func (t Tensor) From(row int) Tensor {
+	if row < 0 || row > t.Rows {
+		panic(fmt.Sprintf("device: From(%d) of %v", row, t))
+	}
+	t.Data += Ptr(row * t.Stride * t.DType.Size())
+	t.Rows -= row
+	return t
+}
+
 // Columns is the columns [from, to) of t.
 func (t Tensor) Columns(from, to int) Tensor {
 	if from < 0 || to < from || to > t.Cols {

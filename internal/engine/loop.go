@@ -350,11 +350,14 @@ func (e *Engine) tellPrompt(b *batch, item *batchItem) {
 func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	t := &e.turn
 	began := flight.began
+	info := &t.info
+	info.Idle = 0
 	if t.lastEnd.After(began) {
 		began = t.lastEnd // launched while the one before ran
+	} else if !t.lastEnd.IsZero() {
+		info.Idle = began.Sub(t.lastEnd)
 	}
 	t.lastEnd = now
-	info := &t.info
 	info.Duration = now.Sub(began)
 	info.Host = e.runner.hostTime(now.Sub(t.hostFrom))
 	t.hostFrom = now

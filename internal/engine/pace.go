@@ -17,6 +17,7 @@ type pace struct {
 
 	decode float64 // ns of a step that only decodes; 0: none seen
 	price  float64 // ns that a token of a prompt adds; 0: none seen
+	wrong  float64 // ns by which steps with prompts last otherwise than foreseen
 	limit  int     // tokens of prompts
 }
 
@@ -24,11 +25,32 @@ type pace struct {
 const (
 	decodeShare = 0.125
 	priceShare  = 0.25
+	wrongShare  = 0.125
 )
+
+// foresee is what such a step takes, in ns; 0: nobody knows yet.
+func (p *pace) foresee(decodes, prompts int) float64 {
+	if decodes > 0 && p.decode == 0 || prompts > 0 && p.price == 0 {
+		return 0
+	}
+	ns := p.price * float64(prompts)
+	if decodes > 0 {
+		ns += p.decode
+	}
+	return ns
+}
+
+// atLeast is what a step with prompts hardly ever takes less than.
+func (p *pace) atLeast(decodes, prompts int) time.Duration {
+	return time.Duration(max(p.foresee(decodes, prompts)-2*p.wrong, 0))
+}
 
 // observe takes in a step of so many decode rows and tokens of prompts.
 func (p *pace) observe(decodes, prompts int, took time.Duration) {
 	ns := float64(took)
+	if foreseen := p.foresee(decodes, prompts); foreseen > 0 && prompts > 0 {
+		p.wrong += (math.Abs(ns-foreseen) - p.wrong) * wrongShare
+	}
 	switch {
 	case prompts == 0 && decodes > 0:
 		p.decode = smooth(p.decode, ns, decodeShare)

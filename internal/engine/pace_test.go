@@ -107,6 +107,34 @@ func TestPaceIsNotMisled(t *testing.T) {
 	}
 }
 
+// What a step with prompts is said to take at least is hardly ever more than it takes, and with little noise nearly all of it.
+func TestPaceForeseesSteps(t *testing.T) {
+	for _, noise := range []float64{0, 0.02, 0.2} {
+		random := rand.New(rand.NewPCG(2, 3))
+		m := machine{decode: 11 * time.Millisecond, token: 23 * time.Microsecond, noise: noise, random: random}
+		p := pace{least: 16, limit: math.MaxInt}
+		if p.atLeast(40, 100) != 0 {
+			t.Fatal("foreseen before anything was seen")
+		}
+		early, slept, all := 0, time.Duration(0), time.Duration(0)
+		for k := range 1000 {
+			p.observe(200, 0, m.step(200, 0))
+			prompts := 100 + random.IntN(900)
+			least, took := p.atLeast(200, prompts), m.step(200, prompts)
+			if k > 50 {
+				if least > took {
+					early++
+				}
+				slept, all = slept+min(least, took), all+took
+			}
+			p.observe(200, prompts, took)
+		}
+		if early > 100 || float64(slept) < (1-2.5*noise-0.01)*float64(all) {
+			t.Errorf("noise of %v: %d of 949 steps ended before the time they were said to take at least; it is %.2f of what they took", noise, early, float64(slept)/float64(all))
+		}
+	}
+}
+
 // TestPaceForeseesTheLongestStep: a trial of a few tokens tells what a step of very many takes.
 func TestPaceForeseesTheLongestStep(t *testing.T) {
 	const token = 5 * time.Millisecond

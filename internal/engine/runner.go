@@ -69,6 +69,7 @@ type layout struct {
 	from                     int // I32 [fed]: where in the ids sampled last a token is; −1: it is in tokens
 	queryStart               int // I32 [b+1]
 	kvLen                    int // I32 [b]
+	restStart                int // I32 [b − fed + 1], in room for b + 1: queryStart of those behind, from their first row on
 	table                    int // I32 [b, width]
 	logitRows                int // I32 [r + promptRows]
 	params                   int // SampleParams [r]
@@ -95,6 +96,7 @@ func layoutFor(n, fed, b, width, r, promptRows, bannedWidth int) (l layout) {
 	l.from = place(4 * fed)
 	l.queryStart = place(4 * (b + 1))
 	l.kvLen = place(4 * b)
+	l.restStart = place(4 * (b + 1))
 	l.table = place(4 * b * width)
 	l.logitRows = place(4 * (r + promptRows))
 	l.params = place(device.SampleParamsBytes * r)
@@ -198,6 +200,9 @@ func newKV(a memory.Allocator, l model.KVLayout, numBlocks, blockSize int) (mode
 	return kv, nil
 }
 
+// fewRows is up to how many rows of a step attention takes one at a time, whatever sequences they are of.
+const fewRows = 64
+
 // Launch starts the step after those under way. The batch must not change before its Collect.
 func (r *runner) Launch(b *batch) {
 	if r.launched-r.collected >= int64(r.depth) {
@@ -208,7 +213,7 @@ func (r *runner) Launch(b *batch) {
 		*flight = stepTiming{graph: g, batch: b}
 		r.replay(g, b)
 	} else {
-		*flight = stepTiming{}
+		*flight = stepTiming{atLeast: b.atLeast}
 		r.enqueue(b)
 	}
 	flight.began = time.Now()
@@ -242,6 +247,9 @@ func (r *runner) enqueue(b *batch) {
 		LogitRows:  device.Vector(r.at(l.logitRows), device.I32, b.rows+b.promptRows),
 		AllRows:    b.rows == b.tokens && b.promptRows == 0,
 		Logits:     r.logits.Top(b.rows + b.promptRows),
+	}
+	if fed > 0 && fed < len(b.items) && b.tokens > fewRows {
+		r.step.Singles, r.step.RestStart = fed, device.Vector(r.at(l.restStart), device.I32, len(b.items)-fed+1)
 	}
 	r.pooling(b, &told)
 	if fed > 0 && r.launched > r.collected { // otherwise the host has all tokens
@@ -359,6 +367,7 @@ func (r *runner) write(b *batch, l *layout, pool *adjustments, width, bannedWidt
 	slots := part[int32](host, l.slots, b.tokens)
 	queryStart := part[int32](host, l.queryStart, len(b.items)+1)
 	kvLen := part[int32](host, l.kvLen, len(b.items))
+	restStart := part[int32](host, l.restStart, len(b.items)-b.decodes+1)
 	tables := part[int32](host, l.table, len(b.items)*width)
 	logitRows := part[int32](host, l.logitRows, b.rows)
 	params := part[device.SampleParams](host, l.params, b.rows)
@@ -368,6 +377,9 @@ func (r *runner) write(b *batch, l *layout, pool *adjustments, width, bannedWidt
 		item := &b.items[i]
 		seq := item.seq
 		queryStart[i] = int32(n)
+		if i >= b.decodes {
+			restStart[i-b.decodes] = int32(n - b.decodes)
+		}
 		kvLen[i] = int32(item.start + item.count)
 		table := tables[i*width : (i+1)*width]
 		clear(table[copy(table, seq.table):])
@@ -400,6 +412,7 @@ func (r *runner) write(b *batch, l *layout, pool *adjustments, width, bannedWidt
 		}
 	}
 	queryStart[len(b.items)] = int32(n)
+	restStart[len(b.items)-b.decodes] = int32(n - b.decodes)
 }
 
 func (r *runner) slotOf(seq *sequence, position int) int32 {

@@ -59,6 +59,8 @@ type batch struct {
 	decodes   int  // items of one token of sequences that already generate
 	drafting  int  // tokens of sequences that do, with guesses behind their last one
 	penalized bool // the device has to know the tokens of one of them
+
+	atLeast time.Duration // that it will take, where it has tokens of prompts; 0: nobody knows
 }
 
 // batchItem is the part of one sequence: less than a cache line, as a step writes and reads hundreds of them.
@@ -152,6 +154,9 @@ func (s *scheduler) Next() *batch {
 	s.fill(b)
 	if len(b.items) > 0 {
 		s.launched++
+		if generating := b.decodes + b.drafting; generating < b.tokens {
+			b.atLeast = s.prompts.atLeast(generating, b.tokens-generating)
+		}
 		return b
 	}
 	if s.live() > 0 && s.underWay() == 0 {

@@ -53,6 +53,7 @@ type Observer interface {
 type StepInfo struct {
 	Duration       time.Duration   // from its launch, or from the end of the step before if that was later, to its tokens
 	Host           time.Duration   // what the loop itself did since the step before
+	Idle           time.Duration   // from the end of the step before, as the loop saw it, to its launch: the device waited; 0 where it was launched earlier
 	Sequences      int             // b
 	PrefillTokens  int             // prompts, and what is computed again after a preemption
 	DecodeTokens   int             // rows of sequences that already generate, their guesses included

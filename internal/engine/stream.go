@@ -98,6 +98,7 @@ type Stream struct {
 	published atomic.Int64                   // tokens of buffer that the reader may see
 	end       atomic.Pointer[streamEnd]
 	wake      chan struct{} // one slot, the same for all continuations of a request
+	announce  atomic.Pointer[func()]
 
 	engine *Engine
 	seq    *sequence
@@ -166,7 +167,13 @@ func (s *Stream) notify() {
 	case s.wake <- struct{}{}:
 	default: // the reader has a wake waiting already
 	}
+	if announce := s.announce.Load(); announce != nil {
+		(*announce)()
+	}
 }
+
+// Announce has f called whenever Poll may have more, from now on: by the loop, the waker or who polls. It must not wait.
+func (s *Stream) Announce(f func()) { s.announce.Store(&f) }
 
 // maxPoll bounds the tokens of a Poll, and with them the message that a reader makes of those it is behind by.
 const maxPoll = 256

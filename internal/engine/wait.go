@@ -8,8 +8,9 @@ import (
 	"github.com/inferno-serve/inferno/internal/device"
 )
 
-// How the loop waits for a device that works beside it. A step whose length is known is slept through and polled at its end; any other is
-// polled at a small share of what it has taken, so that neither holds a core.
+// How the loop waits for a device that works beside it. A step whose length is known is slept through and polled at its end; any other is slept
+// through for as long as it will take at least, and then polled at a small share of what it has taken, so that neither holds a core. Who finds the
+// end of a step late delays its tokens; the device works on, if it has the next one already.
 const (
 	wakeBefore  = 150 * time.Microsecond // the expected end: what waking up and warm take
 	pollFor     = 290 * time.Microsecond // at the shortest pauses, from wakeBefore on
@@ -17,8 +18,9 @@ const (
 	pollShare   = 16 // of the time that a step has taken, between two looks at it
 	minPause    = 20 * time.Microsecond
 	maxPause    = 100 * time.Microsecond
-	askInterval = 20 * time.Millisecond // between questions to the driver, which knows of a failure that the device cannot tell
-	smoothing   = 8                     // steps over which their length is smoothed
+	easyPause   = 250 * time.Microsecond // in place of maxPause, while the next step is under way too
+	askInterval = 20 * time.Millisecond  // between questions to the driver, which knows of a failure that the device cannot tell
+	smoothing   = 8                      // steps over which their length is smoothed
 )
 
 // stepTiming is what is known of a step under way.
@@ -27,6 +29,8 @@ type stepTiming struct {
 	graph *stepGraph // nil: no graph
 	batch *batch     // of a graph
 	late  bool       // it had ended when the loop woke up for it
+
+	atLeast time.Duration // that it takes, without a graph; 0: nobody knows
 }
 
 // wait returns when step k has ended.
@@ -91,6 +95,13 @@ func (r *runner) await(k int64) error {
 			}
 		}
 	}
+	if flight.atLeast > 0 && r.device.Passed() <= k {
+		pause(time.Until(began.Add(flight.atLeast - wakeBefore)))
+	}
+	longest := maxPause
+	if r.launched > k+1 {
+		longest = easyPause
+	}
 	asked := time.Now()
 	for {
 		passed := r.device.Passed()
@@ -111,6 +122,6 @@ func (r *runner) await(k int64) error {
 			}
 			asked = now
 		}
-		pause(min(max(now.Sub(began)/pollShare, minPause), maxPause))
+		pause(min(max(now.Sub(began)/pollShare, minPause), longest))
 	}
 }

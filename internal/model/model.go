@@ -44,6 +44,8 @@ type Batch struct {
 	QueryStart device.Tensor // [b+1] first row of each sequence; QueryStart[b] = n
 	KVLen      device.Tensor // [b] tokens of each sequence up to and including this step
 	BlockTable device.Tensor // [b, max blocks]
+	Singles    int           // sequences at the front with a row each, before others; 0: none, or they are not told apart
+	RestStart  device.Tensor // [b−Singles+1] QueryStart of those others, counted from row Singles on; unread where Singles is 0
 	LogitRows  device.Tensor // [r] rows whose logits are wanted
 	AllRows    bool          // LogitRows is 0 .. n−1, as in a decode step; a model may then leave it unread
 	Logits     device.Tensor // F32 [r, v], written

@@ -41,8 +41,8 @@ func newContinuation(g *generation, index int, stream, first Stream) *continuati
 	return c
 }
 
-// poll takes what the engine has made since it was last asked.
-func (c *continuation) poll() error {
+// poll takes what the engine has made since it was last asked; now is the time.
+func (c *continuation) poll(now time.Time) error {
 	if c.finish != nil {
 		return nil
 	}
@@ -51,14 +51,14 @@ func (c *continuation) poll() error {
 		return err
 	}
 	if c.echo && !c.begun() && (len(ids) > 0 || finish != nil) {
-		c.takePrompt()
+		c.takePrompt(now)
 	}
 	logprobs := c.stream.Logprobs(len(ids))
 	for i, id := range ids {
 		if c.stop != "" {
 			break // the engine made it before it heard that the output has ended
 		}
-		c.take(id, finish != nil && i == len(ids)-1)
+		c.take(id, finish != nil && i == len(ids)-1, now)
 		if c.generation.logprobs {
 			c.logprobs = append(c.logprobs, c.tell(logprobs[i:i+1], c.top)...)
 		}
@@ -77,8 +77,8 @@ func (c *continuation) poll() error {
 func (c *continuation) begun() bool { return c.tokens > 0 || c.finish != nil }
 
 // takePrompt puts the prompt in front of the output.
-func (c *continuation) takePrompt() {
-	c.since = time.Now()
+func (c *continuation) takePrompt(now time.Time) {
+	c.since = now
 	c.ids = append(c.ids, c.request.Prompt...)
 	if c.text != nil {
 		for _, id := range c.request.Prompt {
@@ -88,9 +88,9 @@ func (c *continuation) takePrompt() {
 }
 
 // take adds a token to the output.
-func (c *continuation) take(id int32, last bool) {
+func (c *continuation) take(id int32, last bool, now time.Time) {
 	if len(c.ids) == 0 && len(c.words) == 0 {
-		c.since = time.Now()
+		c.since = now
 	}
 	c.ids = append(c.ids, id)
 	c.tokens++

@@ -81,27 +81,29 @@ func (s inferenceService) GenerateStream(
 		return err
 	}
 	defer out.close()
-	outbox, m := newOutbox(), &infernov1.GenerateStreamResponse{} // a message is encoded before SendMsg returns
+	flow := newOutflow(out, stream)
+	defer flow.close()
 	for first := true; ; first = false {
-		if err := outbox.wait(out.ctx, s.sendTimeout); err != nil {
+		if err := flow.outbox.wait(out.ctx, s.sendTimeout); err != nil {
 			return out.why(err)
 		}
-		deltas, done, err := out.next()
+		deltas, done, err := flow.next()
 		if err != nil {
 			return err
 		}
-		m.Start, m.Deltas = nil, deltas
+		var start *infernov1.GenerationStart
 		if first {
-			m.Start = out.start()
+			start = out.start()
 		}
+		var finish *infernov1.GenerationFinish
 		if done {
-			m.Finish = &infernov1.GenerationFinish{Finishes: out.finishes(), Usage: out.usage(), Timings: out.timings()}
+			finish = &infernov1.GenerationFinish{Finishes: out.finishes(), Usage: out.usage(), Timings: out.timings()}
 		}
-		if err := stream.SendMsg(outgoing{m, outbox}); err != nil {
-			return out.why(err)
+		if err := flow.send(deltas, start, finish); err != nil || done {
+			return err
 		}
-		if done {
-			return nil
+		if err := flow.lend(); err != nil {
+			return err
 		}
 	}
 }

@@ -80,31 +80,39 @@ func (o *output) charge() {
 // have ended, after these. They are valid until it is called again. Half a character for a client that wants no ids is nothing to send, but for the first token of all.
 func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 	for {
-		done, flushed := true, false
-		for _, c := range o.continuations {
-			if err := c.poll(); err != nil {
-				return nil, false, o.why(err)
-			}
-			done = done && c.finish != nil
-		}
-		o.charge()
 		now := time.Now()
-		deltas = o.deltas[:0]
-		for _, c := range o.continuations {
-			if c.due(now) && o.knowsPrompt() {
-				flushed = flushed || len(c.ids) > 0
-				deltas = c.appendDelta(deltas)
-			}
-		}
-		o.deltas = deltas
-		if len(deltas) > 0 || done || flushed && !o.started {
-			o.started = true
-			return deltas, done, nil
+		deltas, ready, done, err := o.look(now)
+		if ready || err != nil {
+			return deltas, done, err
 		}
 		if err := o.wait(now); err != nil {
 			return nil, false, o.why(err)
 		}
 	}
+}
+
+// look is next without waiting: `ready` says that there is something to send.
+func (o *output) look(now time.Time) (deltas []*infernov1.Delta, ready, done bool, err error) {
+	done = true
+	for _, c := range o.continuations {
+		if err := c.poll(now); err != nil {
+			return nil, false, false, o.why(err)
+		}
+		done = done && c.finish != nil
+	}
+	o.charge()
+	deltas = o.deltas[:0]
+	flushed := false
+	for _, c := range o.continuations {
+		if c.due(now) && o.knowsPrompt() {
+			flushed = flushed || len(c.ids) > 0
+			deltas = c.appendDelta(deltas)
+		}
+	}
+	o.deltas = deltas
+	ready = len(deltas) > 0 || done || flushed && !o.started
+	o.started = o.started || ready
+	return deltas, ready, done, nil
 }
 
 // knowsPrompt says whether all is known of the prompt that the first message tells: the first continuation hears of it before its own tokens.

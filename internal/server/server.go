@@ -1,6 +1,6 @@
 // Package server answers gRPC calls: InferenceService, HealthService and RegistryService, with grpc.health.v1 and reflection beside them.
 // It checks what comes in, turns it into plain Go and gives it to what it was given: models, health, instances. Each call has its own
-// goroutine, which gRPC makes; the server starts none of its own but for the time that Stop takes.
+// goroutine, which gRPC makes; of its own the server has one for each connection that streams (sender.go), and one for the time that Stop takes.
 package server
 
 import (
@@ -159,7 +159,7 @@ func limits() []grpc.ServerOption {
 
 // Serve answers calls on l, which it closes, until Stop. It may run on several listeners at once.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	if err := s.grpc.Serve(listener{l}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil

@@ -21,6 +21,7 @@ type Options struct {
 	Paid  bool          // from the start
 	Step  time.Duration // that each step takes, and
 	Row   time.Duration // for each row of it beside that
+	Chunk time.Duration // for each row but a sequence's first, in place of Row; 0: as Row
 	Alone bool          // the host waits for each step: no graphs, nothing beside one
 }
 
@@ -48,8 +49,8 @@ type Device struct {
 
 // op is a piece of work that is enqueued.
 type op struct {
-	do   func() // nil: the end of a step
-	rows int    // of a model, which take their time
+	do   func()        // nil: the end of a step
+	took time.Duration // by rows of a model
 	ends time.Duration
 }
 
@@ -177,12 +178,21 @@ func (d *Device) append(o op) {
 	if o.do != nil {
 		return
 	}
-	rows := 0
+	took := d.options.Step
 	for i := len(d.queue) - 2; i >= 0 && d.queue[i].do != nil; i-- {
-		rows += d.queue[i].rows
+		took += d.queue[i].took
 	}
-	d.ends = max(d.ends, time.Since(d.born)) + d.options.Step + time.Duration(rows)*d.options.Row
+	d.ends = max(d.ends, time.Since(d.born)) + took
 	d.queue[len(d.queue)-1].ends = d.ends
+}
+
+// take is how long that many rows of a model take, of so many sequences.
+func (d *Device) take(rows, sequences int) time.Duration {
+	chunk := d.options.Chunk
+	if chunk == 0 {
+		chunk = d.options.Row
+	}
+	return time.Duration(sequences)*d.options.Row + time.Duration(rows-sequences)*chunk
 }
 
 // Capture records a graph.

@@ -41,7 +41,7 @@ const entryWords = 4
 // Forward enqueues a step.
 func (m *scripted) Forward(b *model.Batch, kv *model.KV) {
 	step := *b
-	m.device.enqueue(op{rows: b.Tokens.Len(), do: func() { m.compute(&step, kv) }})
+	m.device.enqueue(op{took: m.device.take(b.Tokens.Len(), b.KVLen.Len()), do: func() { m.compute(&step, kv) }})
 }
 
 func (m *scripted) compute(b *model.Batch, kv *model.KV) {

@@ -195,6 +195,14 @@ func TestBatchOfSequencesGivesTheBitsOfEachAlone(t *testing.T) {
 			if !sameBits(rows[:31], wantB[9:]) || !sameBits(rows[31:], wantA[16:]) {
 				t.Error("a prefill and a decode row: logits differ")
 			}
+
+			var sc, sd, se modeltest.Sequence
+			r.Step(modeltest.Part{Sequence: &sc, Tokens: a[:5]}, modeltest.Part{Sequence: &sd, Tokens: b[:7]})
+			rows = r.Step(modeltest.Part{Sequence: &sc, Tokens: a[5:6], Logits: 1}, modeltest.Part{Sequence: &sd, Tokens: b[7:8], Logits: 1},
+				modeltest.Part{Sequence: &se, Tokens: b[:20], Logits: 20}, modeltest.Part{Sequence: &sb, Tokens: b[:1]})
+			if !sameBits(rows[:1], wantA[5:6]) || !sameBits(rows[1:2], wantB[7:8]) || !sameBits(rows[2:], wantB[:20]) {
+				t.Error("two decode rows before a prefill and a last row: logits differ")
+			}
 		})
 	}
 }

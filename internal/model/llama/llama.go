@@ -159,7 +159,7 @@ func (m *Model) Forward(b *model.Batch, kv *model.KV) {
 		if last && r == 0 && b.Pooled.Rows == 0 {
 			return // the cache is written
 		}
-		d.Attention(m.attention(&a, b, kv, i))
+		m.attend(&a, b, kv, i)
 		if last && b.Pooled.Rows == 0 && !b.AllRows {
 			// From here on only the rows that want logits matter.
 			attended := a.attention
@@ -203,6 +203,23 @@ func (m *Model) queriesKeysValues(a *activations, b *model.Batch, kv *model.KV, 
 		Norm: m.normalise(a, l.attentionNorm), Q: l.q.to(a.q), K: l.k.to(a.key), V: l.v.to(a.value),
 		Table: a.rope, Heads: m.config.Heads, Slots: b.Slots, KCache: kv.K[i], VCache: kv.V[i], Shape: m.shape(kv),
 	}
+}
+
+// attend is the attention of layer i. Sequences of one row are attended apart, where others follow: a kernel that takes many rows of a sequence
+// at once has a place for each sequence of its batch, and hundreds that have nothing to do there cost more than the few that have.
+func (m *Model) attend(a *activations, b *model.Batch, kv *model.KV, i int) {
+	all, n := m.attention(a, b, kv, i), b.Singles
+	if n == 0 {
+		m.device.Attention(all)
+		return
+	}
+	singles, rest := all, all
+	singles.Out, singles.Q, singles.BlockTable = all.Out.Top(n), all.Q.Top(n), all.BlockTable.Top(n)
+	singles.QueryStart, singles.KVLen = all.QueryStart.Columns(0, n+1), all.KVLen.Columns(0, n)
+	m.device.Attention(singles)
+	rest.Out, rest.Q, rest.BlockTable = all.Out.From(n), all.Q.From(n), all.BlockTable.From(n)
+	rest.QueryStart, rest.KVLen = b.RestStart, all.KVLen.Columns(n, all.KVLen.Cols)
+	m.device.Attention(rest)
 }
 
 // attention of layer i.

@@ -5,6 +5,7 @@ package modeltest
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/inferno-serve/inferno/internal/device"
@@ -62,7 +63,7 @@ func New(t testing.TB, m model.Model, o Options) *Runner {
 		}
 	}
 	l := o.Limits
-	r.input = r.alloc(memory.Input, device.I32, 1, 3*l.MaxTokens+2*l.MaxSeqs+1+l.MaxRows+l.MaxSeqs*r.maxBlocks()+16*7)
+	r.input = r.alloc(memory.Input, device.I32, 1, 3*l.MaxTokens+3*l.MaxSeqs+2+l.MaxRows+l.MaxSeqs*r.maxBlocks()+16*8)
 	r.logits = r.alloc(memory.Input, device.F32, l.MaxRows, m.Config().Vocab)
 	for i := range o.NumBlocks {
 		r.free = append(r.free, int32(i*7919%o.NumBlocks)) // 7919 is a prime
@@ -118,7 +119,7 @@ func (r *Runner) Download(batch *model.Batch) [][]float32 {
 	return logits
 }
 
-// Batch uploads the inputs of a step and counts it as done; Step is Batch and Forward.
+// Batch uploads the inputs of a step and counts it as done; Step is Batch and Forward. Parts of one token that come first are told apart.
 func (r *Runner) Batch(parts ...Part) *model.Batch {
 	r.t.Helper()
 	var tokens, positions, slots, kvLen, logitRows []int32
@@ -139,11 +140,19 @@ func (r *Runner) Batch(parts ...Part) *model.Batch {
 	}
 	at := 0
 	up := func(values []int32, rows, cols int) device.Tensor { return r.upload(&at, values, rows, cols) }
-	return &model.Batch{
+	batch := &model.Batch{
 		Tokens: up(tokens, 1, len(tokens)), Positions: up(positions, 1, len(tokens)), Slots: up(slots, 1, len(tokens)),
 		QueryStart: up(queryStart, 1, len(queryStart)), KVLen: up(kvLen, 1, len(kvLen)), BlockTable: up(table, len(parts), r.maxBlocks()),
 		LogitRows: up(logitRows, 1, len(logitRows)), AllRows: len(logitRows) == len(tokens), Logits: r.logits.Top(len(logitRows)),
 	}
+	if n := slices.IndexFunc(parts, func(p Part) bool { return len(p.Tokens) > 1 }); n > 0 {
+		var rest []int32
+		for _, start := range queryStart[n:] {
+			rest = append(rest, start-int32(n))
+		}
+		batch.Singles, batch.RestStart = n, up(rest, 1, len(rest))
+	}
+	return batch
 }
 
 // slot is where the next token of s goes.
