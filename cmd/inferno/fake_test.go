@@ -314,6 +314,9 @@ func (e *echoStream) Poll() ([]int32, *engine.Finish, error) {
 	return []int32{id}, f, nil
 }
 
+// Computed is half of the prompt, until there are tokens.
+func (e *echoStream) Computed() int { return len(e.request.Prompt) / 2 }
+
 func (e *echoStream) Started() engine.Start { return engine.Start{PromptTokens: len(e.request.Prompt)} }
 
 // logprob is −id/8, of rank id + 1, beside as many others as were asked for.
@@ -364,6 +367,8 @@ func (w *waiting) Wait(ctx context.Context) error {
 }
 
 func (w *waiting) Finish(engine.FinishReason) {}
+
+func (w *waiting) Computed() int { return 0 }
 
 func (w *waiting) Started() engine.Start { return engine.Start{} }
 

@@ -258,6 +258,9 @@ func (e *Engine) markStarts(b *batch, flight *launched) {
 		}
 		seq.started = now
 		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
+		if seq.request.Progress {
+			seq.stream.compute(seq.prefix.hit) // told with the first chunk
+		}
 		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}
@@ -315,6 +318,9 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 		case seq.state == ended:
 			e.turn.ended = append(e.turn.ended, seq)
 		case item.row >= 0:
+			e.waker.add(seq.stream)
+		case seq.request.Progress && seq.generated() == 0:
+			seq.stream.compute(item.start + item.count)
 			e.waker.add(seq.stream)
 		}
 	}

@@ -36,6 +36,7 @@ type Request struct {
 	Speculation Speculation // never changes the output
 	Priority    int         // of the tenant's requests: each level counts as PriorityStep of waiting
 
+	Progress   bool      // the streams tell how far the prompt is
 	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
 	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
 }

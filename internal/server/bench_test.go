@@ -31,6 +31,8 @@ func (e *endless) Finish(engine.FinishReason) {}
 
 func (e *endless) Started() engine.Start { return engine.Start{} }
 
+func (e *endless) Computed() int { return 0 }
+
 func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }

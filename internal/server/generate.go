@@ -23,6 +23,9 @@ func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateR
 		start, dry, err := s.dryRun(ctx, req)
 		return &infernov1.GenerateResponse{Start: start, DryRun: dry}, err
 	}
+	if err := onlyWhole(req.GetOutput()); err != nil {
+		return nil, err
+	}
 	g, err := s.check(ctx, req)
 	if err != nil {
 		return nil, err
@@ -82,7 +85,7 @@ func (s inferenceService) GenerateStream(
 	}
 	defer out.close()
 	outbox, m := newOutbox(), &infernov1.GenerateStreamResponse{} // a message is encoded before SendMsg returns
-	for first := true; ; first = false {
+	for begun := false; ; {
 		if err := outbox.wait(out.ctx, s.sendTimeout); err != nil {
 			return out.why(err)
 		}
@@ -90,9 +93,12 @@ func (s inferenceService) GenerateStream(
 		if err != nil {
 			return err
 		}
-		m.Start, m.Deltas = nil, deltas
-		if first {
-			m.Start = out.start()
+		m.Start, m.Deltas, m.Progress = nil, deltas, nil
+		switch {
+		case !out.started:
+			m.Progress = out.progress()
+		case !begun:
+			m.Start, begun = out.start(), true
 		}
 		if done {
 			m.Finish = &infernov1.GenerationFinish{Finishes: out.finishes(), Usage: out.usage(), Timings: out.timings()}
@@ -125,7 +131,7 @@ func (s *Server) check(ctx context.Context, req *infernov1.GenerateRequest) (*ge
 
 // open gives a request to the engine. The caller closes the output.
 func (s *Server) open(ctx context.Context, g *generation) (out *output, err error) {
-	out = &output{generation: g, live: &s.live}
+	out = &output{generation: g, live: &s.live, computed: -1}
 	out.caller, _ = callerOf(ctx)
 	if out.ctx, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err

@@ -59,6 +59,8 @@ type Stream interface {
 	Wait(ctx context.Context) error
 	// Finish ends the continuation normally, for a reason that the caller found. What was made until then, and the finish, still come.
 	Finish(reason engine.FinishReason)
+	// Computed is how many tokens of the prompt have been computed so far, as far as the request asks for progress.
+	Computed() int
 	// Started says how the request began. It may be called once Poll has returned tokens or a finish.
 	Started() engine.Start
 	// PromptLogprobs are those of the prompt, where they were asked for; it may be called when Started may.

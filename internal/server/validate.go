@@ -117,6 +117,7 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.LoopDetection.min_repeats":             true,
 	"inferno.v1.OutputOptions.flush_tokens":            true,
 	"inferno.v1.OutputOptions.flush_interval":          true,
+	"inferno.v1.OutputOptions.prompt_progress":         true,
 	"inferno.v1.TokenizeRequest.model":                 true,
 	"inferno.v1.TokenizeRequest.text":                  true,
 	"inferno.v1.TokenizeRequest.chat":                  true,
@@ -204,6 +205,15 @@ func (f *faults) unsupported(parent string, m protoreflect.Message) {
 func onlySupported(req proto.Message) error {
 	var f faults
 	f.unsupported("", req.ProtoReflect())
+	return f.err()
+}
+
+// onlyWhole refuses what an answer in one message cannot do.
+func onlyWhole(o *infernov1.OutputOptions) error {
+	var f faults
+	if o.GetPromptProgress() {
+		f.add("output.prompt_progress", "is true, want false, or GenerateStream: Generate answers once")
+	}
 	return f.err()
 }
 

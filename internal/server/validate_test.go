@@ -264,7 +264,6 @@ func TestUnknownModelsAreNotFound(t *testing.T) {
 // refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
 var refused = []protoreflect.FullName{
 	"inferno.v1.GenerateRequest.constraint",
-	"inferno.v1.OutputOptions.prompt_progress",
 }
 
 func TestEveryFieldIsSupportedOrRefused(t *testing.T) {

@@ -1080,7 +1080,9 @@ type OutputOptions struct {
 	FlushTokens *uint32 `protobuf:"varint,9,opt,name=flush_tokens,json=flushTokens,proto3,oneof" json:"flush_tokens,omitempty"`
 	// Sends what is held back after this long; above 0. Unset means no limit.
 	FlushInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=flush_interval,json=flushInterval,proto3" json:"flush_interval,omitempty"`
-	// Sends prompt progress before the first token; gives up transparent retries. Unset means false.
+	// Sends prompt progress before the first token: once the request is taken, so that one that waits has told its length, and then after each
+	// step that computes a part of the prompt, merged for a client that reads slowly; never less than before. Gives up transparent retries. For
+	// GenerateStream only. Unset means false.
 	PromptProgress *bool `protobuf:"varint,11,opt,name=prompt_progress,json=promptProgress,proto3,oneof" json:"prompt_progress,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -2512,7 +2514,7 @@ func (x *AlternativeLogprob) GetLogprob() float32 {
 // How far the prompt has been computed.
 type PromptProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Prompt tokens computed.
+	// Prompt tokens computed, those from the prefix cache included. The last step's come with the first token.
 	ComputedTokens uint32 `protobuf:"varint,1,opt,name=computed_tokens,json=computedTokens,proto3" json:"computed_tokens,omitempty"`
 	// Tokens of the prompt.
 	PromptTokens  uint32 `protobuf:"varint,2,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
