@@ -196,8 +196,13 @@ func (t *talk) answer(ctx context.Context) (string, error) {
 		<-watched
 	}()
 	var text strings.Builder
-	line := answerLine{Role: "assistant"}
-	for event, err := range t.server.Stream(ctx, t.request()) {
+	line, req := answerLine{Role: "assistant"}, t.request()
+	prompt := promptProgress{c: t.console}
+	if !t.JSON {
+		prompt.ask(req.GetOutput())
+	}
+	defer prompt.end()
+	for event, err := range t.server.Stream(ctx, req) {
 		if err != nil {
 			if errors.Is(context.Cause(ctx), errInterrupted) {
 				err = errInterrupted
@@ -211,6 +216,10 @@ func (t *talk) answer(ctx context.Context) (string, error) {
 			return text.String(), err
 		}
 		switch e := event.(type) {
+		case client.Progress:
+			prompt.draw(e)
+		case client.Start:
+			prompt.end()
 		case client.Tokens:
 			text.WriteString(e.Text)
 			if t.JSON {

@@ -276,6 +276,7 @@ func (echo) Outlook(r *engine.Request) (engine.Outlook, error) {
 
 type echoStream struct {
 	request *engine.Request
+	halfway bool // through the prompt, which was told
 	made    int
 	reason  engine.FinishReason // that the reader has found
 }
@@ -289,6 +290,10 @@ func (e *echoStream) Poll() ([]int32, *engine.Finish, error) {
 		return nil, &engine.Finish{
 			Reason: engine.PromptDone, Usage: engine.Usage{PromptTokens: len(e.request.Prompt)}, Vector: []float32{3, float32(len(e.request.Prompt))},
 		}, nil
+	}
+	if e.request.Progress && !e.halfway {
+		e.halfway = true
+		return nil, nil, nil
 	}
 	id := e.request.Prompt[e.made%len(e.request.Prompt)]
 	e.made++

@@ -216,6 +216,9 @@ func printText(ctx context.Context, c *console, server *client.Client, req *infe
 	var reason string
 	printed, several := false, newContinuations()
 	many := req.GetSampling().GetN() > 1
+	prompt := promptProgress{c: c}
+	prompt.ask(req.GetOutput())
+	defer prompt.end()
 	for event, err := range server.Stream(ctx, req) {
 		if err != nil {
 			if printed {
@@ -224,6 +227,10 @@ func printText(ctx context.Context, c *console, server *client.Client, req *infe
 			return err
 		}
 		switch e := event.(type) {
+		case client.Progress:
+			prompt.draw(e)
+		case client.Start:
+			prompt.end()
 		case client.Tokens:
 			if many {
 				several.add(e)

@@ -237,6 +237,23 @@ func TestTextCannotSteerTheTerminal(t *testing.T) {
 	}
 }
 
+// A person sees how far the prompt is, until the answer begins; where output goes elsewhere, nobody asks.
+func TestPromptProgressIsForTerminals(t *testing.T) {
+	f := startFake(t, true)
+	for _, args := range [][]string{{"generate", "--prompt=hello"}, {"chat"}} {
+		for _, terminal := range []bool{true, false} {
+			var out, stderr bytes.Buffer
+			code := run(t.Context(), append(args, "--max-tokens=2", "--addr="+f.addr), &console{
+				in: strings.NewReader("hello\n"), out: &out, err: &stderr, outTerm: terminal, errTerm: true,
+			})
+			progress, rest, _ := strings.Cut(stderr.String(), "\r\x1b[K")
+			if code != 0 || out.String() == "" || strings.Contains(progress, "\rprompt  ") != terminal || strings.Contains(rest, "prompt ") {
+				t.Errorf("%q on a terminal, %t: exit code %d, %q, %q", args, terminal, code, out.String(), stderr.String())
+			}
+		}
+	}
+}
+
 func TestProgress(t *testing.T) {
 	for _, c := range []struct {
 		name  string
