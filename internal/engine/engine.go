@@ -246,7 +246,7 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 // answerable returns a *LimitError where a request, the first of whose sequences is s, can have no output, or not what it asks for beside it.
 func (e *Engine) answerable(r *Request, s *sequence) error {
 	if s.masked() && s.deadEnd() {
-		return &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
+		return &LimitError{"allowed_token_ids", "empty, once all is left out that is banned or does not fit the constraint", "at least 1 token", ErrInvalid}
 	}
 	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && s.adjusted) {
 		return &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}

@@ -16,9 +16,19 @@ type Masker interface {
 	Accept(id int32)
 }
 
+// Former is a Masker that keeps an output to a form: where it leaves no token the output may end only if it is complete, and is an error otherwise.
+type Former interface {
+	Masker
+	// Complete says whether the output so far has the form.
+	Complete() bool
+	// Err says why the form can be followed no further; nil: by what it leaves, it can.
+	Err() error
+}
+
 // guarded is a Masker whose panic stays with its own sequence, which the loop then ends: the others' tokens do not depend on that code.
 type guarded struct {
 	masker Masker
+	former Former // the same; nil: it is none
 	fault  error // nil until it panicked; from then on it is not asked any more
 }
 
@@ -42,6 +52,21 @@ func (g *guarded) caught() {
 	if r := recover(); r != nil {
 		g.fault = fmt.Errorf("panic in the mask of a request: %v\n%s", r, debug.Stack())
 	}
+}
+
+// incomplete says why an output that has no token to go on with may not end like this; nil: it may.
+func (g *guarded) incomplete() (err error) {
+	if g.former == nil || g.fault != nil {
+		return nil
+	}
+	defer g.caught()
+	switch {
+	case g.former.Complete():
+		return nil
+	case g.former.Err() != nil:
+		return fmt.Errorf("%w: %w", ErrForm, g.former.Err())
+	}
+	return fmt.Errorf("%w: no token is left that goes on with it", ErrForm)
 }
 
 // maskWords is the length of a mask.
@@ -79,6 +104,7 @@ func (s *sequence) setMask(mask []uint32, newMasker func() Masker) {
 	s.mask = mask
 	if newMasker != nil {
 		s.masker = &guarded{masker: newMasker()}
+		s.masker.former, _ = s.masker.masker.(Former)
 	}
 	s.hostBound = s.masker != nil
 	s.watched = s.watched || s.masker != nil

@@ -15,6 +15,7 @@ var (
 	ErrDraining    = errors.New("engine is draining")         // no new work is taken
 	ErrAborted     = errors.New("request aborted")            // by Abort, or by Close before it was done
 	ErrNotFinite   = errors.New("logits not finite")          // the model made a NaN or an infinity in this request's row
+	ErrForm        = errors.New("the output cannot get its form") // what a Former and the request's other masks leave led to no complete output
 	ErrDeviceLost  = errors.New("engine lost its device")     // for good: the replica has to be replaced; the cause is wrapped too
 )
 

@@ -171,7 +171,7 @@ func (s *sequence) take(item *batchItem, ids []int32) {
 		}
 		s.finish = s.accept(id)
 		item.accepted++
-		if s.finish != 0 || i < int(item.drafts) && id != s.drafter.tokens[i] {
+		if s.finish != 0 || s.err != nil || i < int(item.drafts) && id != s.drafter.tokens[i] {
 			return
 		}
 	}
@@ -191,6 +191,9 @@ func (s *sequence) accept(id int32) FinishReason {
 	case s.watched && len(s.loop.run) > 0 && s.loop.accept(s.tokens[s.prompt:]):
 		return Loop
 	case s.watched && s.generated() < s.maxNew && s.masker != nil && s.masked() && s.deadEnd():
+		if s.err = s.masker.incomplete(); s.err != nil {
+			return 0
+		}
 		return MaskDone
 	case s.generated() < s.maxNew:
 		return 0

@@ -28,13 +28,14 @@ type Models interface {
 
 // Model is what the server needs to answer requests for one model. It does not change.
 type Model struct {
-	Info      ModelInfo
-	Engine    Generator
-	Tokenizer *tokenizer.Tokenizer // nil: the model takes and gives token ids only
-	Chat      *chat.Template       // nil: it takes no conversations
-	EndTokens []int32              // each ends an output, unless the request ignores them
-	Defaults  GenerationDefaults
-	Leaving   context.Context // ends when the model is being unloaded: its engine then takes no requests, and may abort some. nil: it stays
+	Info        ModelInfo
+	Engine      Generator
+	Tokenizer   *tokenizer.Tokenizer // nil: the model takes and gives token ids only
+	Chat        *chat.Template       // nil: it takes no conversations
+	Constraints *Constraints         // of the same tokenizer; nil where there is none
+	EndTokens   []int32              // each ends an output, unless the request ignores them
+	Defaults    GenerationDefaults
+	Leaving     context.Context // ends when the model is being unloaded: its engine then takes no requests, and may abort some. nil: it stays
 }
 
 // isLeaving says whether the model is being unloaded, or has been.
