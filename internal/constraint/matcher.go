@@ -1,25 +1,140 @@
 package constraint
 
-// Bound is a Program over a vocabulary, with what it has found out about it so far: safe for concurrent use.
-type Bound struct{}
+import (
+	"fmt"
+	"slices"
+	"sync"
+)
 
-// Bind returns p over v. Its caches are shared by all matchers, and bounded.
-func (p *Program) Bind(v *Vocabulary) *Bound { return &Bound{} }
+// Bound is a Program over a vocabulary, with what it has found out about it so far. It is safe for concurrent use: masks are shared by all
+// matchers, and made by one goroutine at a time. It takes up to some maxCacheBytes.
+type Bound struct {
+	vocabulary *Vocabulary
+
+	mu      sync.Mutex
+	machine *machine
+	path    []*state // of a walk
+}
+
+// Bind returns p over v.
+func (p *Program) Bind(v *Vocabulary) *Bound {
+	return &Bound{vocabulary: v, machine: newMachine(p), path: make([]*state, v.longest+1)}
+}
 
 // Matcher follows one output. It implements engine.Masker and belongs to one goroutine at a time.
-type Matcher struct{}
+type Matcher struct {
+	bound *Bound
+	ends  []int32
+	state *state
+	age   int      // of the machine that state is of
+	over  bool     // the output has ended
+	mask  []uint32 // nil: not made yet
+	own   []uint32 // what mask is where it is not shared
+	err   error
+}
 
-// NewMatcher begins an output. ends are the tokens that may end it, which are allowed just where it is complete.
-func (b *Bound) NewMatcher(ends []int32) *Matcher { return &Matcher{} }
+// NewMatcher begins an output. ends are the tokens that may end it: they are allowed just where it is complete.
+func (b *Bound) NewMatcher(ends []int32) *Matcher {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := &Matcher{bound: b, age: b.machine.age, state: b.machine.begin()}
+	for _, id := range ends {
+		if id >= 0 && int(id) < b.vocabulary.size {
+			m.ends = append(m.ends, id)
+		}
+	}
+	return m
+}
 
-// Mask implements engine.Masker.
-func (m *Matcher) Mask() []uint32 { return nil }
+// use locks the machine and makes sure that the state is of it.
+func (m *Matcher) use() *machine {
+	m.bound.mu.Lock()
+	k := m.bound.machine
+	if k.bytes > maxCacheBytes {
+		k.forget()
+	}
+	if m.age != k.age {
+		m.state, m.age = k.adopt(m.state), k.age
+	}
+	return k
+}
+
+// Mask implements engine.Masker. Where the output is complete and nothing may follow, it holds the ends alone; after an end, nothing.
+func (m *Matcher) Mask() []uint32 {
+	if m.mask == nil {
+		m.mask = m.newMask()
+	}
+	return m.mask
+}
+
+func (m *Matcher) newMask() []uint32 {
+	if m.own == nil {
+		m.own = make([]uint32, m.bound.vocabulary.maskWords())
+	}
+	if m.over || m.err != nil {
+		clear(m.own)
+		return m.own
+	}
+	k := m.use()
+	mask, cut := m.bound.maskOf(m.state)
+	spent := k.steps <= 0
+	m.bound.mu.Unlock()
+
+	complete := m.Complete()
+	if slices.ContainsFunc(m.ends, func(id int32) bool { return mask[id>>5]>>(id&31)&1 == 1 != complete }) {
+		copy(m.own, mask)
+		mask = m.own
+		for _, id := range m.ends {
+			if mask[id>>5] &^= 1 << (id & 31); complete {
+				mask[id>>5] |= 1 << (id & 31)
+			}
+		}
+	}
+	switch {
+	case spent:
+		m.err = fmt.Errorf("the constraint is too ambiguous here: its next tokens are not known after %d steps", maxSteps)
+	case cut && !complete && !slices.ContainsFunc(mask, func(word uint32) bool { return word != 0 }):
+		m.err = fmt.Errorf("the constraint is too ambiguous or too deep here: more than %d ways or %d rules in each other", maxConfigurations, maxStack)
+	default:
+		return mask
+	}
+	clear(m.own)
+	return m.own
+}
 
 // Accept implements engine.Masker.
-func (m *Matcher) Accept(id int32) {}
+func (m *Matcher) Accept(id int32) {
+	m.mask = nil
+	switch {
+	case m.over || m.err != nil:
+		return
+	case m.Complete() && slices.Contains(m.ends, id):
+		m.over = true
+		return
+	}
+	k := m.use()
+	defer m.bound.mu.Unlock()
+	text := ""
+	if id >= 0 && int(id) < m.bound.vocabulary.size {
+		text = m.bound.vocabulary.texts[id]
+	}
+	next := m.state
+	if text == "" {
+		next = k.dead
+	}
+	k.steps = maxSteps
+	for i := range len(text) {
+		next = k.next(next, k.program.class[text[i]])
+	}
+	if !next.alive {
+		m.err = fmt.Errorf("token %d, %.40q, does not fit the constraint", id, text)
+		return
+	}
+	m.state = next
+}
 
 // Complete says whether the text so far has the form.
-func (m *Matcher) Complete() bool { return false }
+func (m *Matcher) Complete() bool { return m.state.ended }
 
-// Err says why no token can be allowed any more: the form is too ambiguous here. nil: all is well.
-func (m *Matcher) Err() error { return nil }
+// Err says why no token is allowed any more though the output is not complete; nil: all is well.
+func (m *Matcher) Err() error { return m.err }

@@ -1,5 +1,10 @@
 package constraint
 
+import (
+	"cmp"
+	"slices"
+)
+
 // Tokens is a tokenizer.
 type Tokens interface {
 	// NumTokens is the largest id + 1.
@@ -10,10 +15,100 @@ type Tokens interface {
 	IsSpecial(id int32) bool
 }
 
-// Vocabulary is the tokens of a model in the order of their texts: one for all programs and requests, read-only.
+// Vocabulary is the tokens of a model that have a text and may be part of one, as a tree by their bytes: one for all programs and requests,
+// read-only.
+//
+// The tree's nodes, the starts of texts, stand in the order of these, so that what begins with a start follows it.
 type Vocabulary struct {
-	size int
+	size  int      // of the id space
+	texts []string // [size] "" for a token that is not in the tree
+
+	ids     []int32 // tokens in the order of their texts
+	bytes   []byte  // [node] the last byte of the start
+	depth   []int32 // [node] its length
+	behind  []int32 // [node] the first node that does not begin with it
+	first   []int32 // [node + 1] in ids: the first token that begins with it, or would stand there
+	within  []int32 // [node] in sets: the bytes that follow, for a start of many tokens; −1: few
+	sets    []byteSet
+	longest int // bytes of a text
 }
 
-// NewVocabulary takes the tokens of a model whose ids are below size, which may be more than its tokenizer has. It takes some 100 ms, once a model.
-func NewVocabulary(tokens Tokens, size int) *Vocabulary { return &Vocabulary{size: size} }
+const manyTokens = 32 // from there on it pays to know the bytes that follow a start
+
+// NewVocabulary takes the tokens of a model whose ids are below size, which may be more than its tokenizer has. It takes some 100 ms at 128k
+// tokens, and is made once a model.
+func NewVocabulary(tokens Tokens, size int) *Vocabulary {
+	v := &Vocabulary{size: size, texts: make([]string, size)}
+	for id := range int32(min(size, tokens.NumTokens())) {
+		if text, ok := tokens.TokenBytes(id); ok && text != "" && !tokens.IsSpecial(id) {
+			v.texts[id] = text
+			v.ids = append(v.ids, id)
+		}
+	}
+	slices.SortFunc(v.ids, func(a, b int32) int { return cmp.Or(cmp.Compare(v.texts[a], v.texts[b]), cmp.Compare(a, b)) })
+	v.plant()
+	v.describe()
+	return v
+}
+
+// plant makes the nodes.
+func (v *Vocabulary) plant() {
+	var path []int32 // the nodes of the last text
+	last := ""
+	for i, id := range v.ids {
+		text := v.texts[id]
+		shared := 0
+		for shared < len(last) && shared < len(text) && last[shared] == text[shared] {
+			shared++
+		}
+		for _, node := range path[shared:] {
+			v.behind[node] = int32(len(v.bytes))
+		}
+		path = path[:shared]
+		for at := shared; at < len(text); at++ {
+			path = append(path, int32(len(v.bytes)))
+			v.bytes, v.depth = append(v.bytes, text[at]), append(v.depth, int32(at+1))
+			v.first, v.behind = append(v.first, int32(i)), append(v.behind, 0)
+		}
+		last, v.longest = text, max(v.longest, len(text))
+	}
+	for _, node := range path {
+		v.behind[node] = int32(len(v.bytes))
+	}
+	v.first = append(v.first, int32(len(v.ids)))
+}
+
+// describe finds the bytes that follow a start.
+func (v *Vocabulary) describe() {
+	v.within = make([]int32, len(v.bytes))
+	var open []int32 // starts of many tokens that the node begins with
+	for node := range int32(len(v.bytes)) {
+		for len(open) > 0 && v.behind[open[len(open)-1]] <= node {
+			open = v.close(open)
+		}
+		if len(open) > 0 {
+			v.sets[v.within[open[len(open)-1]]].add(v.bytes[node])
+		}
+		v.within[node] = -1
+		if v.first[v.behind[node]]-v.first[node] >= manyTokens {
+			v.within[node] = int32(len(v.sets))
+			v.sets = append(v.sets, byteSet{})
+			open = append(open, node)
+		}
+	}
+	for len(open) > 0 {
+		open = v.close(open)
+	}
+}
+
+// close tells the start below what follows the last.
+func (v *Vocabulary) close(open []int32) []int32 {
+	n := len(open) - 1
+	if n > 0 {
+		v.sets[v.within[open[n-1]]].join(&v.sets[v.within[open[n]]])
+	}
+	return open[:n]
+}
+
+// maskWords is the length of a mask.
+func (v *Vocabulary) maskWords() int { return (v.size + 31) / 32 }
