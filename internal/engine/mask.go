@@ -29,7 +29,7 @@ type Former interface {
 type guarded struct {
 	masker Masker
 	former Former // the same; nil: it is none
-	fault  error // nil until it panicked; from then on it is not asked any more
+	fault  error  // nil until it panicked; from then on it is not asked any more
 }
 
 func (g *guarded) Mask() (mask []uint32) {

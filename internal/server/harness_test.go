@@ -400,11 +400,12 @@ func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
 	plain.Name, plain.HasTokenizer = "ids", false
 	loading := info
 	loading.Name, loading.State, loading.Reason = "loading", ModelLoading, "weights are read"
+	tokens := byteTokenizer(t)
 	options := Options{
 		Models: models{
 			{Info: plain, Engine: g, EndTokens: []int32{eosID}},
 			{Info: loading},
-			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), Chat: templateOf(t, testTemplate), EndTokens: []int32{eosID}},
+			{Info: info, Engine: g, Tokenizer: tokens, Constraints: NewConstraints(tokens, vocabularySize), Chat: templateOf(t, testTemplate), EndTokens: []int32{eosID}},
 		},
 		Health: f.checker, Instances: f.fleet, Registerer: f.registry, Reflection: true, Loader: loadsPaths, LocalOnly: true,
 		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -1324,7 +1324,7 @@ type Constraint_Choice struct {
 }
 
 type Constraint_Grammar struct {
-	// Text of a grammar in EBNF, whose first rule is `root`. Its notation is in docs/api.md.
+	// Text of a grammar in EBNF, from its rule `root` on. Its notation is in docs/api.md.
 	Grammar string `protobuf:"bytes,5,opt,name=grammar,proto3,oneof"`
 }
 
@@ -1486,8 +1486,8 @@ func (x *SpeculationOptions) GetNgram() *NgramSpeculation {
 }
 
 // Drafting by n-gram lookup: what followed the last tokens where they were before, in the prompt or the output. The server drafts while few
-// requests run and drafts are right often enough. Requests with penalties, logit_bias, allowed or banned tokens or strings, or log-probabilities
-// get one token a step as ever.
+// requests run and drafts are right often enough. Requests with penalties, logit_bias, allowed or banned tokens or strings, a constraint, or
+// log-probabilities get one token a step as ever.
 type NgramSpeculation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Longest draft, 1 to 15 tokens. Unset means 7.
