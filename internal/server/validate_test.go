@@ -201,7 +201,6 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"dry run with a fault", ids + `dry_run:true sampling{top_p:2}`, "sampling.top_p", "is 2"},
 		{"truncation to nothing", text + `prompt_options{truncate_to:0}`, "prompt_options.truncate_to", "is 0, want at least 1"},
 		{"truncation on no side", text + `prompt_options{truncation_side:3}`, "prompt_options.truncation_side", "is 3, want TRUNCATION_SIDE_LEFT"},
-		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
 		{"priority 101", text + `priority:101`, "priority", "is 101, want -100 to 100"},
 		{"a salt of 129 bytes", text + `cache{salt:"` + strings.Repeat("x", 129) + `"}`, "cache.salt", "has 129 bytes, want at most 128"},
 	}
