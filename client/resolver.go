@@ -70,32 +70,35 @@ type follower struct {
 	registry *etcd.Registry
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
-	last     []resolver.Address // that was handed on and not empty
+	told     bool // of a list that was not empty
 }
 
 // tell hands a list on. A registry that is away, or that has lost every instance at once, takes no replica from the client: the last list
 // stays, and whether its replicas serve is for the connections to find out.
 func (f *follower) tell(all []etcd.Endpoint, err error) {
 	if err != nil {
-		if f.last == nil {
+		if !f.told {
 			f.cc.ReportError(fmt.Errorf("the registry does not answer: %w", err))
 		}
 		return
 	}
-	if len(all) == 0 && f.last != nil {
+	if len(all) == 0 && f.told {
 		return
 	}
-	addresses := make([]resolver.Address, 0, len(all))
+	endpoints := make([]resolver.Endpoint, 0, len(all))
+	addresses := make([]resolver.Address, 0, len(all)) // the same, for gRPC's keeper of connections
 	for _, e := range all {
 		host, _, _ := net.SplitHostPort(e.Address) // fails for a Unix socket, whose certificate is for no host
-		addresses = append(addresses, balance.SetWeight(resolver.Address{Addr: e.Address, ServerName: host}, e.MaxBatch))
+		address := resolver.Address{Addr: e.Address, ServerName: host}
+		endpoints = append(endpoints, balance.Endpoint(address, e.MaxBatch))
+		addresses = append(addresses, address)
 	}
-	if len(addresses) == 0 {
+	if len(endpoints) == 0 {
 		f.cc.ReportError(fmt.Errorf("no instance serves model %q", f.model))
 		return
 	}
-	f.last = addresses
-	_ = f.cc.UpdateState(resolver.State{Addresses: addresses}) // an error asks to resolve again, which goes on anyway
+	f.told = true
+	_ = f.cc.UpdateState(resolver.State{Endpoints: endpoints, Addresses: addresses}) // an error asks to resolve again, which goes on anyway
 }
 
 // ResolveNow does nothing: changes are followed as they happen.

@@ -260,7 +260,7 @@ func TestGatewaysFindVLLMsNames(t *testing.T) {
 
 // TestEveryMetricIsDocumented holds docs/metrics.md to what a running server tells, both ways.
 func TestEveryMetricIsDocumented(t *testing.T) {
-	p := startServer(t, "--model", "tiny="+tiny)
+	p := startServer(t, "--model", "tiny="+tiny, "--etcd-endpoints", "127.0.0.1:1") // nobody's
 	p.waitServing()
 	s := readScrape(p.metrics())
 	text, err := os.ReadFile("../../docs/metrics.md")

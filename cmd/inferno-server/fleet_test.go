@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
+
 	"github.com/inferno-serve/inferno/client"
 	"github.com/inferno-serve/inferno/internal/discovery/etcd/etcdtest"
 )
@@ -29,22 +32,46 @@ type fleetLoad struct {
 	callers sync.WaitGroup
 	served  atomic.Int64
 
-	mu     sync.Mutex
-	lost   []error // of requests that no server had begun to answer
-	cut    int     // requests that had their first token, and not their last
-	begun  map[int64]time.Time
-	number int64
+	mu   sync.Mutex
+	lost []error              // of requests that no server had begun to answer
+	cut  int                  // requests that had their first token, and not their last
+	sent map[string]time.Time // by address: when a request last went there
+}
+
+// TagRPC, HandleRPC, TagConn and HandleConn make it gRPC's stats.Handler, which hears of each header that goes out, and where to.
+func (l *fleetLoad) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (l *fleetLoad) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if header, ok := s.(*stats.OutHeader); ok && strings.HasSuffix(header.FullMethod, "/GenerateStream") {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.sent[header.RemoteAddr.String()] = time.Now()
+	}
+}
+
+func (l *fleetLoad) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+func (l *fleetLoad) HandleConn(context.Context, stats.ConnStats) {}
+
+// after is how long after a moment the last request went to an address.
+func (l *fleetLoad) after(address string, moment time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent[address].Sub(moment)
 }
 
 // underFleetLoad calls whatever instances of model tiny are in c.
 func underFleetLoad(t *testing.T, c *etcdtest.Cluster, callers int) *fleetLoad {
 	t.Helper()
-	fleet, err := client.Dial("inferno:///tiny?etcd=" + strings.Join(c.Endpoints(), ","))
+	ctx, stop := context.WithCancel(t.Context())
+	l := &fleetLoad{stop: stop, sent: map[string]time.Time{}}
+	fleet, err := client.New(client.Options{
+		Addr:        "inferno:///tiny?etcd=" + strings.Join(c.Endpoints(), ","),
+		DialOptions: []grpc.DialOption{grpc.WithStatsHandler(l)},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	l := &fleetLoad{stop: stop, begun: map[int64]time.Time{}}
 	for range callers {
 		l.callers.Go(func() {
 			for ctx.Err() == nil {
@@ -61,11 +88,6 @@ func underFleetLoad(t *testing.T, c *etcdtest.Cluster, callers int) *fleetLoad {
 }
 
 func (l *fleetLoad) request(ctx context.Context, fleet *client.Client) {
-	l.mu.Lock()
-	l.number++
-	number := l.number
-	l.begun[number] = time.Now()
-	l.mu.Unlock()
 	started := false
 	var failed error
 	for event, err := range fleet.Stream(ctx, generate(4)) {
@@ -75,7 +97,6 @@ func (l *fleetLoad) request(ctx context.Context, fleet *client.Client) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.begun, number)
 	switch {
 	case failed == nil:
 		l.served.Add(1)
@@ -137,6 +158,11 @@ func TestRollingRestartsLoseNoRequest(t *testing.T) {
 		l.more(fleet[at], int64(rounds(20, 100)))
 	}
 	l.wantNoneLost(t)
+	for _, p := range fleet {
+		p.signal(syscall.SIGTERM)
+		p.exit()
+	}
+	wantNothingLeft(t, c.Client(t))
 	if l.cut > 0 {
 		t.Errorf("%d streams were cut by a drain", l.cut)
 	}
@@ -150,17 +176,30 @@ func TestKilledInstanceLosesNoRequestThatItHadNotBegun(t *testing.T) {
 	stays := startInstance(t, c)
 	stays.waitServing()
 	l := underFleetLoad(t, c, 4)
+	last := time.Duration(0)
 	for range rounds(2, 100) {
 		p := startInstance(t, c)
 		p.waitServing()
 		p.waitTaking()
+		killed := time.Now()
 		if err := p.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		p.exit()
 		l.more(stays, 50)
+		last = max(last, l.after(p.grpc, killed))
 	}
+	wantLastWithinASecond(t, last)
 	l.wantNoneLost(t)
+}
+
+// wantLastWithinASecond holds a soak to when the last request went to an instance that was gone.
+func wantLastWithinASecond(t *testing.T, last time.Duration) {
+	t.Helper()
+	t.Logf("the last request went to it %v afterwards", max(last, 0).Round(time.Millisecond))
+	if *soak && last > time.Second {
+		t.Errorf("a request went to it after %v, want at most 1 s", last)
+	}
 }
 
 // A server that stands still keeps its connections, and its lease for a while. Its reports tell.
@@ -174,21 +213,8 @@ func TestInstanceThatStandsStillGetsNoRequestsAfterASecond(t *testing.T) {
 	p.waitTaking()
 	p.signal(syscall.SIGSTOP)
 	stopped := time.Now()
-	var last time.Time // when the youngest request began that waits for the server which stands still
 	time.Sleep(3 * time.Second)
-	l.mu.Lock()
-	for _, began := range l.begun {
-		if time.Since(began) > 700*time.Millisecond && began.After(last) {
-			last = began
-		}
-	}
-	l.mu.Unlock()
-	if !last.IsZero() {
-		t.Logf("the last request to it began %v after it stood still", last.Sub(stopped).Round(time.Millisecond))
-		if late := last.Sub(stopped); *soak && late > time.Second {
-			t.Errorf("a request went to it after %v, want at most 1 s", late)
-		}
-	}
+	wantLastWithinASecond(t, l.after(p.grpc, stopped))
 	l.more(stays, 50)
 	p.signal(syscall.SIGCONT)
 	l.wantNoneLost(t)

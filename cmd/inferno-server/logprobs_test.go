@@ -92,7 +92,7 @@ func TestStreamsCarryLogprobsByDelta(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			request := askingRequest(goldenPrompts(t)[1].Tokens, &infernov1.OutputOptions{Logprobs: new(uint32(2)), PromptLogprobs: new(uint32(0))})
 			request.Sampling = &infernov1.SamplingParameters{Seed: new(uint64(5))}
-			request.Stopping.MaxTokens = new(uint32(40))
+			request.Stopping.MaxTokens, request.Stopping.IgnoreEos = new(uint32(300)), new(true) // more than go into one message
 			change(request)
 			whole, err := api.Generate(t.Context(), request)
 			if err != nil {

@@ -11,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/discovery/static"
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/health"
@@ -104,7 +106,25 @@ type fake struct {
 	waiting *waiting
 	state   *state
 	checker *health.Checker
-	fleet   *static.Registry
+	fleet   leasing
+}
+
+// leasing is a registry that tells of leases, by its instances' addresses: those below 10.0.0.2 have one of 10 s, less a second with each
+// look.
+type leasing struct {
+	*static.Registry
+	looks *atomic.Int64
+}
+
+func (l leasing) ListWithLeases(ctx context.Context) ([]discovery.Instance, error) {
+	looks := l.looks.Add(1)
+	all, err := l.List(ctx)
+	for i := range all {
+		if all[i].Address < "10.0.0.2" {
+			all[i].LeaseLeft = 10*time.Second - time.Duration(looks)*time.Second
+		}
+	}
+	return all, err
 }
 
 // models are fixed.
@@ -140,7 +160,7 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 	}
 	f := &fake{
 		waiting: &waiting{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}, state: &state{now: health.Serving},
-		checker: health.NewChecker(health.Options{}), fleet: static.New(),
+		checker: health.NewChecker(health.Options{}), fleet: leasing{static.New(), &atomic.Int64{}},
 	}
 	f.checker.Add(f.state, true)
 	info := server.ModelInfo{

@@ -39,7 +39,7 @@ func TestInstancesShowsTheFleet(t *testing.T) {
 	code, out, errors := tool(t.Context(), "", "instances", "--addr", f.addr)
 	want := [][]string{
 		{"INSTANCE", "ADDRESS", "MODEL", "STATE", "RUNNING", "QUEUED", "KV", "TOKENS/S", "LEASE", "VERSION"},
-		{"a", "10.0.0.1:50051", "echo,tiny", "SERVING", "3", "1", "25%", "70", "-", "v1"},
+		{"a", "10.0.0.1:50051", "echo,tiny", "SERVING", "3", "1", "25%", "70", "9s", "v1"},
 		{"b", "10.0.0.2:50051", "tiny", "(loading)", "DRAINING", "0", "0", "0%", "0", "-", "v?[31m1"},
 	}
 	got := fields(out)
@@ -59,24 +59,7 @@ func TestInstancesShowsTheFleet(t *testing.T) {
 
 func TestWatchedInstancesComeAndGo(t *testing.T) {
 	f := startFake(t, true)
-	ctx, interrupt := context.WithCancel(t.Context())
-	out, shown, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	defer shown.Close()
-	ended := make(chan int, 1)
-	go func() {
-		ended <- run(ctx, []string{"instances", "--watch", "--addr", f.addr}, &console{out: shown, err: io.Discard})
-	}()
-	lines := bufio.NewScanner(out)
-	next := func(prefix string) {
-		t.Helper()
-		if !lines.Scan() || !strings.HasPrefix(lines.Text(), prefix) {
-			t.Fatalf("%q, want a line that begins with %q", lines.Text(), prefix)
-		}
-	}
+	next, end := watchInstances(t, f, false)
 	next("INSTANCE")
 	g, err := f.fleet.Register(t.Context(), discovery.Instance{ID: "new", Address: "10.0.0.1:50051", State: discovery.Serving})
 	if err != nil {
@@ -90,8 +73,51 @@ func TestWatchedInstancesComeAndGo(t *testing.T) {
 	}
 	next("")
 	next("INSTANCE")
-	interrupt()
-	if code := <-ended; code != 0 {
-		t.Errorf("interrupted: exit code %d, want 0", code)
+	end()
+}
+
+// On a terminal leases get shorter without a change of the fleet.
+func TestWatchedLeasesGetShorter(t *testing.T) {
+	f := startFake(t, true)
+	if _, err := f.fleet.Register(t.Context(), discovery.Instance{ID: "a", Address: "10.0.0.1:50051", State: discovery.Serving}); err != nil {
+		t.Fatal(err)
+	}
+	next, end := watchInstances(t, f, true)
+	for _, left := range []string{" 9s ", " 8s ", " 7s "} {
+		next("\x1b[H\x1b[2JINSTANCE")
+		if row := next("a "); !strings.Contains(row, left) {
+			t.Errorf("%q, want%sleft", row, left)
+		}
+	}
+	end()
+}
+
+// watchInstances runs the command until end. next is its next line, which has to begin so.
+func watchInstances(t *testing.T, f *fake, terminal bool) (next func(prefix string) string, end func()) {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(t.Context())
+	out, shown, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close(); shown.Close() })
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"instances", "--watch", "--addr", f.addr}, &console{out: shown, err: io.Discard, outTerm: terminal})
+	}()
+	lines := bufio.NewScanner(out)
+	next = func(prefix string) string {
+		t.Helper()
+		if !lines.Scan() || !strings.HasPrefix(lines.Text(), prefix) {
+			t.Fatalf("%q, want a line that begins with %q", lines.Text(), prefix)
+		}
+		return lines.Text()
+	}
+	return next, func() {
+		t.Helper()
+		interrupt()
+		if code := <-ended; code != 0 {
+			t.Errorf("interrupted: exit code %d, want 0", code)
+		}
 	}
 }

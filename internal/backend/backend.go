@@ -311,6 +311,9 @@ func (b *backend) serve(ctx, life context.Context) error {
 	}
 	b.stopChanges()
 	withdraw()
+	if err == nil && life.Err() == nil {
+		b.checker.Drain("the server is stopping") // beside the withdrawal: a registry that is away may hold that up for seconds
+	}
 	if failed := <-withdrawn; failed != nil {
 		b.log.Warn("not withdrawn from the registry", "error", failed)
 	}
@@ -380,7 +383,6 @@ func (b *backend) load(ctx, life context.Context) error {
 // drain refuses new work and waits for the requests at hand, up to the deadline.
 func (b *backend) drain() error {
 	c := b.o.Config
-	b.checker.Drain("the server is stopping")
 	b.log.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout)
 	patience, give := context.WithCancelCause(context.Background())
 	defer give(nil)

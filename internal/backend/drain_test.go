@@ -29,15 +29,22 @@ type streamEnd struct {
 
 // follow reads a stream of so many tokens to its end.
 func follow(ctx context.Context, client infernov1.InferenceServiceClient, tokens uint32) streamEnd {
+	return followTelling(ctx, client, tokens, func(int) {})
+}
+
+// followTelling calls got with the number of tokens of each message.
+func followTelling(ctx context.Context, client infernov1.InferenceServiceClient, tokens uint32, got func(tokens int)) streamEnd {
 	end := streamEnd{}
 	var stream infernov1.InferenceService_GenerateStreamClient
 	stream, end.err = client.GenerateStream(ctx, request(tokens))
 	for end.err == nil {
 		var m *infernov1.GenerateStreamResponse
 		if m, end.err = stream.Recv(); end.err == nil {
+			before := end.tokens
 			for _, d := range m.GetDeltas() {
 				end.tokens += len(d.GetTokenIds())
 			}
+			got(end.tokens - before)
 		}
 	}
 	end.at = time.Now()
@@ -45,7 +52,8 @@ func follow(ctx context.Context, client infernov1.InferenceServiceClient, tokens
 }
 
 // TestDrainFailsNobody stops servers at random moments under 64 streams that come and go. What was taken is finished, every token of it;
-// what was not taken may be tried elsewhere. 10 servers; SOAK=full makes it 100.
+// what was not taken may be tried elsewhere. 10 servers; SOAK=full makes it 100. A moment is so many tokens after all 64 have begun, so that
+// each drain has at least 64 streams to finish, however fast the machine is.
 func TestDrainFailsNobody(t *testing.T) {
 	rounds := 10
 	if os.Getenv("SOAK") == "full" {
@@ -86,14 +94,20 @@ func drainOnce(t *testing.T, random *rand.Rand) drainFigures {
 	notServing := r.watchNotServing()
 
 	// Each worker opens one stream after the other, until one is refused.
+	stopAt := newMoment(streams, 1+random.IntN(4000)) // of 30 tokens a stream, in the mean
 	ends := make(chan []streamEnd, streams)
 	for range streams {
 		lengths := rand.New(rand.NewPCG(random.Uint64(), 0))
 		go func() {
+			defer stopAt.now() // a worker that fails begins nothing any more
 			var all []streamEnd
+			begin := sync.OnceFunc(stopAt.begin)
 			for {
 				tokens := uint32(1 + lengths.IntN(60))
-				end := follow(context.Background(), client, tokens)
+				end := followTelling(context.Background(), client, tokens, func(n int) {
+					begin()
+					stopAt.count(n)
+				})
 				if errors.Is(end.err, io.EOF) && end.tokens != int(tokens) {
 					end.err = errors.New("the stream ended normally without all of its tokens")
 				}
@@ -105,7 +119,7 @@ func drainOnce(t *testing.T, random *rand.Rand) drainFigures {
 			}
 		}()
 	}
-	time.Sleep(time.Duration(random.Int64N(int64(300 * time.Millisecond)))) // the moment is what the test is about
+	<-stopAt.come
 	stopped := time.Now()
 	r.stop()
 	f := drainFigures{}
@@ -130,6 +144,39 @@ func drainOnce(t *testing.T, random *rand.Rand) drainFigures {
 	}
 	f.told, f.exited = (<-notServing).Sub(stopped), time.Since(last)
 	return f
+}
+
+// moment comes when all have begun and so many tokens have come since, wherever in their streams they are then.
+type moment struct {
+	come chan struct{}
+	now  func()
+
+	mu      sync.Mutex
+	waiting int // have not begun
+	tokens  int // are to come still
+}
+
+func newMoment(workers, tokens int) *moment {
+	m := &moment{come: make(chan struct{}), waiting: workers, tokens: tokens}
+	m.now = sync.OnceFunc(func() { close(m.come) })
+	return m
+}
+
+func (m *moment) begin() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiting--
+}
+
+func (m *moment) count(tokens int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiting > 0 {
+		return
+	}
+	if m.tokens -= tokens; m.tokens <= 0 {
+		m.now()
+	}
 }
 
 // watchNotServing tells when grpc.health.v1 says NOT_SERVING.

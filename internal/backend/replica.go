@@ -59,6 +59,7 @@ type replica struct {
 	engine     *engine.Engine
 	watchdog   *watchdog
 	config     *model.Config  // of the checkpoint; set once the model is up
+	warm       chan struct{}  // closed when the engine's Warmup has returned
 	engineDone chan struct{}  // closed when the engine's Run has returned
 	watchers   sync.WaitGroup // the idle probes and the watchdog
 
@@ -128,9 +129,10 @@ func (r *replica) start(ctx context.Context, b *backend, later int) error {
 	if err != nil {
 		return err
 	}
-	if err := r.engine.Warmup(ctx); err != nil {
+	if err := r.warmUp(ctx, b); err != nil {
 		return err
 	}
+	r.watchdog.longest = r.engine.LongestStep
 	r.run(b)
 	if err := r.firstToken(ctx); err != nil {
 		return fmt.Errorf("probe token: %w", err)
@@ -201,9 +203,13 @@ func (r *replica) run(b *backend) {
 			if r.engine.Stats().InStep > 0 {
 				doing = "a step has been running for"
 			}
-			r.lose(b, fmt.Errorf("%w: %s %v", device.ErrLost, doing, silent.Round(time.Millisecond)))
+			r.lose(b, hung(doing, silent))
 		}
 	})
+}
+
+func hung(doing string, silent time.Duration) error {
+	return fmt.Errorf("%w: %s %v", device.ErrLost, doing, silent.Round(time.Millisecond))
 }
 
 // firstToken waits for a probe token, or for the reason why there will be none: a loop that hangs in its first step answers nobody.
@@ -398,6 +404,9 @@ func (r *replica) close(log *slog.Logger, timeout time.Duration) {
 
 // release gives back what start took, in the opposite order.
 func (r *replica) release() {
+	if r.warm != nil {
+		<-r.warm
+	}
 	if r.engine != nil {
 		r.engine.Close()
 	}

@@ -13,8 +13,8 @@ import (
 // DefaultStuckStep is how long a step may run at least before it counts as one that never ends.
 const DefaultStuckStep = 10 * time.Second
 
-// stuckFactor times the 99th percentile of the steps so far is what a step may take beyond that, so that a device whose steps are slow is
-// not taken for a dead one.
+// stuckFactor times the 99th percentile of the steps so far is what a step may take beyond that, and as many times the longest step that the
+// engine foresees: a device whose steps are slow is not taken for a dead one, not even before it has made many.
 const stuckFactor = 20
 
 // Buckets of step durations: bucketsPerOctave of them for each doubling, from a microsecond up to half an hour.
@@ -30,6 +30,7 @@ const lookAgain = 5 * time.Second
 // hang, and watches from a goroutine of its own.
 type watchdog struct {
 	least     time.Duration
+	longest   func() time.Duration // that the engine foresees a step to take
 	born      time.Time
 	looked    atomic.Int64      // when, since born
 	held      atomic.Int64      // for how long the loop had been silent then
@@ -38,7 +39,7 @@ type watchdog struct {
 }
 
 func newWatchdog(least time.Duration, observers ...engine.Observer) *watchdog {
-	w := &watchdog{least: least, born: time.Now()}
+	w := &watchdog{least: least, longest: func() time.Duration { return 0 }, born: time.Now()}
 	if w.least <= 0 {
 		w.least = DefaultStuckStep
 	}
@@ -104,6 +105,7 @@ func (w *watchdog) doubt() string {
 
 // limit is how long a step may run.
 func (w *watchdog) limit() time.Duration {
+	least := max(w.least, stuckFactor*w.longest())
 	var counts [numBuckets]uint64
 	total := uint64(0)
 	for i := range w.steps {
@@ -113,10 +115,10 @@ func (w *watchdog) limit() time.Duration {
 	above := uint64(0)
 	for i := numBuckets - 1; i >= 0; i-- {
 		if above += counts[i]; 100*above > total {
-			return max(w.least, stuckFactor*upperBound(i))
+			return max(least, stuckFactor*upperBound(i))
 		}
 	}
-	return w.least
+	return least
 }
 
 // bucketOf is the bucket of a duration: i holds what is at most upperBound(i) and more than upperBound(i−1).

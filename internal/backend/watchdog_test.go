@@ -137,6 +137,33 @@ func TestStepThatHangsWhileDrainingEndsTheServer(t *testing.T) {
 	close(r.release)
 }
 
+// TestStepThatHangsInTheWarmUpEndsTheServer: before there is a loop that could be watched.
+func TestStepThatHangsInTheWarmUpEndsTheServer(t *testing.T) {
+	r := startWith(t, true, nil, 100*time.Millisecond)
+	<-r.loading
+	r.held.Store(true)
+	close(r.gate)
+	err := <-r.done
+	if !errors.Is(err, ErrStart) || !errors.Is(err, device.ErrLost) || !strings.Contains(err.Error(), "a step of the warm-up has been running for") {
+		t.Errorf("the server ended with %v, want ErrStart, device.ErrLost and the step", err)
+	}
+	close(r.release)
+	r.stop()
+}
+
+// TestPanicInTheWarmUpIsTheLoads: whose goroutine knows what it ends.
+func TestPanicInTheWarmUpIsTheLoads(t *testing.T) {
+	b, r := &backend{}, newReplica("m", "")
+	r.watchdog = newWatchdog(0) // and no engine
+	defer func() {
+		if p, ok := recover().(error); !ok || !strings.Contains(p.Error(), "nil pointer") || !strings.Contains(p.Error(), "Warmup") {
+			t.Errorf("panic %v, want the warm-up's with its stack", p)
+		}
+		<-r.warm
+	}()
+	_ = r.warmUp(t.Context(), b)
+}
+
 func TestStepThatHangsBeforeTheFirstTokenEndsTheServer(t *testing.T) {
 	r := startWith(t, true, nil, impatient)
 	<-r.loading
@@ -152,9 +179,10 @@ func TestStepThatHangsBeforeTheFirstTokenEndsTheServer(t *testing.T) {
 func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 	second := time.Second
 	for name, c := range map[string]struct {
-		before []time.Duration // steps that have ended
-		inStep func(now time.Duration) time.Duration
-		want   time.Duration // when it was found stuck; 0: never
+		before  []time.Duration // steps that have ended
+		longest time.Duration   // that is foreseen
+		inStep  func(now time.Duration) time.Duration
+		want    time.Duration // when it was found stuck; 0: never
 	}{
 		"idle":             {inStep: func(time.Duration) time.Duration { return 0 }},
 		"steps of a while": {inStep: func(now time.Duration) time.Duration { return now % (9 * second) }},
@@ -167,10 +195,13 @@ func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 			before: []time.Duration{second, second, second},
 			inStep: func(now time.Duration) time.Duration { return now }, want: 21 * second, // a bucket is 19 % wide
 		},
+		"long prompts on a slow device":   {longest: second, inStep: func(now time.Duration) time.Duration { return now % (19 * second) }},
+		"a first long prompt without end": {longest: second, inStep: func(now time.Duration) time.Duration { return now }, want: 20*second + second/2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWatchdog(0)
+				w.longest = func() time.Duration { return c.longest }
 				for _, d := range c.before {
 					w.ObserveStep(&engine.StepInfo{Duration: d})
 				}

@@ -189,7 +189,7 @@ func (c *checked) refuseLeftRecursion() error {
 		if over, ok := done[name]; over {
 			return nil
 		} else if ok {
-			circle := append(path[slices.Index(path, name):], name)
+			circle := append(slices.Clone(path[slices.Index(path, name):]), name)
 			return fmt.Errorf("rule %s: left recursion (%s): a rule must not begin with itself", name, strings.Join(circle, " → "))
 		}
 		path, done[name] = append(path, name), false
@@ -202,7 +202,7 @@ func (c *checked) refuseLeftRecursion() error {
 		path, done[name] = path[:len(path)-1], true
 		return nil
 	}
-	for _, name := range c.order {
+	for _, name := range slices.Backward(c.order) {
 		if err := follow(name); err != nil {
 			return err
 		}

@@ -10,6 +10,8 @@ import (
 const (
 	maxNodes    = 1 << 17 // nodes
 	maxCompiled = 1 << 20 // expressions and ranges of characters compiled, counting each copy that a repeat or a rule in place of its name makes
+	maxCopies   = 512     // of what is repeated
+	blockCopies = 256     // in a block of more
 	maxInPlace  = 12      // nodes of a rule that is compiled wherever it is named, rather than called
 )
 
@@ -166,10 +168,8 @@ func (c *compiler) named(name string, next uint32) (uint32, bool) {
 		return next, false
 	case c.inPlace(r):
 		return c.compile(c.grammar.Rules[name], next)
-	case next == ruleEnd:
-		return c.call(name), true // what comes after it is its own end: nothing to return to
 	default:
-		return c.add(node{rule: c.call(name), next: next}), true
+		return c.returning(c.call(name), next), true
 	}
 }
 
@@ -266,32 +266,73 @@ func (c *compiler) either(places []uint32) uint32 {
 }
 
 func (c *compiler) repeat(e Repeat, next uint32) (at uint32, ok bool) {
-	at = next
-	if e.Max < 0 {
-		loop := c.add(node{rule: noRule, places: []uint32{next}})
-		if body, ok := c.compile(e.Of, loop); ok && body != loop {
-			c.program.nodes[loop].places = []uint32{body, next}
+	if e.Max >= 0 {
+		at = c.upTo(e.Of, e.Max-e.Min, next)
+	} else {
+		at = c.add(node{rule: noRule, places: []uint32{next}})
+		if body, ok := c.compile(e.Of, at); ok && body != at {
+			c.program.nodes[at].places = []uint32{body, next}
 		}
-		at = loop
 	}
-	for range e.Max - e.Min { // not a round where there is no Max
-		body, ok := c.compile(e.Of, at)
+	return c.times(e.Of, e.Min, at)
+}
+
+// times is e so many times. Beyond maxCopies it goes by blocks, which are called.
+func (c *compiler) times(e Expr, n int, next uint32) (at uint32, ok bool) {
+	at = next
+	if n > maxCopies {
+		block, ok := c.times(e, blockCopies, ruleEnd)
+		if !ok || block == ruleEnd {
+			return at, ok
+		}
+		for ; n > maxCopies && c.err == nil; n -= blockCopies {
+			at = c.returning(block, at)
+		}
+	}
+	for ; n > 0; n-- {
+		body, ok := c.compile(e, at)
+		if !ok {
+			return at, false
+		}
+		if body == at {
+			break // e is the empty text
+		}
+		at = body
+	}
+	return at, true
+}
+
+// upTo is e at most so many times. Beyond maxCopies it is a part of a block and the end, or a block and more.
+func (c *compiler) upTo(e Expr, n int, next uint32) (at uint32) {
+	blocks := 0
+	if n > maxCopies {
+		blocks, n = n/blockCopies, n%blockCopies
+	}
+	at = next
+	for ; n > 0; n-- {
+		body, ok := c.compile(e, at)
 		if !ok || body == at {
 			break
 		}
 		at = c.either([]uint32{body, next})
 	}
-	for range e.Min {
-		body, ok := c.compile(e.Of, at)
-		if !ok {
-			return at, false
-		}
-		if body == at {
-			break
-		}
-		at = body
+	if blocks == 0 {
+		return at
 	}
-	return at, true
+	part := c.upTo(e, blockCopies-1, ruleEnd)
+	block, ok := c.times(e, blockCopies, ruleEnd)
+	for ; ok && blocks > 0 && c.err == nil; blocks-- {
+		at = c.either([]uint32{c.returning(part, next), c.returning(block, at)})
+	}
+	return at
+}
+
+// returning calls what ends with ruleEnd; at the end of a rule there is nothing to return to.
+func (c *compiler) returning(callee, next uint32) uint32 {
+	if next == ruleEnd || callee == ruleEnd {
+		return max(callee, next)
+	}
+	return c.add(node{rule: callee, next: next})
 }
 
 // add returns the node that is n, which is new unless there is one already. A rule's first node and a loop's, which are completed later, are

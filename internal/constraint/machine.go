@@ -57,7 +57,7 @@ type state struct {
 	ended          bool            // the bottom of the stack may have been passed: the text is whole, or what is below goes on
 	alive          bool            // there are configurations, or it has ended
 	next           []*state        // [class] where a byte leads; nil: not known yet
-	loops          *byteSet        // bytes that lead back here; nil: not known yet
+	main           *main           // where most bytes lead; nil: not known yet
 
 	reach *reach   // of a state whose stacks are the upper parts
 	mask  []uint32 // of one whose stacks are whole: the tokens that may come next
@@ -331,21 +331,4 @@ func (m *machine) upper(s *state) (top *state, common *frame) {
 		m.found.configurations = append(m.found.configurations, configuration{c.node, above})
 	}
 	return m.intern(), common
-}
-
-// loopsOf is the bytes that lead from s back to s.
-func (m *machine) loopsOf(s *state) *byteSet {
-	if s.loops == nil {
-		loops := byteSet{}
-		for class := range m.program.members {
-			if m.next(s, uint8(class)) == s {
-				loops.join(&m.program.members[class])
-			}
-		}
-		if m.steps <= 0 { // perhaps not all of them
-			return &loops
-		}
-		s.loops = &loops
-	}
-	return s.loops
 }

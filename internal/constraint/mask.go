@@ -100,7 +100,7 @@ func (w *walk) subtree(s *state, from, to, length int32) {
 			node = v.behind[node]
 			continue
 		}
-		if set := v.within[node]; set >= 0 && v.sets[set].within(m.loopsOf(at)) {
+		if i := v.bunch[node]; i >= 0 && m.passes(at, &v.bunches[i]) {
 			w.allow(v.ids[v.first[node]:v.first[v.behind[node]]])
 			node = v.behind[node]
 			continue

@@ -95,3 +95,39 @@ func randomRegex(rng *rand.Rand, depth int) string {
 	}
 	return sub() + sub() + sub()
 }
+
+func TestBadRegexes(t *testing.T) {
+	for _, c := range []struct{ pattern, want string }{
+		{`(`, "missing closing ): \"(\""},
+		{`a**`, "invalid nested repetition operator"},
+		{`a{1001}`, "invalid repeat count"},
+		{`(?=a)`, "invalid or unsupported Perl syntax"},
+		{`(a)\1`, "invalid escape sequence"},
+		{`a\b`, `\b is not supported: it looks at the text around it`},
+		{`a\Bb`, `\B is not supported`},
+		{`a^b`, "may only stand at the start"},
+		{`a*^b`, "may only stand at the start"},
+		{`a$b`, "may only stand at the end"},
+		{`a$b*`, "may only stand at the end"},
+		{`(^a)*`, "may only stand at the start"},
+		{"\xff", "invalid UTF-8"},
+		{strings.Repeat("a", MaxRegex+1), "regular expression of 65537 bytes; the limit is 65536"},
+		{strings.Repeat("(", 2000) + strings.Repeat(")", 2000), "expression nests too deeply"},
+	} {
+		g, err := FromRegex(c.pattern)
+		if g != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%.40q: %v, want %q", c.pattern, err, c.want)
+		}
+	}
+}
+
+func TestAnchorsAtTheEndsChangeNothing(t *testing.T) {
+	for _, pattern := range []string{
+		`^ab$`, `\Aab\z`, `^(ab)$`, `(^ab$)`, `^^ab$$`, `^ab|cd$`, `(?m)^ab$`, `(?:^)ab(?:$)`, `(?:^|cd)ab`, `ab(?:$|cd)`, `()^ab`, `ab$()`,
+	} {
+		p := regexProgram(t, pattern)
+		if !p.Match("ab") || p.Match("a") || p.Match("abab") || p.Match("ab\n") || p.Match("") {
+			t.Errorf("%s", pattern)
+		}
+	}
+}

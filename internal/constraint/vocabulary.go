@@ -3,6 +3,7 @@ package constraint
 import (
 	"cmp"
 	"slices"
+	"unicode/utf8"
 )
 
 // Tokens is a tokenizer.
@@ -28,12 +29,19 @@ type Vocabulary struct {
 	depth   []int32 // [node] its length
 	behind  []int32 // [node] the first node that does not begin with it
 	first   []int32 // [node + 1] in ids: the first token that begins with it, or would stand there
-	within  []int32 // [node] in sets: the bytes that follow, for a start of many tokens; −1: few
-	sets    []byteSet
+	bunch   []int32 // [node] in bunches, for a start of many tokens; −1: few
+	bunches []bunch
 	longest int // bytes of a text
 }
 
-const manyTokens = 32 // from there on it pays to know the bytes that follow a start
+// bunch is what follows a start of many tokens.
+type bunch struct {
+	bytes      byteSet
+	characters int  // of the longest
+	whole      bool // each is characters, but that the last may be a part of one
+}
+
+const manyTokens = 8 // from there on a bunch pays
 
 // NewVocabulary takes the tokens of a model whose ids are below size, which may be more than its tokenizer has. It takes some 100 ms at 128k
 // tokens, and is made once a model.
@@ -78,36 +86,43 @@ func (v *Vocabulary) plant() {
 	v.first = append(v.first, int32(len(v.ids)))
 }
 
-// describe finds the bytes that follow a start.
+// describe makes the bunches.
 func (v *Vocabulary) describe() {
-	v.within = make([]int32, len(v.bytes))
-	var open []int32 // starts of many tokens that the node begins with
+	v.bunch = make([]int32, len(v.bytes))
+	var open []int32 // those that the node begins with
 	for node := range int32(len(v.bytes)) {
 		for len(open) > 0 && v.behind[open[len(open)-1]] <= node {
-			open = v.close(open)
+			open = open[:len(open)-1]
 		}
-		if len(open) > 0 {
-			v.sets[v.within[open[len(open)-1]]].add(v.bytes[node])
+		for _, start := range open {
+			v.bunches[v.bunch[start]].bytes.add(v.bytes[node])
 		}
-		v.within[node] = -1
+		v.bunch[node] = -1
 		if v.first[v.behind[node]]-v.first[node] >= manyTokens {
-			v.within[node] = int32(len(v.sets))
-			v.sets = append(v.sets, byteSet{})
+			v.bunch[node] = int32(len(v.bunches))
+			v.bunches = append(v.bunches, bunch{whole: true})
 			open = append(open, node)
 		}
-	}
-	for len(open) > 0 {
-		open = v.close(open)
+		if v.first[node] < v.first[node+1] {
+			for _, start := range open {
+				v.bunches[v.bunch[start]].take(v.texts[v.ids[v.first[node]]][v.depth[start]:])
+			}
+		}
 	}
 }
 
-// close tells the start below what follows the last.
-func (v *Vocabulary) close(open []int32) []int32 {
-	n := len(open) - 1
-	if n > 0 {
-		v.sets[v.within[open[n-1]]].join(&v.sets[v.within[open[n]]])
+// take adds a text.
+func (b *bunch) take(text string) {
+	characters := 0
+	for ; text != ""; characters++ {
+		r, n := utf8.DecodeRuneInString(text)
+		if r == utf8.RuneError && n < 2 {
+			b.whole = b.whole && !utf8.FullRuneInString(text)
+			n = 1
+		}
+		text = text[n:]
 	}
-	return open[:n]
+	b.characters = max(b.characters, characters)
 }
 
 // maskWords is the length of a mask.

@@ -24,6 +24,8 @@ type Provider interface {
 	Register(ctx context.Context, i Instance) (Registration, error)
 	// List returns all instances by id. The error wraps ErrAway, or is that of ctx.
 	List(ctx context.Context) ([]Instance, error)
+	// ListWithLeases is List, and says what is left of the leases as far as the registry has any and tells in time: it is asked for each.
+	ListWithLeases(ctx context.Context) ([]Instance, error)
 	// Watch sends the whole list, then each change, until ctx ends; then it closes the channel. After a gap, or for a reader that fell
 	// behind, the whole list comes again.
 	Watch(ctx context.Context) (<-chan Event, error)
@@ -67,7 +69,7 @@ type Instance struct {
 	Version    string
 	StartTime  time.Time
 	Generation uint64        // grows with every registration of this instance; set by the Provider
-	LeaseLeft  time.Duration // at the last look; 0 where the registry has no leases
+	LeaseLeft  time.Duration // set by ListWithLeases alone; 0: not known, or the registry has no leases
 }
 
 // Model is a model that an instance holds.

@@ -389,6 +389,9 @@ func (e *Engine) Silence() time.Duration {
 	return max(time.Since(e.born)-time.Duration(e.counters.heartbeat.Load()), 0)
 }
 
+// LongestStep is how long a step takes that computes all the tokens that one may, as Warmup's trial and the steps since foretell.
+func (e *Engine) LongestStep() time.Duration { return time.Duration(e.counters.longest.Load()) }
+
 // Probe has one real token made on the device and returns nil when it is there. While requests run it waits for the next token of
 // theirs; otherwise it makes one of its own, which no counter sees.
 func (e *Engine) Probe(ctx context.Context) error {

@@ -368,6 +368,7 @@ func (e *Engine) finishStep(b *batch, flight launched, now time.Time) {
 	info.DecodeTokens = b.decodes + b.drafting
 	info.PrefillTokens = b.tokens - info.DecodeTokens
 	e.scheduler.prompts.observe(info.DecodeTokens, info.PrefillTokens, info.Duration)
+	e.counters.longest.Store(int64(e.scheduler.prompts.longest(e.scheduler.maxTokens)))
 	info.Preemptions = flight.preemptions
 	e.counters.endStep(info, now.Sub(e.born), e.scheduler.underWay() > 0)
 	if flight.crowded {

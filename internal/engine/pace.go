@@ -55,6 +55,11 @@ func (p *pace) adapt() {
 	p.limit = max(n, p.least)
 }
 
+// longest is how long a step takes, as far as is known, that computes as much of prompts as it may, up to so many tokens.
+func (p *pace) longest(tokens int) time.Duration {
+	return time.Duration(p.decode + p.price*float64(min(tokens, p.limit)))
+}
+
 // smooth moves an average towards a new value; the first one is taken as it is.
 func smooth(average, value, share float64) float64 {
 	if average == 0 {

@@ -106,3 +106,21 @@ func TestPaceIsNotMisled(t *testing.T) {
 		t.Errorf("prompts get %d tokens of a step, want at least, and then just, 16", p.limit)
 	}
 }
+
+// TestPaceForeseesTheLongestStep: a trial of a few tokens tells what a step of very many takes.
+func TestPaceForeseesTheLongestStep(t *testing.T) {
+	const token = 5 * time.Millisecond
+	p := pace{least: 16}
+	if got := p.longest(1024); got != 0 {
+		t.Errorf("longest step %v before any was seen", got)
+	}
+	p.observe(0, 16, 16*token)
+	if got := p.longest(1024); got != 1024*token {
+		t.Errorf("longest step of 1,024 tokens %v, want %v", got, 1024*token)
+	}
+	p.target = 40 * token
+	p.observe(8, 0, 10*token)
+	if got := p.longest(1024); got > p.target {
+		t.Errorf("longest step %v with a target of %v", got, p.target)
+	}
+}

@@ -137,6 +137,7 @@ type counters struct {
 	stepBegan atomic.Int64 // noStep: none is under way
 	heartbeat atomic.Int64
 	lastStep  atomic.Int64
+	longest   atomic.Int64
 	hostTime  atomic.Int64
 	rate      atomic.Uint64 // tokens a second as of heartbeat, float64 bits
 	startGap  atomic.Int64  // nanoseconds between starts of requests while others wait; 0: too few to tell

@@ -14,10 +14,12 @@ const warmupShare = 8
 const firstTrial = 16
 
 // Warmup computes a few prompts of growing length, so that nothing is done for the first time when a request waits, sets the token budget
-// where Options left it open, and captures the steps in which sequences only decode. Before Run, by the goroutine that drives the device. The error is the device's, or ctx's.
+// where Options left it open, and captures the steps in which sequences only decode. Before Run, by the goroutine that drives the device. The
+// error is the device's, or ctx's. Silence tells whoever watches for how long a trial, or all captures, have been under way.
 func (e *Engine) Warmup(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	e.counters.beat(time.Since(e.born), 0)
 	limit := e.maxTokens
 	most := min(limit, e.context-1)
 	n := min(firstTrial, most)
@@ -39,6 +41,7 @@ func (e *Engine) Warmup(ctx context.Context) error {
 		e.scheduler.setMaxTokens(e.budget(n, took))
 	}
 	e.scheduler.prompts.observe(0, n, took)
+	e.counters.longest.Store(int64(e.scheduler.prompts.longest(e.scheduler.maxTokens)))
 	e.counters.maxTokens.Store(int64(e.scheduler.maxTokens))
 	if e.runner.info.Capture {
 		if err := e.runner.capture(ctx); err != nil {
@@ -76,6 +79,7 @@ func (e *Engine) trial(ctx context.Context, n int) (time.Duration, error) {
 		return 0, fmt.Errorf("warm up: step of %d tokens: %w", n, err)
 	}
 	took := time.Since(began)
+	e.counters.beat(time.Since(e.born), 0)
 	e.scheduler.Commit(b, ids)
 	return took, nil
 }

@@ -111,7 +111,7 @@ var table = []row{
 			"internal/auth", "internal/constraint", "internal/discovery", "internal/discovery/record", "internal/engine", "internal/health",
 			"internal/tokenizer", "internal/tokenizer/chat", "internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
-		tests: []string{"internal/auth/authtest", "internal/discovery/static"},
+		tests: []string{"internal/auth/authtest", "internal/discovery/static", "internal/telemetry"},
 	},
 
 	// The orchestrator, which knows every part by its interface: devices, architectures and registries are handed to it.

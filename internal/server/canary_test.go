@@ -3,9 +3,13 @@ package server
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -15,6 +19,7 @@ import (
 
 	"github.com/inferno-serve/inferno/internal/auth"
 	"github.com/inferno-serve/inferno/internal/engine"
+	"github.com/inferno-serve/inferno/internal/telemetry"
 )
 
 // toldFields are not secret: the log names requests and models, and errors quote what no model's template could take for a role.
@@ -29,14 +34,15 @@ func (c *canaries) next() string {
 }
 
 // GHSA-xr7q-jx4m-x55m, CVE-2026-108857: headers, prompts and keys stood in logs. Each text that a client can send, in a field or a header, holds
-// a canary, alone and within a good request; at debug level none is in the log, the metrics, or an error.
+// a canary, alone and within a good request; at debug level none is in the log, the metrics, the traces as a receiver gets them, or an error.
 func TestNoSecretIsTold(t *testing.T) {
 	c := &canaries{}
 	token, stranger := "inferno_"+c.next(), "inferno_"+c.next()
 	output := c.next()
 	s := play(part{ids: byteIDs(output), finish: finished(engine.MaxTokens, 'x')})
 	s.requests = make(chan *scripted, 1<<12)
-	f := start(t, s, withAccess(t, identityBy("alice", token, "infer, read, admin, health", "")))
+	traces, exported := openTraces(t)
+	f := start(t, s, withAccess(t, identityBy("alice", token, "infer, read, admin, health", "")), func(o *Options) { o.Tracer = traces.Tracer() })
 	errs := &strings.Builder{}
 	tell := func(err error) {
 		s := status.Convert(err)
@@ -92,8 +98,15 @@ func TestNoSecretIsTold(t *testing.T) {
 		}
 	}
 	tell(f.empty(as(t.Context(), stranger), "/inferno.v1.InferenceService/Generate"))
+	// What a trace's context brings is read only where it is whole.
+	state := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "tracestate", "a="+c.next()+",ot=th:8", "baggage", "k="+c.next())
+	tell(f.empty(state, "/inferno.v1.InferenceService/Generate"))
 
 	f.Stop(t.Context())
+	spans := exported()
+	if !strings.Contains(spans, "inferno.v1.InferenceService/Score") || !strings.Contains(spans, "ot=th:8") {
+		t.Errorf("the traces lack requests, or what they say of sampling: %.2000s", spans)
+	}
 	families, err := f.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +115,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	if strings.Count(log, "\n") < c.n/2 {
 		t.Errorf("%d lines of the log for %d calls: is it at debug level?", strings.Count(log, "\n"), c.n)
 	}
-	for place, text := range map[string]string{"the log": log, "the metrics": fmt.Sprint(families), "an error": errs.String()} {
+	for place, text := range map[string]string{"the log": log, "the metrics": fmt.Sprint(families), "the traces": spans, "an error": errs.String()} {
 		if i := strings.Index(text, "qqqqqqqq"); i >= 0 {
 			t.Errorf("%s tells a secret: …%.200s", place, text[max(0, i-150):])
 		}
@@ -111,6 +124,47 @@ func TestNoSecretIsTold(t *testing.T) {
 		t.Errorf("%d canaries, want at least 40", c.n)
 	}
 	t.Logf("%d canaries in fields, %d elsewhere", fields, c.n-fields)
+}
+
+// received keeps what an OTLP receiver gets, as text.
+type received struct {
+	collector.UnimplementedTraceServiceServer
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (r *received) Export(_ context.Context, req *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.text.WriteString(req.String())
+	return &collector.ExportTraceServiceResponse{}, nil
+}
+
+// openTraces has every request traced. exported ends that, and returns all that a receiver got.
+func openTraces(t *testing.T) (traces *telemetry.Traces, exported func() string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, s := &received{}, grpc.NewServer()
+	collector.RegisterTraceServiceServer(s, far)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	traces, err = telemetry.NewTraces(t.Context(), telemetry.TraceOptions{
+		Endpoint: "http://" + l.Addr().String(), Ratio: 1, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return traces, func() string {
+		traces.Close()
+		s.GracefulStop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		return far.text.String()
+	}
 }
 
 // tokenOf shows a token with every call, in plain text.

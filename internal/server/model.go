@@ -110,6 +110,7 @@ type Health interface {
 // Instances is the fleet; any discovery.Provider.
 type Instances interface {
 	List(ctx context.Context) ([]discovery.Instance, error)
+	ListWithLeases(ctx context.Context) ([]discovery.Instance, error)
 	Watch(ctx context.Context) (<-chan discovery.Event, error)
 }
 

@@ -55,7 +55,11 @@ func (s registryService) ListInstances(
 	if err := checkInstances(req); err != nil {
 		return nil, err
 	}
-	all, err := s.instances.List(ctx)
+	list := s.instances.List
+	if req.GetWithLeases() {
+		list = s.instances.ListWithLeases
+	}
+	all, err := list(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}

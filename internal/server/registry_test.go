@@ -92,6 +92,30 @@ func TestInstances(t *testing.T) {
 	}
 }
 
+// leased is a registry that says what is left of leases when it is asked, and only then.
+type leased struct{ broken }
+
+func (l leased) List(context.Context) ([]discovery.Instance, error) {
+	i := instance("a", "m")
+	i.LeaseLeft = 0
+	return []discovery.Instance{i, instance("b", "n")}, nil
+}
+
+func (l leased) ListWithLeases(context.Context) ([]discovery.Instance, error) {
+	return []discovery.Instance{instance("a", "m"), instance("b", "n")}, nil
+}
+
+func TestLeasesAreToldWhereAskedFor(t *testing.T) {
+	f := start(t, newScript(), func(o *Options) { o.Instances = leased{} })
+	for _, ask := range []bool{false, true} {
+		list, err := infernov1.NewRegistryServiceClient(f.conn).ListInstances(
+			t.Context(), &infernov1.ListInstancesRequest{Model: "m", WithLeases: ask})
+		if err != nil || len(list.GetInstances()) != 1 || (list.GetInstances()[0].LeaseRemaining != nil) != ask {
+			t.Errorf("with_leases %t: %v, %v", ask, list, err)
+		}
+	}
+}
+
 func instanceIDs(list []*infernov1.Instance) string {
 	var ids []string
 	for _, i := range list {
@@ -160,6 +184,8 @@ type broken struct {
 }
 
 func (b broken) List(context.Context) ([]discovery.Instance, error) { return nil, b.err }
+
+func (b broken) ListWithLeases(context.Context) ([]discovery.Instance, error) { return nil, b.err }
 
 func (b broken) Watch(context.Context) (<-chan discovery.Event, error) { return b.watch, nil }
 

@@ -48,11 +48,26 @@ func (f *facts) beginSpan(ctx context.Context, tracer trace.Tracer, method strin
 		return ctx
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
-	ctx = propagation.TraceContext{}.Extract(ctx, incoming(md))
+	ctx = withSamplingAlone(propagation.TraceContext{}.Extract(ctx, incoming(md)))
 	name := strings.TrimPrefix(method, "/")
 	ctx, f.span = tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(f.begin))
 	f.attrs = append(f.attrs, slog.String("trace_id", f.span.SpanContext().TraceID().String()))
 	return ctx
+}
+
+// withSamplingAlone leaves of the notes that a trace brings along those on its sampling, which a receiver counts by. The others may hold anything,
+// and nothing behind this server reads them.
+func withSamplingAlone(ctx context.Context) context.Context {
+	const sampling = "ot" // OpenTelemetry's own key
+	span := trace.SpanContextFromContext(ctx)
+	if span.TraceState().Len() == 0 {
+		return ctx
+	}
+	kept := trace.TraceState{}
+	if value := span.TraceState().Get(sampling); value != "" {
+		kept, _ = kept.Insert(sampling, value) // it was valid before
+	}
+	return trace.ContextWithRemoteSpanContext(ctx, span.WithTraceState(kept))
 }
 
 // spanKeys are the names by which OpenTelemetry knows what the log line has.

@@ -144,6 +144,7 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.UnloadModelRequest.name":               true,
 	"inferno.v1.UnloadModelRequest.drain_timeout":      true,
 	"inferno.v1.ListInstancesRequest.model":            true,
+	"inferno.v1.ListInstancesRequest.with_leases":      true,
 	"inferno.v1.WatchInstancesRequest.model":           true,
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	_ "google.golang.org/grpc/health" // lets the channel ask replicas for their health
@@ -43,14 +44,13 @@ type config struct {
 
 type weightKey struct{}
 
-// SetWeight says how much an address can do, in requests at once; an address without a weight counts as 1.
-func SetWeight(a resolver.Address, weight int) resolver.Address {
-	a.BalancerAttributes = a.BalancerAttributes.WithValue(weightKey{}, weight)
-	return a
+// Endpoint is a replica at an address that can do so much, in requests at once. One without a weight, of another resolver, counts as 1.
+func Endpoint(a resolver.Address, weight int) resolver.Endpoint {
+	return resolver.Endpoint{Addresses: []resolver.Address{a}, Attributes: attributes.New(weightKey{}, weight)}
 }
 
-func weightOf(a resolver.Address) float64 {
-	weight, _ := a.BalancerAttributes.Value(weightKey{}).(int)
+func weightOf(e resolver.Endpoint) float64 {
+	weight, _ := e.Attributes.Value(weightKey{}).(int)
 	return float64(max(weight, 1))
 }
 
@@ -102,8 +102,10 @@ func (f *fleet) configure(s balancer.ClientConnState) {
 		f.affinity = c.Affinity
 	}
 	clear(f.weights)
-	for _, a := range s.ResolverState.Addresses {
-		f.weights[a.Addr] = weightOf(a)
+	for _, e := range s.ResolverState.Endpoints {
+		for _, a := range e.Addresses {
+			f.weights[a.Addr] = weightOf(e)
+		}
 	}
 }
 

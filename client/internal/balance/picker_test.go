@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +38,7 @@ func replicas(affinity bool, weights ...float64) (*picker, []*replica) {
 }
 
 // pick begins a call and says where.
-func pick(t *testing.T, p *picker, ctx context.Context) (name string, end func(balancer.DoneInfo)) {
+func pick(ctx context.Context, t *testing.T, p *picker) (name string, end func(balancer.DoneInfo)) {
 	t.Helper()
 	result, err := p.Pick(balancer.PickInfo{Ctx: ctx})
 	if err != nil {
@@ -67,7 +68,7 @@ func TestFiveHundredReplicasShareByWeight(t *testing.T) {
 				running[0](balancer.DoneInfo{})
 				running = running[1:]
 			}
-			_, end := pick(t, p, t.Context())
+			_, end := pick(t.Context(), t, p)
 			running = append(running, end)
 		}
 		worst := 0.0
@@ -87,7 +88,7 @@ func TestCallsGoWhereReportsAreLow(t *testing.T) {
 		all[0].take(loaded(40, 0.5))
 		all[1].take(loaded(10, 0.5))
 		for range 30 { // up to 40 each, but where chance drew the busy one twice
-			pick(t, p, t.Context())
+			pick(t.Context(), t, p)
 		}
 		if a, b := all[0].own.Load(), all[1].own.Load(); a > b {
 			t.Errorf("the busy replica has %d more requests, the other %d", a, b)
@@ -104,9 +105,9 @@ func TestCallsGoWhereReportsAreLow(t *testing.T) {
 func TestLoadFollowsTheChannelsOwnCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, all := replicas(false, 1)
-		_, first := pick(t, p, t.Context())
+		_, first := pick(t.Context(), t, p)
 		all[0].take(loaded(5, 0.25)) // four of others
-		_, second := pick(t, p, t.Context())
+		_, second := pick(t.Context(), t, p)
 		want := func(n float64) {
 			t.Helper()
 			if got, _ := all[0].load(time.Now()); got != n {
@@ -131,7 +132,7 @@ func TestFailedReplicaIsLeftAloneForASecond(t *testing.T) {
 		all[0].begin()(balancer.DoneInfo{Err: status.Error(codes.Unavailable, "draining")})
 		before := all[0].picked.Load()
 		for range 200 {
-			_, end := pick(t, p, t.Context())
+			_, end := pick(t.Context(), t, p)
 			end(balancer.DoneInfo{})
 		}
 		if n := all[0].picked.Load() - before; n != 0 {
@@ -139,7 +140,7 @@ func TestFailedReplicaIsLeftAloneForASecond(t *testing.T) {
 		}
 		time.Sleep(avoidFor)
 		for range 200 {
-			_, end := pick(t, p, t.Context())
+			_, end := pick(t.Context(), t, p)
 			end(balancer.DoneInfo{})
 		}
 		if all[0].picked.Load() == before {
@@ -159,14 +160,14 @@ func TestReplicaWhoseReportsStopGetsNothingWithinASecond(t *testing.T) {
 			all[1].OnLoadReport(loaded(0, 0))
 		}
 		for range 100 {
-			if name, _ := pick(t, p, t.Context()); name != all[1].address {
+			if name, _ := pick(t.Context(), t, p); name != all[1].address {
 				t.Fatal("a call went to the silent replica")
 			}
 		}
 		time.Sleep(time.Minute) // now both are silent: better one of them than none
-		pick(t, p, t.Context())
+		pick(t.Context(), t, p)
 		all[0].OnLoadReport(loaded(0, 0))
-		if name, _ := pick(t, p, t.Context()); name != all[0].address {
+		if name, _ := pick(t.Context(), t, p); name != all[0].address {
 			t.Error("the replica that reports again gets no calls")
 		}
 	})
@@ -191,7 +192,7 @@ func TestKeysStayWithTheirReplica(t *testing.T) {
 	where := func(p *picker) []string {
 		all := make([]string, keys)
 		for i := range all {
-			name, end := pick(t, p, WithKey(t.Context(), fmt.Sprint("prefix ", i)))
+			name, end := pick(WithKey(t.Context(), fmt.Sprint("prefix ", i)), t, p)
 			end(balancer.DoneInfo{})
 			all[i] = name
 		}
@@ -213,7 +214,7 @@ func TestKeysStayWithTheirReplica(t *testing.T) {
 	}
 	gone := all[1].address
 	fewer, _ := replicas(true, weights...)
-	members := append(fewer.members[:1:1], fewer.members[2:]...)
+	members := slices.Concat(fewer.members[:1], fewer.members[2:])
 	for i, name := range where(newPicker(members, true)) {
 		if before[i] != gone && name != before[i] {
 			t.Fatalf("key %d moved from %s to %s, neither of which is gone", i, before[i], name)
@@ -226,7 +227,7 @@ func TestPopularKeySpillsOver(t *testing.T) {
 	p, all := replicas(true, 1, 1, 1, 1)
 	ctx := WithKey(t.Context(), "everybody's system prompt")
 	for n := 1; n <= 200; n++ {
-		pick(t, p, ctx)
+		pick(ctx, t, p)
 		for _, r := range all {
 			if limit := int64(math.Ceil(float64(n) / 4 * (1 + slack))); r.own.Load() > limit {
 				t.Fatalf("of %d requests one replica has %d, want at most %d", n, r.own.Load(), limit)

@@ -1,8 +1,10 @@
 package etcd
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -27,6 +29,8 @@ func (c *counts) lose(cause string) {
 var (
 	registeredDesc = prometheus.NewDesc("inferno_registry_registered",
 		"1 while etcd holds this instance as it is, else 0.", nil, nil)
+	leaseDesc = prometheus.NewDesc("inferno_registry_lease_seconds",
+		"What is left of this instance's lease, as far as etcd has answered; 0 without one.", nil, nil)
 	registrationsDesc = prometheus.NewDesc("inferno_registry_registrations_total",
 		"Registrations made: the first, and one after each loss.", nil, nil)
 	lossesDesc = prometheus.NewDesc("inferno_registry_losses_total",
@@ -39,7 +43,7 @@ var (
 
 // Describe and Collect make the Registry a prometheus.Collector.
 func (r *Registry) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{registeredDesc, registrationsDesc, lossesDesc, resyncsDesc, skippedDesc} {
+	for _, d := range []*prometheus.Desc{registeredDesc, leaseDesc, registrationsDesc, lossesDesc, resyncsDesc, skippedDesc} {
 		descs <- d
 	}
 }
@@ -49,7 +53,9 @@ func (r *Registry) Collect(metrics chan<- prometheus.Metric) {
 	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
 	}
-	metrics <- prometheus.MustNewConstMetric(registeredDesc, prometheus.GaugeValue, r.held())
+	held, left := r.held()
+	metrics <- prometheus.MustNewConstMetric(registeredDesc, prometheus.GaugeValue, held)
+	metrics <- prometheus.MustNewConstMetric(leaseDesc, prometheus.GaugeValue, left.Seconds())
 	counter(registrationsDesc, r.counts.registrations.Load())
 	counter(resyncsDesc, r.counts.resyncs.Load())
 	counter(skippedDesc, r.counts.skipped.Load())
@@ -60,17 +66,19 @@ func (r *Registry) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// held is 1 while there is a registration and etcd holds it.
-func (r *Registry) held() float64 {
+// held is 1 while there is a registration and etcd holds it. left is what is left of its lease: of the one that ends first.
+func (r *Registry) held() (held float64, left time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.registered) == 0 {
-		return 0
+		return 0, 0
 	}
+	held, left = 1, math.MaxInt64
 	for _, g := range r.registered {
 		if !g.established() || g.Held() != nil {
-			return 0
+			held = 0
 		}
+		left = min(left, g.left())
 	}
-	return 1
+	return held, left
 }

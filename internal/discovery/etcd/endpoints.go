@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -144,10 +143,10 @@ func decodeEndpoint(value []byte) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	if stock.Op != 0 {
-		return Endpoint{}, fmt.Errorf("Op: %d, want 0", stock.Op)
+		return Endpoint{}, fmt.Errorf("field Op is %d, want 0", stock.Op)
 	}
 	if len(stock.Addr) > record.MaxText {
-		return Endpoint{}, fmt.Errorf("Addr: %d bytes, want at most %d", len(stock.Addr), record.MaxText)
+		return Endpoint{}, fmt.Errorf("field Addr has %d bytes, want at most %d", len(stock.Addr), record.MaxText)
 	}
 	if err := record.CheckAddress(stock.Addr); err != nil {
 		return Endpoint{}, err
@@ -155,14 +154,14 @@ func decodeEndpoint(value []byte) (Endpoint, error) {
 	var about metadata
 	if strings.HasPrefix(string(stock.Metadata), "{") {
 		if err := json.Unmarshal(stock.Metadata, &about); err != nil {
-			return Endpoint{}, fmt.Errorf("Metadata: %w", err)
+			return Endpoint{}, fmt.Errorf("field Metadata: %w", err)
 		}
 	}
 	if about.MaxBatch < 0 || about.MaxBatch > maxBatchSaid {
-		return Endpoint{}, fmt.Errorf("Metadata.max_batch: %d, want 0 to %d", about.MaxBatch, maxBatchSaid)
+		return Endpoint{}, fmt.Errorf("field Metadata.max_batch is %d, want 0 to %d", about.MaxBatch, maxBatchSaid)
 	}
 	if len(about.Instance) > record.MaxText {
-		return Endpoint{}, errors.New("Metadata.instance is too long")
+		return Endpoint{}, fmt.Errorf("field Metadata.instance has %d bytes, want at most %d", len(about.Instance), record.MaxText)
 	}
 	return Endpoint{Instance: about.Instance, Address: stock.Addr, MaxBatch: about.MaxBatch}, nil
 }

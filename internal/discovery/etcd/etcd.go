@@ -91,7 +91,7 @@ func (r *Registry) Vacant(ctx context.Context, i discovery.Instance) error {
 		return err
 	}
 	patience := r.o.LeaseTTL
-	if granted, err := r.timeToLive(ctx, seen.lease); err == nil {
+	if granted, _, err := r.timeToLive(ctx, seen.lease); err == nil {
 		patience = max(patience, granted)
 	}
 	patience += expirySlack
@@ -115,17 +115,17 @@ const (
 	expirySlack = 2 * time.Second // etcd looks for expired leases twice a second, and a leader may change
 )
 
-// timeToLive is what the lease was granted for: 0 where there is none.
-func (r *Registry) timeToLive(ctx context.Context, lease clientv3.LeaseID) (granted time.Duration, err error) {
+// timeToLive is what the lease was granted for, 0 where there is none, and what is left of that: to etcd's whole seconds.
+func (r *Registry) timeToLive(ctx context.Context, lease clientv3.LeaseID) (granted, left time.Duration, err error) {
 	err = r.link.call(ctx, func(ctx context.Context, c *clientv3.Client) error {
 		answer, err := c.TimeToLive(ctx, lease)
 		if err != nil {
 			return err
 		}
-		granted = time.Duration(answer.GrantedTTL) * time.Second
+		granted, left = time.Duration(answer.GrantedTTL)*time.Second, time.Duration(answer.TTL)*time.Second
 		return nil
 	})
-	return granted, err
+	return granted, left, err
 }
 
 // List returns all instances by id.
@@ -134,6 +134,16 @@ func (r *Registry) List(ctx context.Context) ([]discovery.Instance, error) {
 	if err != nil {
 		return nil, away(ctx, err)
 	}
+	return f.instances(), nil
+}
+
+// ListWithLeases is List with what is left of the leases. Where etcd does not say so in time, the list comes without.
+func (r *Registry) ListWithLeases(ctx context.Context) ([]discovery.Instance, error) {
+	f, err := r.list(ctx)
+	if err != nil {
+		return nil, away(ctx, err)
+	}
+	f.lookAtLeases(ctx)
 	return f.instances(), nil
 }
 

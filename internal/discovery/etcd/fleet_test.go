@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -11,7 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/inferno-serve/inferno/internal/discovery"
 	"github.com/inferno-serve/inferno/internal/discovery/etcd"
+	"github.com/inferno-serve/inferno/internal/discovery/etcd/etcdtest"
 )
 
 // script puts instances into etcd as they stand there, without a process behind each.
@@ -25,13 +28,63 @@ func script(t *testing.T, c *clientv3.Client, n int) (ids []string) {
 	return ids
 }
 
-func scripted(t *testing.T, c *clientv3.Client, id string, running int) {
+func scripted(t *testing.T, c *clientv3.Client, id string, running int, options ...clientv3.OpOption) {
 	t.Helper()
 	_, err := c.Put(t.Context(), prefix+"/instances/"+id, fmt.Sprintf(
 		`{"id":%q,"address":"10.0.0.1:50051","models":[{"name":"llama-3","revision":"r","state":"MODEL_STATE_READY","maxContext":8192}],`+
 			`"state":"INSTANCE_STATE_SERVING","load":{"runningRequests":%d},"version":"v1","startTime":"2026-01-01T00:00:00Z",`+
-			`"generation":"7"}`, id, running))
+			`"generation":"7"}`, id, running), options...)
 	check(t, err)
+}
+
+// timeLists lists twenty times.
+func timeLists(t *testing.T, what string, limit time.Duration, list func(context.Context) ([]discovery.Instance, error)) {
+	t.Helper()
+	var took []time.Duration
+	for range 20 {
+		began := time.Now()
+		_, err := list(t.Context())
+		check(t, err)
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	t.Logf("%s, longest of 20: %v", what, took[19].Round(time.Millisecond))
+	figure(t, what+", median of 20", took[10], limit)
+}
+
+// Each instance has a lease of its own, of 100 to 599 s, and a list says what is left of it.
+func TestListTellsWhatIsLeftOfLeases(t *testing.T) {
+	const instances, shortest = 500, 100
+	c := start(t, 1)
+	eye := c.Client(t)
+	r := open(t, c)
+	leases := make([]clientv3.LeaseID, instances)
+	for k, id := range script(t, eye, instances) {
+		lease, err := eye.Grant(t.Context(), int64(shortest+k))
+		check(t, err)
+		leases[k] = lease.ID
+		scripted(t, eye, id, 1, clientv3.WithLease(lease.ID))
+	}
+	scripted(t, eye, "without", 1)
+	plain, err := r.List(t.Context())
+	check(t, err)
+	if plain[0].LeaseLeft != 0 {
+		t.Errorf("a list that was not asked for leases tells of one with %v left", plain[0].LeaseLeft)
+	}
+	list, err := r.ListWithLeases(t.Context())
+	check(t, err)
+	for k, i := range list[:instances] {
+		now, err := eye.TimeToLive(t.Context(), leases[k])
+		check(t, err)
+		least, most := time.Duration(now.TTL)*time.Second, time.Duration(now.GrantedTTL)*time.Second
+		if i.LeaseLeft < least || i.LeaseLeft > most {
+			t.Fatalf("%s has %v left, want %v to %v", i.ID, i.LeaseLeft, least, most)
+		}
+	}
+	if last := list[instances]; last.ID != "without" || last.LeaseLeft != 0 {
+		t.Errorf("an instance without a lease: %+v", last)
+	}
+	timeLists(t, "list 500 instances and their leases", 250*time.Millisecond, r.ListWithLeases)
 }
 
 func TestFleetOf500IsListedAndWatched(t *testing.T) {
@@ -44,16 +97,7 @@ func TestFleetOf500IsListedAndWatched(t *testing.T) {
 	if len(list) != 500 || list[0].ID != ids[0] || list[499].ID != ids[499] || list[7].Generation != 7 || !list[7].Models[0].Ready {
 		t.Fatalf("listed %d instances, first %+v", len(list), list[0])
 	}
-	var took []time.Duration
-	for range 20 {
-		began := time.Now()
-		_, err := r.List(t.Context())
-		check(t, err)
-		took = append(took, time.Since(began))
-	}
-	slices.Sort(took)
-	t.Logf("list 500 instances, longest of 20: %v", took[19].Round(time.Millisecond))
-	figure(t, "list 500 instances, median of 20", took[10], 50*time.Millisecond)
+	timeLists(t, "list 500 instances", 50*time.Millisecond, r.List)
 
 	events, err := r.Watch(t.Context())
 	check(t, err)
@@ -225,6 +269,9 @@ func TestMetricsTellOfRegistrationAndLoss(t *testing.T) {
 	expect(0, 0)
 	g := register(t, r, instance("a", "m"))
 	expect(1, 1)
+	if left := metric(t, r, "inferno_registry_lease_seconds"); left <= 0 || left > 5 {
+		t.Errorf("%v s left of a lease of 5 s", left)
+	}
 	_, lease, _ := stored(t, eye, prefix+"/instances/a")
 	_, err := eye.Revoke(t.Context(), lease)
 	check(t, err)
@@ -233,6 +280,12 @@ func TestMetricsTellOfRegistrationAndLoss(t *testing.T) {
 	if got := metric(t, r, "inferno_registry_losses_total"); got != 1 {
 		t.Errorf("%v losses, want 1", got)
 	}
+	c.Members[0].Proxy.Set(etcdtest.Fault{Silent: true})
+	eventually(t, "the lease has run out, as far as is known", func() bool { return metric(t, r, "inferno_registry_lease_seconds") == 0 })
+	c.Members[0].Proxy.Set(etcdtest.Fault{})
+	eventually(t, "a lease again", func() bool { return metric(t, r, "inferno_registry_lease_seconds") > 0 && g.Held() == nil })
 	withdraw(t, g, eye)
-	expect(0, 2)
+	if left := metric(t, r, "inferno_registry_lease_seconds"); left != 0 {
+		t.Errorf("%v s left of the lease of a registration that was withdrawn", left)
+	}
 }

@@ -172,7 +172,7 @@ func (k *keeping) ended(ctx context.Context, c *clientv3.Client) (cause string, 
 	if c.Ctx().Err() != nil {
 		return k.expired()
 	}
-	switch granted, err := k.g.r.timeToLive(ctx, k.h.lease); {
+	switch granted, _, err := k.g.r.timeToLive(ctx, k.h.lease); {
 	case err != nil: // the client waits for its first answer for less long than leases last
 		return k.without(ctx, err)
 	case granted == 0:
@@ -191,6 +191,7 @@ func (k *keeping) expired() (cause string, again bool) {
 
 func (k *keeping) renewed() {
 	k.h.renewed = time.Now()
+	k.g.renewed(k.h.renewed.Add(k.h.ttl))
 	if k.h.unanswered {
 		k.h.unanswered, k.h.doubt = false, true
 		k.again() // that etcd did not answer was the whole reason, or there is more to it

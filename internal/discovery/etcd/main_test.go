@@ -95,15 +95,26 @@ func open(t *testing.T, c *etcdtest.Cluster, change ...func(*etcd.Options)) *etc
 
 func ttl(d time.Duration) func(*etcd.Options) { return func(o *etcd.Options) { o.LeaseTTL = d } }
 
-// start is etcdtest.Start for a test that leaves nothing behind: neither goroutines nor leases.
+// start is etcdtest.Start for a test that leaves nothing behind: neither goroutines nor connections.
 func start(t *testing.T, members int, flags ...string) *etcdtest.Cluster {
+	t.Helper()
+	return leavingNothing(t, func() *etcdtest.Cluster { return etcdtest.Start(t, members, flags...) })
+}
+
+func leavingNothing(t *testing.T, run func() *etcdtest.Cluster) *etcdtest.Cluster {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs etcd processes")
 	}
 	known := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, known) })
-	return etcdtest.Start(t, members, flags...)
+	c := run()
+	t.Cleanup(func() { // what was opened since has been closed by now
+		if !t.Failed() {
+			eventually(t, "no connection to etcd left", func() bool { return c.Connections() == 0 })
+		}
+	})
+	return c
 }
 
 // register makes i known, as an Announcer does: again after each failure.

@@ -29,6 +29,7 @@ type registration struct {
 
 	mu     sync.Mutex
 	lease  clientv3.LeaseID // the last one under which keys were put
+	ends   time.Time        // when it does, unless it is renewed
 	reason error            // why etcd does not hold wanted; nil while it does
 }
 
@@ -215,9 +216,23 @@ func (g *registration) holds(h *held) {
 	g.generation = h.generation
 	g.mu.Lock()
 	g.lease = h.lease
+	g.ends = h.renewed.Add(h.ttl)
 	g.mu.Unlock()
 	g.setReason(nil)
 	g.r.counts.registrations.Add(1)
+}
+
+func (g *registration) renewed(ends time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ends = ends
+}
+
+// left is how long etcd will hold the instance without hearing of it; 0 where it holds none.
+func (g *registration) left() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(0, time.Until(g.ends))
 }
 
 func (g *registration) setReason(err error) {

@@ -840,7 +840,9 @@ func (x *UnloadModelResponse) GetModel() *Model {
 type ListInstancesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only instances that hold this model. Empty means all.
-	Model         string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Tell what is left of each instance's lease, which costs the registry a call for each.
+	WithLeases    bool `protobuf:"varint,2,opt,name=with_leases,json=withLeases,proto3" json:"with_leases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -880,6 +882,13 @@ func (x *ListInstancesRequest) GetModel() string {
 		return x.Model
 	}
 	return ""
+}
+
+func (x *ListInstancesRequest) GetWithLeases() bool {
+	if x != nil {
+		return x.WithLeases
+	}
+	return false
 }
 
 // Instances.
@@ -1143,7 +1152,7 @@ type Instance struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Grows with every registration of this instance.
 	Generation uint64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Time left of its lease at the last look; unset where the registry has no leases.
+	// Time left of its lease, to the second; set where with_leases asks for it, the registry has leases and tells in time.
 	LeaseRemaining *durationpb.Duration `protobuf:"bytes,9,opt,name=lease_remaining,json=leaseRemaining,proto3" json:"lease_remaining,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1462,9 +1471,11 @@ const file_inferno_v1_registry_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\rdrain_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fdrainTimeout\">\n" +
 	"\x13UnloadModelResponse\x12'\n" +
-	"\x05model\x18\x01 \x01(\v2\x11.inferno.v1.ModelR\x05model\",\n" +
+	"\x05model\x18\x01 \x01(\v2\x11.inferno.v1.ModelR\x05model\"M\n" +
 	"\x14ListInstancesRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\"K\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1f\n" +
+	"\vwith_leases\x18\x02 \x01(\bR\n" +
+	"withLeases\"K\n" +
 	"\x15ListInstancesResponse\x122\n" +
 	"\tinstances\x18\x01 \x03(\v2\x14.inferno.v1.InstanceR\tinstances\"-\n" +
 	"\x15WatchInstancesRequest\x12\x14\n" +

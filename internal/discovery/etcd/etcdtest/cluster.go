@@ -36,6 +36,7 @@ type Member struct {
 	args    []string
 	tls     *tls.Config
 	Proxy   *Proxy // what Endpoints names
+	peers   *Proxy // by which the other members reach this one; nil: by none
 
 	mu      sync.Mutex
 	process *exec.Cmd // nil while it is down
@@ -45,7 +46,13 @@ type Member struct {
 // Start runs n members and waits until they answer. flags are more arguments of etcd.
 func Start(t testing.TB, n int, flags ...string) *Cluster {
 	t.Helper()
-	return run(t, n, "http", nil, flags)
+	return run(t, settings{members: n, scheme: "http"}, flags)
+}
+
+// StartParted is Start with lines between the members that Part can silence.
+func StartParted(t testing.TB, n int, flags ...string) *Cluster {
+	t.Helper()
+	return run(t, settings{members: n, scheme: "http", parted: true}, flags)
 }
 
 // StartTLS runs one member that talks to clients which show a certificate of a's alone.
@@ -57,24 +64,37 @@ func StartTLS(t testing.TB, a *Authority) *Cluster {
 		t.Fatal(err)
 	}
 	clients := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: a.pool, Certificates: []tls.Certificate{mine}}
-	return run(t, 1, "https", clients, []string{"--cert-file", cert, "--key-file", key, "--trusted-ca-file", a.File, "--client-cert-auth"})
+	return run(t, settings{members: 1, scheme: "https", clients: clients}, []string{"--cert-file", cert, "--key-file", key, "--trusted-ca-file", a.File, "--client-cert-auth"})
 }
 
-func run(t testing.TB, n int, scheme string, clients *tls.Config, flags []string) *Cluster {
+// settings are what clusters differ in.
+type settings struct {
+	members int
+	scheme  string      // of clients
+	clients *tls.Config // of the test's own; nil: none
+	parted  bool        // peers talk through proxies
+}
+
+func run(t testing.TB, s settings, flags []string) *Cluster {
 	t.Helper()
 	program := find(t)
-	c := &Cluster{tls: clients}
+	c := &Cluster{tls: s.clients}
 	var peers []string
-	for i := range n {
-		name, peer := fmt.Sprintf("m%d", i), "http://"+freeAddress(t)
-		peers = append(peers, name+"="+peer)
-		m := &Member{t: t, name: name, address: freeAddress(t), tls: clients}
+	for i := range s.members {
+		name, peer := fmt.Sprintf("m%d", i), freeAddress(t)
+		m := &Member{t: t, name: name, address: freeAddress(t), tls: s.clients}
+		m.Proxy = newProxy(t, m.address, nil)
+		reached := peer
+		if s.parted {
+			m.peers = newProxy(t, peer, c.caller)
+			reached = m.peers.Address()
+		}
+		peers = append(peers, name+"=http://"+reached)
 		m.args = append([]string{
 			program, "--name", name, "--data-dir", filepath.Join(t.TempDir(), name), "--unsafe-no-fsync", "--log-level", "error",
-			"--listen-client-urls", scheme + "://" + m.address, "--advertise-client-urls", scheme + "://" + m.address,
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+			"--listen-client-urls", s.scheme + "://" + m.address, "--advertise-client-urls", s.scheme + "://" + m.address,
+			"--listen-peer-urls", "http://" + peer, "--initial-advertise-peer-urls", "http://" + reached,
 		}, flags...)
-		m.Proxy = newProxy(t, m.address)
 		c.Members = append(c.Members, m)
 	}
 	for _, m := range c.Members {
@@ -128,6 +148,14 @@ func (c *Cluster) Endpoints() []string {
 	return all
 }
 
+// Connections is how many clients' connections to the members are open, by way of Endpoints.
+func (c *Cluster) Connections() (open int) {
+	for _, m := range c.Members {
+		open += m.Proxy.connections()
+	}
+	return open
+}
+
 // Client talks to the members themselves, as the test's own eye and hand.
 func (c *Cluster) Client(t testing.TB) *clientv3.Client { return c.ClientAs(t, "", "") }
 
@@ -162,6 +190,19 @@ func (c *Cluster) Leader(t testing.TB) *Member {
 	return nil
 }
 
+// Follower is a member that does not lead now.
+func (c *Cluster) Follower(t testing.TB) *Member {
+	t.Helper()
+	leader := c.Leader(t)
+	for _, m := range c.Members {
+		if m != leader {
+			return m
+		}
+	}
+	t.Fatal("the only member leads")
+	return nil
+}
+
 // Start runs the server; data of an earlier run is still there.
 func (m *Member) Start() {
 	m.t.Helper()
@@ -176,21 +217,29 @@ func (m *Member) Start() {
 	m.process = cmd
 }
 
-// WaitReady returns once the server answers with the agreement of the others.
-func (m *Member) WaitReady() {
-	m.t.Helper()
+// Agrees is nil where the server answers with the agreement of the others.
+func (m *Member) Agrees() error {
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.address}, TLS: m.tls, Logger: zap.NewNop()})
 	if err != nil {
-		m.t.Fatal(err)
+		return err
 	}
 	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err = client.MemberList(ctx) // which takes that agreement
+	if errors.Is(err, rpctypes.ErrUserEmpty) {
+		return nil // it asks for a password
+	}
+	return err
+}
+
+// WaitReady returns once the server Agrees.
+func (m *Member) WaitReady() {
+	m.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		_, err := client.MemberList(ctx) // which takes the agreement of the others
-		cancel()
-		if err == nil || errors.Is(err, rpctypes.ErrUserEmpty) { // it asks for a password
-
+		err := m.Agrees()
+		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {

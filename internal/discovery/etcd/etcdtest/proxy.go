@@ -33,24 +33,27 @@ type Fault struct {
 type Proxy struct {
 	listener net.Listener
 	target   string
+	caller   func(net.Conn) *Member // of a member's peers: who calls; nil for clients
 
 	mu      sync.Mutex
 	fault   Fault
-	changed chan struct{} // closed, and made anew, with each fault
+	parted  map[*Member]bool // callers for whom the line is silent
+	changed chan struct{}    // closed, and made anew, with each fault
 	random  *rand.Rand
 	open    map[net.Conn]struct{}
+	clients int // connections that are being passed on
 	ended   bool
 	running sync.WaitGroup
 }
 
-func newProxy(t testing.TB, target string) *Proxy {
+func newProxy(t testing.TB, target string, caller func(net.Conn) *Member) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &Proxy{
-		listener: l, target: target, changed: make(chan struct{}), random: rand.New(rand.NewPCG(1, 2)), open: map[net.Conn]struct{}{},
+		listener: l, target: target, caller: caller, changed: make(chan struct{}), random: rand.New(rand.NewPCG(1, 2)), open: map[net.Conn]struct{}{},
 	}
 	p.running.Go(p.accept)
 	t.Cleanup(p.close)
@@ -64,12 +67,25 @@ func (p *Proxy) Address() string { return p.listener.Addr().String() }
 func (p *Proxy) Set(f Fault) {
 	p.mu.Lock()
 	p.fault = f
-	close(p.changed)
-	p.changed = make(chan struct{})
+	p.tell()
 	p.mu.Unlock()
 	if f.Cut {
 		p.closeAll()
 	}
+}
+
+// part makes the line silent for these callers, and for no others.
+func (p *Proxy) part(from map[*Member]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.parted = from
+	p.tell()
+}
+
+// tell has all that wait look at the faults again. The caller holds mu.
+func (p *Proxy) tell() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // Redirect has new connections go to another member, and ends those that are open.
@@ -83,8 +99,7 @@ func (p *Proxy) Redirect(m *Member) {
 func (p *Proxy) close() {
 	p.mu.Lock()
 	p.ended = true
-	close(p.changed)
-	p.changed = make(chan struct{})
+	p.tell()
 	p.mu.Unlock()
 	_ = p.listener.Close()
 	p.closeAll()
@@ -99,11 +114,20 @@ func (p *Proxy) closeAll() {
 	}
 }
 
-// now is the fault, and a channel that closes when it changes.
-func (p *Proxy) now() (f Fault, changed <-chan struct{}, ended bool) {
+// connections are those of clients that are open.
+func (p *Proxy) connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.fault, p.changed, p.ended
+	return p.clients
+}
+
+// now is the fault for a caller, and a channel that closes when it changes.
+func (p *Proxy) now(caller *Member) (f Fault, changed <-chan struct{}, ended bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f = p.fault
+	f.Silent = f.Silent || p.parted[caller]
+	return f, p.changed, p.ended
 }
 
 func (p *Proxy) accept() {
@@ -121,7 +145,11 @@ func (p *Proxy) accept() {
 
 func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
-	if f, _, _ := p.now(); f.Cut || !p.keep(client) {
+	var caller *Member
+	if p.caller != nil {
+		caller = p.caller(client)
+	}
+	if f, _, _ := p.now(caller); f.Cut || !p.keep(client) {
 		return
 	}
 	defer p.forget(client)
@@ -134,9 +162,17 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	defer p.forget(member)
 	var ways sync.WaitGroup
-	ways.Go(func() { p.pass(client, member) })
-	p.pass(member, client)
+	p.count(1)
+	defer p.count(-1)
+	ways.Go(func() { p.pass(client, member, caller) })
+	p.pass(member, client, caller)
 	ways.Wait()
+}
+
+func (p *Proxy) count(more int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clients += more
 }
 
 func (p *Proxy) keep(conn net.Conn) bool {
@@ -164,7 +200,7 @@ type parcel struct {
 }
 
 // pass carries what from says over to to, in order, and ends both when one has ended.
-func (p *Proxy) pass(from, to net.Conn) {
+func (p *Proxy) pass(from, to net.Conn, caller *Member) {
 	defer from.Close()
 	defer to.Close()
 	way := make(chan parcel, 1024)
@@ -174,7 +210,7 @@ func (p *Proxy) pass(from, to net.Conn) {
 		p.read(from, way)
 	})
 	for parcel := range way {
-		if !p.hold(parcel.due) {
+		if !p.hold(parcel.due, caller) {
 			break
 		}
 		if _, err := to.Write(parcel.data); err != nil {
@@ -218,9 +254,9 @@ func (p *Proxy) lateness() time.Duration {
 }
 
 // hold waits until due, and as long as the line is silent. It is false when the proxy ends.
-func (p *Proxy) hold(due time.Time) bool {
+func (p *Proxy) hold(due time.Time, caller *Member) bool {
 	for {
-		f, changed, ended := p.now()
+		f, changed, ended := p.now(caller)
 		if ended || f.Cut {
 			return false
 		}
