@@ -2,14 +2,16 @@ package constraint
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// judge validates texts with an implementation of JSON Schema that has nothing to do with ours: jsonschema/v6, which these tests alone
-// import. It asserts formats, as we do.
+// judge validates texts with an implementation of JSON Schema that has nothing to do with ours: jsonschema/v6, which only tests import. It
+// asserts formats, as we do.
 type judge struct{ schema *jsonschema.Schema }
 
 func newJudge(t testing.TB, schema string) judge {
@@ -30,7 +32,8 @@ func newJudge(t testing.TB, schema string) judge {
 	return judge{compiled}
 }
 
-func (j judge) accepts(text string) error {
+// refuses says what is wrong with the text; nil: nothing.
+func (j judge) refuses(text string) error {
 	if !json.Valid([]byte(text)) {
 		var v any
 		return json.Unmarshal([]byte(text), &v)
@@ -42,28 +45,90 @@ func (j judge) accepts(text string) error {
 	return j.schema.Validate(v)
 }
 
-func TestScratch(t *testing.T) {
-	for _, schema := range []string{
-		`{}`, `{"type":"object","properties":{"a":{"type":"integer","minimum":3,"maximum":120},"b":{"type":"number","minimum":-1.5,"exclusiveMaximum":2.25}},"required":["b"]}`,
-		`{"type":"string","pattern":"^a+b|c$","minLength":2,"maxLength":9}`,
-	} {
-		g, err := FromSchema(schema)
-		if err != nil {
-			t.Fatal(err)
+// mustCompile makes a program of a schema.
+func mustCompile(t testing.TB, schema string) (*Grammar, *Program) {
+	t.Helper()
+	g, err := FromSchema(schema)
+	if err != nil {
+		t.Fatalf("schema %s: %v", schema, err)
+	}
+	p, err := Compile(g)
+	if err != nil {
+		t.Fatalf("compile %s: %v", schema, err)
+	}
+	return g, p
+}
+
+// checkWalks holds texts derived at random to the judge, and to the program and a reader of grammars that know nothing of each other.
+func checkWalks(t *testing.T, schema string, g *Grammar, p *Program, j judge, texts int) {
+	t.Helper()
+	w := newWalker(t, g, 7)
+	for range texts {
+		text := w.text()
+		if err := j.refuses(text); err != nil {
+			t.Errorf("schema %s\nhas the text %s\nwhich is not valid: %v", schema, text, err)
 		}
-		w := newWalker(t, g, 1)
-		j := newJudge(t, schema)
-		for i := range 20 {
-			text := w.text()
-			if i < 4 {
-				t.Logf("%s", text)
-			}
-			if err := j.accepts(text); err != nil {
-				t.Errorf("%s: %v", text, err)
-			}
-			if !readsAs(g, text) {
-				t.Errorf("not read: %s", text)
-			}
+		if len(text) < 2000 && !readsAs(g, text) {
+			t.Errorf("schema %s\ndoes not read its own text %s", schema, text)
+		}
+		if !p.Match(text) {
+			t.Errorf("schema %s\ndoes not match its own text %s", schema, text)
+		}
+		if t.Failed() {
+			return
 		}
 	}
+}
+
+func TestTextsOfASchemaAreValid(t *testing.T) {
+	for _, c := range slices.Concat(schemaCases, shapeCases) {
+		t.Run(c.name, func(t *testing.T) {
+			g, p := mustCompile(t, c.schema)
+			j := newJudge(t, cmp.Or(c.judged, c.schema))
+			for _, text := range c.valid {
+				if err := j.refuses(text); err != nil {
+					t.Errorf("the case is wrong: %s is not valid: %v", text, err)
+				}
+				if !p.Match(text) {
+					t.Errorf("%s does not match", text)
+				}
+			}
+			for _, text := range c.invalid {
+				if j.refuses(text) == nil {
+					t.Errorf("the case is wrong: %s is valid", text)
+				}
+				if p.Match(text) {
+					t.Errorf("%s matches", text)
+				}
+			}
+			for _, text := range c.unwritten {
+				if err := j.refuses(text); err != nil {
+					t.Errorf("the case is wrong: %s is not valid: %v", text, err)
+				}
+				if p.Match(text) {
+					t.Errorf("%s matches", text)
+				}
+			}
+			checkWalks(t, c.schema, g, p, j, 60)
+		})
+	}
+}
+
+func TestAnyObject(t *testing.T) {
+	g := JSONObject()
+	p, err := Compile(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{`{}`, `{ }`, `{"a":1}`, "{\n  \"a\": [1, {\"b\": null}],\n  \"c\": \"\\ud83d\\ude00\"\n}", `{"":-0.5e+10}`} {
+		if !p.Match(text) {
+			t.Errorf("%s does not match", text)
+		}
+	}
+	for _, text := range []string{``, ` {}`, `{} `, `[]`, `"a"`, `1`, `{"a"}`, `{"a":1,}`, `{a:1}`, `{"a":01}`, `{"a":"\ud83d"}`, "{\"a\":\"\n\"}", `{"a":+1}`} {
+		if p.Match(text) {
+			t.Errorf("%s matches", text)
+		}
+	}
+	checkWalks(t, `{"type":"object"}`, g, p, newJudge(t, `{"type":"object"}`), 300)
 }

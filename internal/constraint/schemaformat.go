@@ -82,7 +82,7 @@ func parseFormat(at, name string) (*textPattern, error) {
 		return nil, &SchemaError{at, strconv.Quote(shortened(name)), fmt.Sprintf("unknown format, which cannot be held; want one of %s",
 			strings.Join(known, ", "))}
 	}
-	pattern, err := parsePattern(at, `^(?:`+source+`)$`)
+	pattern, err := compilePattern(at, `^(?:`+source+`)$`)
 	if err != nil {
 		return nil, err
 	}

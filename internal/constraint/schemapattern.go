@@ -13,10 +13,14 @@ import (
 // parsePattern reads a regular expression as JSON Schema has it, a search: whatever it is not anchored to may stand around it. It is read
 // as RE2, and where JavaScript, of which the standard speaks, differs in what . and \s are, as what both agree on.
 func parsePattern(at, source string) (*textPattern, error) {
-	fault := func(err error) error { return &SchemaError{at, strconv.Quote(shortened(source)), err.Error()} }
 	if len(source) > maxPatternBytes {
-		return nil, fault(fmt.Errorf("want at most %d bytes", maxPatternBytes))
+		return nil, &SchemaError{at, strconv.Quote(shortened(source)), fmt.Sprintf("want at most %d bytes", maxPatternBytes)}
 	}
+	return compilePattern(at, source)
+}
+
+func compilePattern(at, source string) (*textPattern, error) {
+	fault := func(err error) error { return &SchemaError{at, strconv.Quote(shortened(source)), err.Error()} }
 	parsed, err := syntax.Parse(fromJavaScript(source), syntax.Perl)
 	if err != nil {
 		return nil, fault(fmt.Errorf("want a regular expression in RE2 syntax: %w", err))
