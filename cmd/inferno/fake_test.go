@@ -172,6 +172,9 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 		i.Name, i.HasTokenizer = name, t != nil
 		m := &server.Model{Info: i, Engine: g, Tokenizer: t, EndTokens: []int32{eosID}}
 		if t != nil {
+			m.Constraints = server.NewConstraints(t, i.VocabularySize)
+		}
+		if t != nil {
 			m.Chat = chat.LoadDir(filepath.Join(dir, "hf"), t)
 		}
 		return append(all, m)

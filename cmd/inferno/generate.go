@@ -31,6 +31,7 @@ type generateCommand struct {
 	stoppingFlags `embed:""`
 	logprobFlags  `embed:""`
 	queueFlags    `embed:""`
+	formFlags     `embed:""`
 
 	Speculate *uint32 `placeholder:"N" help:"Have up to so many tokens at a time, 1 to 15, guessed from what the prompt and the output say twice: faster where they do, and the same output."`
 }
@@ -76,6 +77,10 @@ func (g *generateCommand) request(c *console) (*infernov1.GenerateRequest, error
 		Sampling: g.samplingFlags.parameters(),
 		Stopping: g.stoppingFlags.parameters(),
 		Output:   &infernov1.OutputOptions{SkipSpecialTokens: &g.SkipSpecial},
+	}
+	var err error
+	if req.Constraint, err = g.constraint(); err != nil {
+		return nil, err
 	}
 	if g.Speculate != nil {
 		req.Speculation = &infernov1.SpeculationOptions{Ngram: &infernov1.NgramSpeculation{MaxDraftTokens: g.Speculate}}
