@@ -1,5 +1,7 @@
 package constraint
 
+import "slices"
+
 // earley is an independent judge of grammars: Earley's parser over bytes, of productions that are spelled out, every character a text.
 type earley struct {
 	productions [][]production // of each symbol; symbol 0 is the start
@@ -105,63 +107,84 @@ func (e *earley) expression(g *Grammar, x Expr) (p production) {
 // earleyItem is a production of which a part is found, which began at some byte.
 type earleyItem struct{ symbol, production, found, from int }
 
-// parse says whether a text is of the grammar, and whether it is the start of one that is.
-func (e *earley) parse(text string) (whole, start bool) {
-	if !e.ends[0] {
-		return false, false
-	}
-	var chart []map[earleyItem]bool
-	var lists [][]earleyItem
-	add := func(at int, i earleyItem) {
-		for _, item := range e.productions[i.symbol][i.production] {
-			if item >= firstSymbol && !e.ends[item-firstSymbol] {
-				return
-			}
-		}
-		if !chart[at][i] {
-			chart[at][i] = true
-			lists[at] = append(lists[at], i)
-		}
-	}
-	for at := 0; at <= len(text)+1; at++ {
-		chart, lists = append(chart, map[earleyItem]bool{}), append(lists, nil)
-	}
+// chart is the items at each byte of a text.
+type chart [][]earleyItem
+
+// begin is the chart of the empty text.
+func (e *earley) begin() chart {
+	var first []earleyItem
 	for p := range e.productions[0] {
-		add(0, earleyItem{production: p})
+		first = append(first, earleyItem{production: p})
 	}
-	for at := 0; at <= len(text); at++ {
-		if len(lists[at]) == 0 {
-			return false, false
+	return e.complete(nil, first)
+}
+
+// extend goes on with some bytes; nil: they cannot follow.
+func (e *earley) extend(c chart, text string) chart {
+	c = slices.Clip(c) // others go on from here too
+	for i := 0; i < len(text) && c != nil; i++ {
+		var next []earleyItem
+		for _, item := range c[len(c)-1] {
+			p := e.productions[item.symbol][item.production]
+			if item.found < len(p) && p[item.found] == int(text[i]) {
+				item.found++
+				next = append(next, item)
+			}
 		}
-		for k := 0; k < len(lists[at]); k++ {
-			i := lists[at][k]
-			p := e.productions[i.symbol][i.production]
-			next := i
-			next.found++
-			switch {
-			case i.found == len(p):
-				for _, waiting := range lists[i.from] {
-					w := e.productions[waiting.symbol][waiting.production]
-					if waiting.found < len(w) && w[waiting.found] == firstSymbol+i.symbol {
-						waiting.found++
-						add(at, waiting)
-					}
+		c = e.complete(c, next)
+	}
+	return c
+}
+
+// whole says whether the text is of the grammar.
+func (e *earley) whole(c chart) bool {
+	return slices.ContainsFunc(c[len(c)-1], func(i earleyItem) bool {
+		return i.symbol == 0 && i.from == 0 && i.found == len(e.productions[0][i.production])
+	})
+}
+
+// complete appends some items and what follows from them.
+func (e *earley) complete(c chart, items []earleyItem) chart {
+	at := len(c)
+	seen := map[earleyItem]bool{}
+	var list []earleyItem
+	add := func(i earleyItem) {
+		canEnd := !slices.ContainsFunc(e.productions[i.symbol][i.production], func(item int) bool {
+			return item >= firstSymbol && !e.ends[item-firstSymbol]
+		})
+		if canEnd && !seen[i] {
+			seen[i] = true
+			list = append(list, i)
+		}
+	}
+	for _, i := range items {
+		add(i)
+	}
+	for k := 0; k < len(list); k++ {
+		i := list[k]
+		p := e.productions[i.symbol][i.production]
+		switch {
+		case i.found == len(p) && i.from < at: // what is found from here to here is known to be empty
+			for _, waiting := range c[i.from] {
+				w := e.productions[waiting.symbol][waiting.production]
+				if waiting.found < len(w) && w[waiting.found] == firstSymbol+i.symbol {
+					waiting.found++
+					add(waiting)
 				}
-			case p[i.found] >= firstSymbol:
-				symbol := p[i.found] - firstSymbol
-				for production := range e.productions[symbol] {
-					add(at, earleyItem{symbol: symbol, production: production, from: at})
-				}
-				if e.empty[symbol] {
-					add(at, next)
-				}
-			case at < len(text) && int(text[at]) == p[i.found]:
-				add(at+1, next)
+			}
+		case i.found < len(p) && p[i.found] >= firstSymbol:
+			symbol := p[i.found] - firstSymbol
+			for production := range e.productions[symbol] {
+				add(earleyItem{symbol: symbol, production: production, from: at})
+			}
+			if e.empty[symbol] {
+				i.found++
+				add(i)
 			}
 		}
 	}
-	for _, i := range lists[len(text)] {
-		whole = whole || i.symbol == 0 && i.from == 0 && i.found == len(e.productions[0][i.production])
+	if len(list) == 0 {
+		return nil
 	}
-	return whole, true
+	return append(c, list)
 }

@@ -11,7 +11,7 @@ const (
 	maxConfigurations = 4096     // at one place in a text: ways in which the grammar may have come so far
 	maxStack          = 1 << 16  // calls in each other
 	maxCacheBytes     = 32 << 20 // of a machine's memory; it begins anew from there on
-	maxSteps          = 1 << 19  // configurations looked at for one mask, about 20 ms
+	maxSteps          = 1 << 19  // configurations looked at for one mask, about 15 ms
 )
 
 // machine is a Program's automaton made deterministic as far as it is used: states are sets of configurations, and each is made once. Whoever
@@ -76,12 +76,18 @@ type closure struct {
 type scratch struct {
 	configurations []configuration
 	ended          bool
-	over           bool                   // the limits left something out
-	entered        map[configuration]bool // where enter has been
+	over           bool // the limits left something out
+
+	// Where enter has been: over stacks, and the round in which it was at a node over none.
+	entered map[configuration]bool
+	bare    []uint32 // [node]
+	taken   []uint32 // [node] the same of configurations
+	round   uint32
 }
 
 func newMachine(p *Program) *machine {
-	m := &machine{program: p, dead: &state{}, limited: &state{}, age: -1, found: scratch{entered: map[configuration]bool{}}}
+	m := &machine{program: p, dead: &state{}, limited: &state{}, age: -1}
+	m.found = scratch{entered: map[configuration]bool{}, bare: make([]uint32, len(p.nodes)), taken: make([]uint32, len(p.nodes))}
 	m.forget()
 	return m
 }
@@ -112,8 +118,41 @@ func (m *machine) adopt(s *state) *state {
 
 // find begins the next state in the making.
 func (m *machine) find() {
-	clear(m.found.entered)
-	m.found = scratch{configurations: m.found.configurations[:0], entered: m.found.entered}
+	f := &m.found
+	f.configurations, f.ended, f.over = f.configurations[:0], false, false
+	clear(f.entered)
+	f.round++
+	if f.round == 0 { // after so many, the numbers come again
+		clear(f.bare)
+		clear(f.taken)
+		f.round = 1
+	}
+}
+
+// enterOnce says whether a node over a stack is new in this round.
+func (f *scratch) enterOnce(node uint32, stack *frame) bool {
+	if stack == nil {
+		old := f.bare[node] == f.round
+		f.bare[node] = f.round
+		return !old
+	}
+	key := configuration{node, stack}
+	if f.entered[key] {
+		return false
+	}
+	f.entered[key] = true
+	return true
+}
+
+// add adds a configuration. Those with stacks may come twice.
+func (f *scratch) add(node uint32, stack *frame) {
+	if stack == nil {
+		if f.taken[node] == f.round {
+			return
+		}
+		f.taken[node] = f.round
+	}
+	f.configurations = append(f.configurations, configuration{node, stack})
 }
 
 // upTo is the frames of a stack above one of it, from the top.
@@ -166,7 +205,11 @@ func (m *machine) at(node uint32) *state {
 		m.find()
 		m.found.configurations = append(m.found.configurations, c.configurations...)
 		m.found.ended, m.found.over = c.ended, c.over
-		c.state = m.intern()
+		s := m.intern()
+		if m.steps <= 0 {
+			return m.limited
+		}
+		c.state = s
 	}
 	return c.state
 }
@@ -192,6 +235,9 @@ func (m *machine) next(s *state, class uint8) *state {
 			}
 		}
 	}
+	if m.steps <= 0 {
+		return m.limited
+	}
 	t := m.intern()
 	s.next[class] = t
 	return t
@@ -199,8 +245,7 @@ func (m *machine) next(s *state, class uint8) *state {
 
 // enter adds where a node stands, over a stack, to the state in the making.
 func (m *machine) enter(node uint32, stack *frame) {
-	for !m.found.entered[configuration{node, stack}] {
-		m.found.entered[configuration{node, stack}] = true
+	for m.found.enterOnce(node, stack) {
 		c := m.closureOf(node)
 		m.found.over = m.found.over || c.over
 		m.steps -= len(c.configurations) + 1
@@ -209,7 +254,7 @@ func (m *machine) enter(node uint32, stack *frame) {
 				m.found.over = true
 				break
 			}
-			m.found.configurations = append(m.found.configurations, configuration{in.node, m.onto(in.stack, stack)})
+			m.found.add(in.node, m.onto(in.stack, stack))
 		}
 		switch {
 		case !c.ended:
@@ -228,20 +273,25 @@ func (m *machine) closureOf(node uint32) *closure {
 		return c
 	}
 	c := &closure{}
+	if m.steps <= 0 {
+		return c
+	}
 	seen := map[uint32]bool{}
-	for open := []uint32{node}; len(open) > 0 && !c.over; {
+	for open := []uint32{node}; len(open) > 0 && !c.over && m.steps > 0; {
 		at := open[len(open)-1]
 		open = open[:len(open)-1]
 		if seen[at] {
 			continue
 		}
 		seen[at] = true
+		m.steps--
 		switch n := &m.program.nodes[at]; {
 		case at == ruleEnd:
 			c.ended = true
 		case n.rule != noRule:
 			called := m.closureOf(n.rule)
 			back := m.push(n.next, nil)
+			m.steps -= len(called.configurations)
 			for _, in := range called.configurations {
 				c.configurations = append(c.configurations, configuration{in.node, m.onto(in.stack, back)})
 			}
@@ -256,17 +306,22 @@ func (m *machine) closureOf(node uint32) *closure {
 		}
 		c.over = c.over || len(c.configurations) > maxConfigurations
 	}
-	m.steps -= len(seen) + len(c.configurations)
-	m.bytes += 64 + 16*len(c.configurations)
-	m.closures[node] = c
+	if m.steps > 0 {
+		m.bytes += 64 + 16*len(c.configurations)
+		m.closures[node] = c
+	}
 	return c
 }
 
 // intern is the state made.
 func (m *machine) intern() *state {
 	f := &m.found
+	m.steps -= 2 * len(f.configurations)
 	slices.SortFunc(f.configurations, func(a, b configuration) int {
-		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.stack.number(), b.stack.number()))
+		if a.node != b.node {
+			return int(a.node) - int(b.node)
+		}
+		return cmp.Compare(a.stack.number(), b.stack.number())
 	})
 	f.configurations = slices.Compact(f.configurations)
 	switch {

@@ -9,7 +9,7 @@ type reach struct {
 	cut     bool     // the limits left out some
 }
 
-// maskOf is the tokens that may follow at s, whose stacks are whole.
+// maskOf is the tokens that may follow at s, whose stacks are whole, as far as the machine has steps left.
 //
 // Nearly all of them depend on the upper part of the stacks alone, which comes again and again (in any string of any object, say), and is looked
 // at once; the few that leave that part are followed into what is below it.
@@ -18,7 +18,6 @@ func (b *Bound) maskOf(s *state) (mask []uint32, cut bool) {
 		return s.mask, s.cut
 	}
 	m := b.machine
-	m.steps = maxSteps
 	if len(s.configurations) == 0 {
 		return make([]uint32, b.vocabulary.maskWords()), false
 	}
@@ -65,15 +64,15 @@ func (b *Bound) follow(exits []int32, below *frame, allowed []uint32) (cut bool)
 			w.exits = append(w.exits, exits...)
 		}
 		for _, exit := range exits {
-			from, to := exit+1, b.vocabulary.behind[exit]
-			w.subtree(s, from, to, b.vocabulary.depth[exit])
-			b.machine.steps -= 1 + int(to-from)/16
+			w.subtree(s, exit+1, b.vocabulary.behind[exit], b.vocabulary.depth[exit])
 		}
 		slices.Sort(w.exits)
 		exits = slices.Compact(w.exits)
 	}
 	return w.cut
 }
+
+const looksInStep = 8 // nodes of the vocabulary that a walk passes in the time of one of the machine's steps
 
 // walk goes over tokens and collects those that a state allows.
 type walk struct {
@@ -88,7 +87,8 @@ func (w *walk) subtree(s *state, from, to, length int32) {
 	v, m := w.bound.vocabulary, w.bound.machine
 	path := w.bound.path // [length] the state there
 	path[length] = s
-	for node := from; node < to; {
+	looks := 0
+	for node := from; node < to; looks++ {
 		depth := v.depth[node]
 		class := m.program.class[v.bytes[node]]
 		at := path[depth-1].next[class]
@@ -114,6 +114,7 @@ func (w *walk) subtree(s *state, from, to, length int32) {
 		}
 		node++
 	}
+	m.steps -= 1 + looks/looksInStep
 }
 
 func (w *walk) allow(ids []int32) {

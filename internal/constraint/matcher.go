@@ -31,13 +31,22 @@ type Matcher struct {
 	mask  []uint32 // nil: not made yet
 	own   []uint32 // what mask is where it is not shared
 	err   error
+
+	steps int // of the machine that are left to it: savedSteps at first, and stepsPerToken more with each token
 }
+
+// What making masks for one output may take in the long run, so that one that always is at a new place does not hold others up: about 100 ms, and
+// 1 ms more for each token.
+const (
+	savedSteps    = 1 << 22
+	stepsPerToken = 1 << 15
+)
 
 // NewMatcher begins an output. ends are the tokens that may end it: they are allowed just where it is complete.
 func (b *Bound) NewMatcher(ends []int32) *Matcher {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m := &Matcher{bound: b, age: b.machine.age, state: b.machine.begin()}
+	m := &Matcher{bound: b, age: b.machine.age, state: b.machine.begin(), steps: savedSteps}
 	for _, id := range ends {
 		if id >= 0 && int(id) < b.vocabulary.size {
 			m.ends = append(m.ends, id)
@@ -76,8 +85,11 @@ func (m *Matcher) newMask() []uint32 {
 		return m.own
 	}
 	k := m.use()
+	before := min(maxSteps, m.steps)
+	k.steps = before
 	mask, cut := m.bound.maskOf(m.state)
 	spent := k.steps <= 0
+	m.steps -= before - k.steps
 	m.bound.mu.Unlock()
 
 	complete := m.Complete()
@@ -92,7 +104,7 @@ func (m *Matcher) newMask() []uint32 {
 	}
 	switch {
 	case spent:
-		m.err = fmt.Errorf("the constraint is too ambiguous here: its next tokens are not known after %d steps", maxSteps)
+		m.err = fmt.Errorf("the constraint is too ambiguous here: its next tokens are not known after %d steps", before)
 	case cut && !complete && !slices.ContainsFunc(mask, func(word uint32) bool { return word != 0 }):
 		m.err = fmt.Errorf("the constraint is too ambiguous or too deep here: more than %d ways or %d rules in each other", maxConfigurations, maxStack)
 	default:
@@ -122,7 +134,7 @@ func (m *Matcher) Accept(id int32) {
 	if text == "" {
 		next = k.dead
 	}
-	k.steps = maxSteps
+	k.steps, m.steps = maxSteps, m.steps+stepsPerToken
 	for i := range len(text) {
 		next = k.next(next, k.program.class[text[i]])
 	}

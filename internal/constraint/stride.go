@@ -2,10 +2,11 @@ package constraint
 
 import "math/bits"
 
-// main is where most characters lead from a state.
+// main is where most characters of one byte lead from a state, and perhaps all longer ones.
 type main struct {
-	to    *state
-	bytes byteSet // ASCII, and all other bytes if every character of more than one leads there too
+	to     *state
+	bytes  byteSet // that lead there; those of longer characters once `longer` is known, and true
+	longer bool    // it is known whether they do
 }
 
 // passes says whether each text of a bunch leads from s to some state. It sees that at once where all characters that occur in the bunch lead to
@@ -17,6 +18,9 @@ func (m *machine) passes(s *state, b *bunch) bool {
 	}
 	for range b.characters {
 		way := m.mainOf(s)
+		if b.bytes[2]|b.bytes[3] != 0 && !way.longer && b.bytes.within(&byteSet{way.bytes[0], way.bytes[1], ^uint64(0), ^uint64(0)}) {
+			m.lookBeyond(s, way)
+		}
 		switch {
 		case way.to == nil || !b.bytes.within(&way.bytes):
 			return false
@@ -38,8 +42,11 @@ func (m *machine) mainOf(s *state) *main {
 	for class := range m.program.members {
 		ascii := m.program.members[class]
 		ascii[2], ascii[3] = 0, 0
+		if ascii == (byteSet{}) {
+			continue
+		}
 		to := m.next(s, uint8(class))
-		if !to.alive || ascii == (byteSet{}) {
+		if !to.alive {
 			continue
 		}
 		if ways[to] == nil {
@@ -50,15 +57,20 @@ func (m *machine) mainOf(s *state) *main {
 			way.to, way.bytes, most = to, *ways[to], n
 		}
 	}
-	if most > 0 && m.beyondASCII(s) == way.to {
-		way.bytes[2], way.bytes[3] = ^uint64(0), ^uint64(0)
-	}
 	if m.steps <= 0 { // perhaps not all of it
 		return &main{}
 	}
 	s.main = way
 	m.bytes += 60
 	return way
+}
+
+// lookBeyond completes main.
+func (m *machine) lookBeyond(s *state, way *main) {
+	if m.beyondASCII(s) == way.to && way.to != nil {
+		way.bytes[2], way.bytes[3] = ^uint64(0), ^uint64(0)
+	}
+	way.longer = m.steps > 0
 }
 
 // characterRows are the characters of more than one byte (Unicode, table 3-7: well-formed byte sequences): ranges of the first and the second, and
