@@ -86,11 +86,12 @@ type Engine struct {
 	maxBatch  int  // sequences that it always has room for, and a block's worth of tokens beside them
 	turn      turn
 	waker     *waker
+	crew      crew
 	code      []code // of the loop
 
 	born     time.Time // zero of the counters' times
 	counters counters
-	wake     chan struct{} // one slot: there is something in the mailbox
+	wake     chan struct{} // one slot: there is something in the mailbox, or a mask has come
 	stopped  chan struct{} // closed when the state became stopped
 
 	mailbox mailbox

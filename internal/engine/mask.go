@@ -8,7 +8,7 @@ import (
 )
 
 // Masker says which tokens may come next in one continuation. It belongs to the engine's loop, which asks it between steps: such a sequence
-// is never planned ahead of its tokens, and its calls must be quick.
+// is never planned ahead of its tokens, and its calls must be quick, unless it is a Former.
 type Masker interface {
 	// Mask holds a bit for each token that may come next, in words of 32, up to the vocabulary; nil: all. Valid until the next Accept.
 	Mask() []uint32
@@ -17,6 +17,7 @@ type Masker interface {
 }
 
 // Former is a Masker that keeps an output to a form: where it leaves no token the output may end only if it is complete, and is an error otherwise.
+// It is asked on any goroutine, one at a time, and may take its time (latemask.go).
 type Former interface {
 	Masker
 	// Complete says whether the output so far has the form.
@@ -30,6 +31,10 @@ type guarded struct {
 	masker Masker
 	former Former // the same; nil: it is none
 	fault  error  // nil until it panicked; from then on it is not asked any more
+
+	late  bool          // somebody makes its mask beside the loop, which must not ask for anything else here meanwhile
+	taken bool          // who does has the latest token already
+	ready chan struct{} // one slot: the mask is there
 }
 
 func (g *guarded) Mask() (mask []uint32) {
@@ -41,6 +46,14 @@ func (g *guarded) Mask() (mask []uint32) {
 }
 
 func (g *guarded) Accept(id int32) {
+	if g.taken {
+		g.taken = false
+		return
+	}
+	g.take(id)
+}
+
+func (g *guarded) take(id int32) {
 	if g.fault != nil {
 		return
 	}
