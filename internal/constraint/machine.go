@@ -1,10 +1,6 @@
 package constraint
 
-import (
-	"cmp"
-	"encoding/binary"
-	"slices"
-)
+import "slices"
 
 // Limits of a machine. What goes beyond the first two is not allowed, as if the grammar did not have it.
 const (
@@ -20,29 +16,17 @@ type machine struct {
 	program  *Program
 	frames   map[frameKey]*frame
 	states   map[string]*state
-	closures []*closure // of each node; nil until needed
-	bytes    int        // about what they take
-	age      int        // how often all was forgotten
-	steps    int        // left of maxSteps; none: next answers `limited` until there are more
+	closures []*closure          // of each node; nil until needed
+	masks    map[uint64][]uint32 // by what they hold; they do not change
+	bytes    int                 // about what they take
+	age      int                 // how often all was forgotten
+	steps    int                 // left of maxSteps; none: next answers `limited` until there are more
 
 	dead    *state // no way leads on
 	limited *state // there may be ways, which the limits rule out
 
 	found scratch
 	key   []byte
-}
-
-// frame is the top of a stack of nodes to return to; nil is the empty stack. Equal stacks of one machine are the same frame.
-type frame struct {
-	node   uint32
-	id     uint32
-	depth  int32
-	parent *frame
-}
-
-type frameKey struct {
-	node   uint32
-	parent *frame
 }
 
 // configuration is a node with arcs, and where to go on once its rule has ended.
@@ -57,7 +41,7 @@ type state struct {
 	ended          bool            // the bottom of the stack may have been passed: the text is whole, or what is below goes on
 	alive          bool            // there are configurations, or it has ended
 	next           []*state        // [class] where a byte leads; nil: not known yet
-	main           *main           // where most bytes lead; nil: not known yet
+	course         *course         // where most characters lead; nil: not known yet
 
 	reach *reach   // of a state whose stacks are the upper parts
 	mask  []uint32 // of one whose stacks are whole: the tokens that may come next
@@ -72,19 +56,6 @@ type closure struct {
 	state          *state // the same as a state; nil: not known yet
 }
 
-// scratch is a state in the making.
-type scratch struct {
-	configurations []configuration
-	ended          bool
-	over           bool // the limits left something out
-
-	// Where enter has been: over stacks, and the round in which it was at a node over none.
-	entered map[configuration]bool
-	bare    []uint32 // [node]
-	taken   []uint32 // [node] the same of configurations
-	round   uint32
-}
-
 func newMachine(p *Program) *machine {
 	m := &machine{program: p, dead: &state{}, limited: &state{}, age: -1}
 	m.found = scratch{entered: map[configuration]bool{}, bare: make([]uint32, len(p.nodes)), taken: make([]uint32, len(p.nodes))}
@@ -95,6 +66,7 @@ func newMachine(p *Program) *machine {
 // forget gives all memory back. States made before are no longer of this machine: see adopt.
 func (m *machine) forget() {
 	m.frames, m.states, m.closures = map[frameKey]*frame{}, map[string]*state{}, make([]*closure, len(m.program.nodes))
+	m.masks = map[uint64][]uint32{}
 	m.bytes = 0
 	m.age++
 }
@@ -114,82 +86,6 @@ func (m *machine) adopt(s *state) *state {
 		m.found.configurations = append(m.found.configurations, configuration{c.node, whole})
 	}
 	return m.intern()
-}
-
-// find begins the next state in the making.
-func (m *machine) find() {
-	f := &m.found
-	f.configurations, f.ended, f.over = f.configurations[:0], false, false
-	clear(f.entered)
-	f.round++
-	if f.round == 0 { // after so many, the numbers come again
-		clear(f.bare)
-		clear(f.taken)
-		f.round = 1
-	}
-}
-
-// enterOnce says whether a node over a stack is new in this round.
-func (f *scratch) enterOnce(node uint32, stack *frame) bool {
-	if stack == nil {
-		old := f.bare[node] == f.round
-		f.bare[node] = f.round
-		return !old
-	}
-	key := configuration{node, stack}
-	if f.entered[key] {
-		return false
-	}
-	f.entered[key] = true
-	return true
-}
-
-// add adds a configuration. Those with stacks may come twice.
-func (f *scratch) add(node uint32, stack *frame) {
-	if stack == nil {
-		if f.taken[node] == f.round {
-			return
-		}
-		f.taken[node] = f.round
-	}
-	f.configurations = append(f.configurations, configuration{node, stack})
-}
-
-// upTo is the frames of a stack above one of it, from the top.
-func (f *frame) upTo(end *frame) (frames []*frame) {
-	for ; f != end; f = f.parent {
-		frames = append(frames, f)
-	}
-	return frames
-}
-
-func (f *frame) size() int32 {
-	if f == nil {
-		return 0
-	}
-	return f.depth
-}
-
-func (m *machine) push(node uint32, parent *frame) *frame {
-	key := frameKey{node, parent}
-	f := m.frames[key]
-	if f == nil {
-		f = &frame{node: node, parent: parent, depth: parent.size() + 1, id: uint32(len(m.frames)) + 1}
-		m.frames[key] = f
-		m.bytes += 100
-	}
-	return f
-}
-
-// onto puts a stack on another.
-func (m *machine) onto(top, below *frame) *frame {
-	if top == nil {
-		return below
-	}
-	if below == nil {
-		return top
-	}
-	return m.push(top.node, m.onto(top.parent, below))
 }
 
 // begin is the state at the start of a text.
@@ -313,50 +209,6 @@ func (m *machine) closureOf(node uint32) *closure {
 	return c
 }
 
-// intern is the state made.
-func (m *machine) intern() *state {
-	f := &m.found
-	m.steps -= 2 * len(f.configurations)
-	slices.SortFunc(f.configurations, func(a, b configuration) int {
-		if a.node != b.node {
-			return int(a.node) - int(b.node)
-		}
-		return cmp.Compare(a.stack.number(), b.stack.number())
-	})
-	f.configurations = slices.Compact(f.configurations)
-	switch {
-	case f.over || len(f.configurations) > maxConfigurations:
-		return m.limited
-	case len(f.configurations) == 0 && !f.ended:
-		return m.dead
-	}
-	m.key = m.key[:0]
-	for _, c := range f.configurations {
-		m.key = binary.LittleEndian.AppendUint32(m.key, c.node)
-		m.key = binary.LittleEndian.AppendUint32(m.key, c.stack.number())
-	}
-	if f.ended {
-		m.key = append(m.key, 1)
-	}
-	s := m.states[string(m.key)]
-	if s == nil {
-		s = &state{
-			configurations: slices.Clone(f.configurations), ended: f.ended, alive: true,
-			next: make([]*state, len(m.program.members)),
-		}
-		m.states[string(m.key)] = s
-		m.bytes += 200 + 8*len(s.next) + 24*len(s.configurations)
-	}
-	return s
-}
-
-func (f *frame) number() uint32 {
-	if f == nil {
-		return 0
-	}
-	return f.id
-}
-
 // upper parts the stacks of s, which has some, into what they have in common at the bottom, and a state of what is above that.
 func (m *machine) upper(s *state) (top *state, common *frame) {
 	common = s.configurations[0].stack
@@ -371,6 +223,9 @@ func (m *machine) upper(s *state) (top *state, common *frame) {
 			}
 			common = common.parent
 		}
+	}
+	for common != nil && m.program.afterClass[common.node] {
+		common = common.parent // a character by itself says too little of what may come
 	}
 	if common == nil && !s.ended {
 		return s, nil

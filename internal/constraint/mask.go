@@ -27,7 +27,7 @@ func (b *Bound) maskOf(s *state) (mask []uint32, cut bool) {
 	if below != nil && len(reach.exits) > 0 {
 		mask = slices.Clone(mask)
 		cut = b.follow(reach.exits, below, mask) || cut
-		m.bytes += 4 * len(mask)
+		mask = m.shared(mask)
 	}
 	if m.steps <= 0 {
 		return mask, true // what is not known now may be known another time
@@ -43,12 +43,27 @@ func (b *Bound) reachOf(s *state) *reach {
 	}
 	w := walk{bound: b, allowed: make([]uint32, b.vocabulary.maskWords())}
 	w.subtree(s, 0, int32(len(b.vocabulary.bytes)), 0)
-	r := &reach{w.allowed, slices.Clip(w.exits), w.cut}
+	r := &reach{b.machine.shared(w.allowed), slices.Clip(w.exits), w.cut}
 	if b.machine.steps > 0 {
 		s.reach = r
-		b.machine.bytes += 4*len(r.allowed) + 4*len(r.exits)
+		b.machine.bytes += 60 + 4*len(r.exits)
 	}
 	return r
+}
+
+// shared is a mask, or one that is the same and was there before: all places of a long repeat have few different ones.
+func (m *machine) shared(mask []uint32) []uint32 {
+	hash := uint64(len(mask))
+	for _, word := range mask {
+		hash = (hash ^ uint64(word)) * 0x9E3779B97F4A7C15 // odd, and without a pattern in its bits
+		hash ^= hash >> 32
+	}
+	if same := m.masks[hash]; slices.Equal(same, mask) {
+		return same
+	}
+	m.masks[hash] = mask
+	m.bytes += 50 + 4*len(mask)
+	return mask
 }
 
 // follow adds the tokens that go on from exits into what is below.

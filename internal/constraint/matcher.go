@@ -138,11 +138,14 @@ func (m *Matcher) Accept(id int32) {
 	for i := range len(text) {
 		next = k.next(next, k.program.class[text[i]])
 	}
-	if !next.alive {
+	switch {
+	case next == k.limited:
+		m.err = fmt.Errorf("the constraint is too ambiguous or too deep after token %d, %.40q", id, text)
+	case !next.alive:
 		m.err = fmt.Errorf("token %d, %.40q, does not fit the constraint", id, text)
-		return
+	default:
+		m.state = next
 	}
-	m.state = next
 }
 
 // Complete says whether the text so far has the form.

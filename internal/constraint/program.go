@@ -10,6 +10,8 @@ type Program struct {
 	nodes []node
 	start uint32 // the node where texts start
 
+	afterClass map[uint32]bool // nodes where calls of large classes of characters return to
+
 	// Bytes that no node tells apart are one class.
 	class   [256]uint8
 	members []byteSet // of each class

@@ -2,8 +2,8 @@ package constraint
 
 import "math/bits"
 
-// main is where most characters of one byte lead from a state, and perhaps all longer ones.
-type main struct {
+// course is where most characters of one byte lead from a state, and perhaps all longer ones.
+type course struct {
 	to     *state
 	bytes  byteSet // that lead there; those of longer characters once `longer` is known, and true
 	longer bool    // it is known whether they do
@@ -17,7 +17,7 @@ func (m *machine) passes(s *state, b *bunch) bool {
 		return false
 	}
 	for range b.characters {
-		way := m.mainOf(s)
+		way := m.courseOf(s)
 		if b.bytes[2]|b.bytes[3] != 0 && !way.longer && b.bytes.within(&byteSet{way.bytes[0], way.bytes[1], ^uint64(0), ^uint64(0)}) {
 			m.lookBeyond(s, way)
 		}
@@ -32,11 +32,11 @@ func (m *machine) passes(s *state, b *bunch) bool {
 	return true
 }
 
-func (m *machine) mainOf(s *state) *main {
-	if s.main != nil {
-		return s.main
+func (m *machine) courseOf(s *state) *course {
+	if s.course != nil {
+		return s.course
 	}
-	way := &main{}
+	way := &course{}
 	ways := map[*state]*byteSet{}
 	most := 0
 	for class := range m.program.members {
@@ -58,15 +58,15 @@ func (m *machine) mainOf(s *state) *main {
 		}
 	}
 	if m.steps <= 0 { // perhaps not all of it
-		return &main{}
+		return &course{}
 	}
-	s.main = way
+	s.course = way
 	m.bytes += 60
 	return way
 }
 
-// lookBeyond completes main.
-func (m *machine) lookBeyond(s *state, way *main) {
+// lookBeyond completes a course.
+func (m *machine) lookBeyond(s *state, way *course) {
 	if m.beyondASCII(s) == way.to && way.to != nil {
 		way.bytes[2], way.bytes[3] = ^uint64(0), ^uint64(0)
 	}
