@@ -62,7 +62,8 @@ func (n *numbers) apart(m *numbers) bool {
 func (n *numbers) expr() Expr {
 	if n.low == nil && n.high == nil && n.step == nil && !n.integer {
 		return Sequence{
-			optional(Text("-")), wholeNumbers(new(big.Int), nines(maxWholeDigits)), optional(Sequence{Text("."), Repeat{digit, 1, maxFractionDigits}}),
+			optional(Text("-")), wholeNumbers(new(big.Int), nines(maxWholeDigits)),
+			optional(Sequence{Text("."), Repeat{digit, 1, maxFractionDigits}}),
 			optional(Sequence{Chars{{'E', 'E'}, {'e', 'e'}}, optional(Chars{{'+', '+'}, {'-', '-'}}), Repeat{digit, 1, maxExponentDigits}}),
 		}
 	}

@@ -201,7 +201,8 @@ func (w *schemaWriter) propertiesApart(nodes, others []*schemaNode, depth int) (
 func mayWrite(nodes []*schemaNode, name string) bool {
 	closed := false
 	for _, n := range nodes {
-		if n.byName[name] != nil || slices.Contains(n.required, name) || n.patternProperties != nil || n.additional != nil && n.additional.types != 0 {
+		if n.byName[name] != nil || slices.Contains(n.required, name) || n.patternProperties != nil ||
+			n.additional != nil && n.additional.types != 0 {
 			return true
 		}
 		closed = closed || n.hasProperties || n.additional != nil

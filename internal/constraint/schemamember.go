@@ -5,13 +5,16 @@ import (
 	"regexp/syntax"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/inferno-serve/inferno/internal/model/strictjson"
 )
 
-// otherMembers are the forms of an object's properties that are not named. Their names differ from known, those that are: a name that came twice
-// would have the value that comes last.
-func (w *schemaWriter) otherMembers(object string, nodes []*schemaNode, open openness, names []*schemaNode, known []string) ([]Expr, error) {
+// otherMembers are the forms of an object's properties that are not named. Their names differ from known, those that are: a name that came
+// twice would have the value that comes last.
+func (w *schemaWriter) otherMembers(
+	object string, nodes []*schemaNode, open openness, names []*schemaNode, known []string,
+) ([]Expr, error) {
 	if len(open.patterns) > 0 {
 		return w.patternMembers(open.patterns, names, known)
 	}
@@ -134,11 +137,8 @@ func (w *schemaWriter) textOtherThan(object string, names []string, agreed int) 
 	}
 	taken := Chars{}
 	for len(names) > 0 {
-		var c rune
-		for _, c = range names[0][agreed:] {
-			break
-		}
-		next := agreed + len(string(c))
+		c, size := utf8.DecodeRuneInString(names[0][agreed:])
+		next := agreed + size
 		same := slices.IndexFunc(names, func(n string) bool { return !strings.HasPrefix(n[agreed:], string(c)) })
 		if same < 0 {
 			same = len(names)
@@ -189,7 +189,8 @@ func (w *schemaWriter) writeMembers(o object) (Expr, error) {
 		}
 		c.written[s] = true
 		if len(c.written) > maxSchemaRules {
-			return nil, &SchemaError{Pointer: o.name, Want: "minProperties or maxProperties beside so many optional properties cannot be counted"}
+			return nil, &SchemaError{o.pointer, fmt.Sprintf("%d properties", len(o.members)),
+				"so many cannot be counted against minProperties or maxProperties"}
 		}
 		var next [][2]int
 		w.rules[string(c.rule(s[0], s[1]))], next = c.from(s[0], s[1])

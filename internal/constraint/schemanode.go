@@ -79,13 +79,13 @@ type textPattern struct {
 	matches func(s string) bool
 }
 
-// inPlace are the schemas that apply to the same value as s does, besides it.
-func (s *schemaNode) inPlace() []*schemaNode {
+// inPlace are the schemas that apply to the same value as n does, besides it.
+func (n *schemaNode) inPlace() []*schemaNode {
 	var nodes []*schemaNode
-	if s.ref != nil {
-		nodes = append(nodes, s.ref)
+	if n.ref != nil {
+		nodes = append(nodes, n.ref)
 	}
-	nodes = append(nodes, s.allOf...)
-	nodes = append(nodes, s.anyOf...)
-	return append(nodes, s.oneOf...)
+	nodes = append(nodes, n.allOf...)
+	nodes = append(nodes, n.anyOf...)
+	return append(nodes, n.oneOf...)
 }

@@ -10,6 +10,7 @@ import (
 // object is what an object may hold: the properties that are named, in the schema's order, and behind them others whose names are open.
 type object struct {
 	name        string // of its rule
+	pointer     string // to the first of its schemas
 	members     []objectMember
 	others      []Expr // each a key, a colon and a value; none: there are no others
 	least, most int    // properties in all; most −1: any number
@@ -22,6 +23,9 @@ type objectMember struct {
 
 func (w *schemaWriter) writeObject(name string, nodes []*schemaNode) (Expr, error) {
 	o := object{name: name}
+	if len(nodes) > 0 {
+		o.pointer = nodes[0].pointer
+	}
 	o.least, o.most = joinedCounts(nodes, propertyCounts)
 	if o.most >= 0 && o.least > o.most {
 		return never, nil

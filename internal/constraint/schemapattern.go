@@ -50,6 +50,9 @@ const (
 func patternSize(re *syntax.Regexp) int {
 	const rangesPerState = 8
 	size := 1 + len(re.Rune)/rangesPerState
+	if re.Op == syntax.OpLiteral {
+		size = len(re.Rune)
+	}
 	for _, sub := range re.Sub {
 		size = min(size+patternSize(sub), unbounded)
 	}

@@ -186,9 +186,9 @@ func (w *schemaWriter) writeArray(name string, nodes []*schemaNode) (Expr, error
 		case i == listed:
 			rest = Repeat{more, max(0, least-i), left(most, i)}
 		case i >= least:
-			rest = optional(append(more, after(i+1)))
+			rest = optional(Sequence{more, after(i + 1)})
 		default:
-			rest = append(more, after(i+1))
+			rest = Sequence{more, after(i + 1)}
 		}
 		w.rules[string(after(i))] = rest
 		if i == most {

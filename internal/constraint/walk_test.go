@@ -1,10 +1,12 @@
 package constraint
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // walker derives texts of a grammar at random. Past its budget it takes the shortest way to an end.
@@ -17,6 +19,15 @@ type walker struct {
 
 func newWalker(t testing.TB, g *Grammar, seed uint64) *walker {
 	t.Helper()
+	w, err := walkerOf(g, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// walkerOf refuses a grammar of which a rule has no text.
+func walkerOf(g *Grammar, seed uint64) (*walker, error) {
 	w := &walker{grammar: g, random: rand.New(rand.NewPCG(seed, 1)), depth: map[string]int{}}
 	for changed := true; changed; {
 		changed = false
@@ -30,10 +41,10 @@ func newWalker(t testing.TB, g *Grammar, seed uint64) *walker {
 	}
 	for name := range g.Rules {
 		if _, ok := w.depth[name]; !ok {
-			t.Fatalf("rule %q derives no text", name)
+			return nil, fmt.Errorf("rule %q derives no text", name)
 		}
 	}
-	return w
+	return w, nil
 }
 
 const endless = 1 << 30
@@ -144,11 +155,9 @@ func (r *reader) ends(e Expr, places []int) []int {
 		}
 	case Chars:
 		for _, at := range places {
-			for _, c := range r.text[at:] {
-				if slices.ContainsFunc(e, func(cr CharRange) bool { return cr.First <= c && c <= cr.Last }) {
-					ends = append(ends, at+len(string(c)))
-				}
-				break
+			c, size := utf8.DecodeRuneInString(r.text[at:])
+			if size > 0 && slices.ContainsFunc(e, func(cr CharRange) bool { return cr.First <= c && c <= cr.Last }) {
+				ends = append(ends, at+size)
 			}
 		}
 	case Sequence:
