@@ -1304,7 +1304,7 @@ type isConstraint_Form interface {
 }
 
 type Constraint_JsonSchema struct {
-	// JSON that a schema accepts. Its keywords, and what is refused, are in docs/api.md.
+	// JSON that a schema accepts. Its keywords, and what is refused, are in docs/schema.md.
 	JsonSchema string `protobuf:"bytes,1,opt,name=json_schema,json=jsonSchema,proto3,oneof"`
 }
 
