@@ -97,7 +97,7 @@ func TestOutputsOfAFormWithBannedStringsHaveBoth(t *testing.T) {
 			if m.Accept(id); id == eosID {
 				break
 			}
-			text += string(rune(id))
+			text += string(id)
 		}
 		if m.Complete() != judge.MatchString(text) || m.Err() != nil {
 			t.Errorf("%q: complete is %t (%v)", text, m.Complete(), m.Err())
