@@ -454,13 +454,7 @@ func TestFailedLoadEndsWithItsReason(t *testing.T) {
 func TestLostDeviceTurnsHealthAndEndsTheServer(t *testing.T) {
 	r := start(t, false, nil)
 	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
-	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
+	stream := r.startHeld()
 	watch, err := infernov1.NewHealthServiceClient(r.dial()).Watch(t.Context(), &infernov1.WatchRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -469,6 +463,7 @@ func TestLostDeviceTurnsHealthAndEndsTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.lost.Store(true)
+	close(r.release)
 	for err == nil {
 		_, err = stream.Recv()
 	}

@@ -56,15 +56,7 @@ func TestLostCardTurnsHealthAndEndsTheServer(t *testing.T) {
 			if m, err := watch.Recv(); err != nil || m.GetReport().GetComponents()[0].GetState() != infernov1.HealthState_HEALTH_STATE_SERVING {
 				t.Fatalf("%v, %v, want the card SERVING", m, err)
 			}
-			r.held.Store(true) // the card computes nothing more, and no step fails either
-			stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.release <- struct{}{}
-			if _, err := stream.Recv(); err != nil {
-				t.Fatal(err)
-			}
+			stream := r.startHeld() // the card computes nothing more, and no step fails either
 			caused := time.Now()
 			card.events <- e
 			m, err := watch.Recv()

@@ -86,6 +86,19 @@ func withToken(ctx context.Context, token string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 }
 
+// waitTaken tries until all go well: files are read again when the machine gets to it.
+func (g *guarded) waitTaken(t *testing.T, all ...func() error) {
+	t.Helper()
+	for began := time.Now(); len(all) > 0; time.Sleep(10 * time.Millisecond) {
+		err := all[0]()
+		if err == nil {
+			all = all[1:]
+		} else if time.Since(began) > time.Minute {
+			t.Fatalf("not taken within a minute: %v", err)
+		}
+	}
+}
+
 func (g *guarded) end(t *testing.T) {
 	t.Helper()
 	g.stop()
@@ -197,9 +210,14 @@ func TestSwappingCertificatesAndTokensFailsNoRequest(t *testing.T) {
 		authtest.Write(t, g.path("clients.pem"), bundle)
 		g.ca.Server().Files(t, g.dir)
 		authtest.Write(t, g.path("access.yaml"), []byte("identities:\n"+identities(swaps+1)))
+		pair := next.Client([]string{workload})
+		g.waitTaken(t, func() error { // the authority, and the token that is the youngest of all
+			conn := g.dialAs(t, &pair)
+			defer conn.Close()
+			return generate(t.Context(), conn)
+		}, func() error { return generate(withToken(t.Context(), token(swaps+2)), kept) })
 		<-ticks.C
 		current.Add(1)
-		pair := next.Client([]string{workload})
 		shown.Store(&pair)
 	}
 	close(stop)

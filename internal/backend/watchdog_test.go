@@ -27,18 +27,11 @@ const impatient = 2 * time.Second
 func TestHangingStepTurnsHealthAndEndsTheServer(t *testing.T) {
 	r := startWith(t, false, nil, impatient)
 	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
-	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
 	watch, err := infernov1.NewHealthServiceClient(r.dial()).Watch(t.Context(), &infernov1.WatchRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.held.Store(true) // and nobody releases it before the server has ended
+	stream := r.startHeld() // and nobody releases it before the server has ended
 	for err == nil {
 		_, err = stream.Recv()
 	}
@@ -57,6 +50,21 @@ func TestHangingStepTurnsHealthAndEndsTheServer(t *testing.T) {
 	}
 	close(r.release)
 	r.stop()
+}
+
+// startHeld begins a request whose first step ends, and whose second one waits.
+func (r *running) startHeld() infernov1.InferenceService_GenerateStreamClient {
+	r.t.Helper()
+	r.held.Store(true)
+	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(r.t.Context(), request(500))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.release <- struct{}{}
+	if _, err := stream.Recv(); err != nil {
+		r.t.Fatal(err)
+	}
+	return stream
 }
 
 // lastReason reads health reports to their end and returns the last reason of a component that did not serve.
@@ -123,14 +131,7 @@ func TestLoopThatHangsWithoutAStepEndsTheServer(t *testing.T) {
 func TestStepThatHangsWhileDrainingEndsTheServer(t *testing.T) {
 	r := startWith(t, false, func(c *config.Config) { c.DrainTimeout = time.Millisecond }, impatient)
 	r.waitState(infernov1.HealthState_HEALTH_STATE_SERVING)
-	stream, err := infernov1.NewInferenceServiceClient(r.dial()).GenerateStream(t.Context(), request(500))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	r.held.Store(true)
+	r.startHeld()
 	if err := r.end(); !errors.Is(err, device.ErrLost) {
 		t.Errorf("the server ended with %v, want device.ErrLost", err)
 	}
@@ -216,6 +217,27 @@ func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPatientWatchdogLooksAsOften: however long a step may take, that somebody looks is known.
+func TestPatientWatchdogLooksAsOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatchdog(time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.watch(ctx, func() time.Duration { return 0 })
+		}()
+		for range 50 {
+			time.Sleep(time.Second)
+			if doubt := w.doubt(); doubt != "" {
+				t.Fatal(doubt)
+			}
+		}
+		<-done
+	})
 }
 
 // TestWatchdogForgivesAStoppedProcess: its own looks come as late as the step's end.

@@ -9,17 +9,17 @@ type reach struct {
 	cut     bool     // the limits left out some
 }
 
-// maskOf is the tokens that may follow at s, whose stacks are whole, as far as the machine has steps left.
+// maskOf is the tokens that may follow at s, whose stacks are whole; not known: the machine's steps did not last. cut: the limits left out some.
 //
 // Nearly all of them depend on the upper part of the stacks alone, which comes again and again (in any string of any object, say), and is looked
 // at once; the few that leave that part are followed into what is below it.
-func (b *Bound) maskOf(s *state) (mask []uint32, cut bool) {
-	if s.mask != nil {
-		return s.mask, s.cut
-	}
+func (b *Bound) maskOf(s *state) (mask []uint32, cut, known bool) {
 	m := b.machine
-	if len(s.configurations) == 0 {
-		return make([]uint32, b.vocabulary.maskWords()), false
+	switch {
+	case s.mask != nil:
+		return s.mask, s.cut, true
+	case len(s.configurations) == 0:
+		return make([]uint32, b.vocabulary.maskWords()), false, true
 	}
 	top, below := m.upper(s)
 	reach := b.reachOf(top)
@@ -30,10 +30,10 @@ func (b *Bound) maskOf(s *state) (mask []uint32, cut bool) {
 		mask = m.shared(mask)
 	}
 	if m.steps <= 0 {
-		return mask, true // what is not known now may be known another time
+		return mask, cut, false
 	}
 	s.mask, s.cut = mask, cut
-	return mask, cut
+	return mask, cut, true
 }
 
 // reachOf looks at all tokens.

@@ -1,6 +1,7 @@
 package constraint
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -55,9 +56,8 @@ func (b *Bound) NewMatcher(ends []int32) *Matcher {
 	return m
 }
 
-// use locks the machine and makes sure that the state is of it.
+// use makes sure that the state is of the machine, which is locked.
 func (m *Matcher) use() *machine {
-	m.bound.mu.Lock()
 	k := m.bound.machine
 	if k.bytes > maxCacheBytes {
 		k.forget()
@@ -84,14 +84,7 @@ func (m *Matcher) newMask() []uint32 {
 		clear(m.own)
 		return m.own
 	}
-	k := m.use()
-	before := min(maxSteps, m.steps)
-	k.steps = before
-	mask, cut := m.bound.maskOf(m.state)
-	spent := k.steps <= 0
-	m.steps -= before - k.steps
-	m.bound.mu.Unlock()
-
+	mask, cut, known := m.look()
 	complete := m.Complete()
 	if slices.ContainsFunc(m.ends, func(id int32) bool { return mask[id>>5]>>(id&31)&1 == 1 != complete }) {
 		copy(m.own, mask)
@@ -103,8 +96,8 @@ func (m *Matcher) newMask() []uint32 {
 		}
 	}
 	switch {
-	case spent:
-		m.err = fmt.Errorf("the constraint is too ambiguous here: its next tokens are not known after %d steps", before)
+	case !known:
+		m.err = errors.New("the constraint is too ambiguous here: its next tokens take too long to find")
 	case cut && !complete && !slices.ContainsFunc(mask, func(word uint32) bool { return word != 0 }):
 		m.err = fmt.Errorf("the constraint is too ambiguous or too deep here: more than %d ways or %d rules in each other", maxConfigurations, maxStack)
 	default:
@@ -112,6 +105,18 @@ func (m *Matcher) newMask() []uint32 {
 	}
 	clear(m.own)
 	return m.own
+}
+
+// look is Bound.maskOf within the steps that are left.
+func (m *Matcher) look() (mask []uint32, cut, known bool) {
+	m.bound.mu.Lock()
+	defer m.bound.mu.Unlock() // also where a panic ends the request: others use the machine too
+	k := m.use()
+	steps := max(min(maxSteps, m.steps), 0)
+	k.steps = steps
+	mask, cut, known = m.bound.maskOf(m.state)
+	m.steps -= steps - k.steps
+	return mask, cut, known
 }
 
 // Accept implements engine.Masker.
@@ -124,8 +129,9 @@ func (m *Matcher) Accept(id int32) {
 		m.over = true
 		return
 	}
+	m.bound.mu.Lock()
+	defer m.bound.mu.Unlock() // also where a panic ends the request: others use the machine too
 	k := m.use()
-	defer m.bound.mu.Unlock()
 	text := ""
 	if id >= 0 && int(id) < m.bound.vocabulary.size {
 		text = m.bound.vocabulary.texts[id]

@@ -18,7 +18,6 @@ const (
 	MaxCount = 10_000
 
 	maxSchemaSteps = 1 << 20 // of work, whatever the schema says
-	maxSchemaRules = 1 << 16
 )
 
 // SchemaError says what of a schema cannot be held.

@@ -179,23 +179,31 @@ func (w *schemaWriter) propertiesApart(nodes, others []*schemaNode, depth int) (
 			}
 		}
 	}
-	for _, n := range append(slices.Clone(nodes), others...) {
-		for _, name := range n.required {
-			here, err := w.propertyNodes(nodes, name)
-			if err != nil {
-				return false, err
-			}
-			there, err := w.propertyNodes(others, name)
-			if err != nil {
-				return false, err
-			}
-			if apart, err := w.setsApart(here, there, depth-1); apart || err != nil {
-				return apart, err
+	// Values that are listed are quick to compare, and what alternatives are meant to differ in; others may hold alternatives themselves.
+	for _, listed := range []bool{true, false} {
+		for _, n := range append(slices.Clone(nodes), others...) {
+			for _, name := range n.required {
+				here, err := w.propertyNodes(nodes, name)
+				if err != nil {
+					return false, err
+				}
+				there, err := w.propertyNodes(others, name)
+				if err != nil {
+					return false, err
+				}
+				if slices.ContainsFunc(here, listsValues) != listed {
+					continue
+				}
+				if apart, err := w.setsApart(here, there, depth-1); apart || err != nil {
+					return apart, err
+				}
 			}
 		}
 	}
 	return false, nil
 }
+
+func listsValues(n *schemaNode) bool { return n.hasEnum }
 
 // mayWrite is whether an object of the nodes may have a property of that name.
 func mayWrite(nodes []*schemaNode, name string) bool {

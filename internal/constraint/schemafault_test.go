@@ -153,7 +153,7 @@ func TestSchemasThatAskForMuchEnd(t *testing.T) {
 	for _, c := range []struct{ name, schema, message string }{
 		{"bytes", `{"title":"` + strings.Repeat("a", MaxSchemaBytes) + `"}`, "262156 bytes: want at most 262144"},
 		{"chain of references", `{"$ref":"#/$defs/d0","$defs":{` +
-			list(4000, func(i int) string { return fmt.Sprintf(`"d%d":{"$ref":"#/$defs/d%d"}`, i, i+1) }) + `,"d4000":{}}}`, "more than 64 schemas"},
+			list(4000, func(i int) string { return fmt.Sprintf(`"d%d":{"title":"","allOf":[{"$ref":"#/$defs/d%d"}]}`, i, i+1) }) + `,"d4000":{}}}`, "more than 64 schemas"},
 		{"doubling anyOf", `{"$ref":"#/$defs/d0","$defs":{` + list(50, two) + `,"d50":{"type":"null"}}}`, "more than 64 schemas"},
 		{"product of anyOf", `{"allOf":[` + list(30, func(i int) string {
 			return fmt.Sprintf(`{"anyOf":[{"minimum":%d},{"maximum":%d}]}`, i, i+100)

@@ -3,6 +3,7 @@ package constraint
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -93,7 +94,11 @@ func (w *schemaWriter) matches(n *schemaNode, p *textPattern, s string) (bool, e
 	if err := w.work(n, 1+len(s)*p.size/perStep); err != nil {
 		return false, err
 	}
-	return p.matches(s), nil
+	re, err := p.regexp()
+	if err != nil {
+		return false, &SchemaError{p.pointer, strconv.Quote(shortened(p.source)), err.Error()}
+	}
+	return re.MatchString(s), nil
 }
 
 func (w *schemaWriter) holdsItems(n *schemaNode, items []strictjson.Value) (bool, error) {

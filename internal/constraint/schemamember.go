@@ -45,7 +45,8 @@ func (w *schemaWriter) otherMembers(
 			return nil, err
 		}
 	case len(known) > 0:
-		if err := w.work(nodes[0], len(strings.Join(known, ""))); err != nil {
+		const perByte = 8 // steps, since each byte may become a few expressions
+		if err := w.work(nodes[0], perByte*len(strings.Join(known, ""))); err != nil {
 			return nil, err
 		}
 		key = Sequence{Text(`"`), w.textOtherThan(object, slices.Sorted(slices.Values(known)), 0), Text(`"`)}
@@ -128,7 +129,8 @@ func literalPrefix(re *syntax.Regexp) string {
 	return string(re.Rune)
 }
 
-// textOtherThan is any text that is none of names, which are sorted, differ, and agree in their first bytes.
+// textOtherThan is a text that is none of names, which are sorted, differ, and agree in their first bytes. Where it leaves them it does so by
+// a character that is not escaped.
 func (w *schemaWriter) textOtherThan(object string, names []string, agreed int) Expr {
 	const levels = 16 // of expressions within each other, before the rest is a rule
 	forms := Choice{Sequence{}}
@@ -153,7 +155,20 @@ func (w *schemaWriter) textOtherThan(object string, names []string, agreed int) 
 		forms = append(forms, Sequence{encoded(Chars{{c, c}}), rest})
 		names = names[same:]
 	}
-	return append(forms, Sequence{encoded(others(taken)), Repeat{Rule(ruleCharacter), 0, -1}})
+	return append(forms, Sequence{plainOtherThan(taken), Repeat{Rule(ruleCharacter), 0, -1}})
+}
+
+// plainOtherThan are the characters that stand in a string as themselves, but for some.
+func plainOtherThan(some Chars) Chars {
+	var kept []CharRange
+	for _, r := range others(some) {
+		for _, p := range plainCharacters {
+			if first, last := max(r.First, p.First), min(r.Last, p.Last); first <= last {
+				kept = append(kept, CharRange{first, last})
+			}
+		}
+	}
+	return kept
 }
 
 // memberChain writes the members of an object: each state is how many of the named ones have been passed, and how many have been written.
@@ -188,7 +203,7 @@ func (w *schemaWriter) writeMembers(o object) (Expr, error) {
 			continue
 		}
 		c.written[s] = true
-		if len(c.written) > maxSchemaRules {
+		if len(c.written) > maxRules {
 			return nil, &SchemaError{o.pointer, fmt.Sprintf("%d properties", len(o.members)),
 				"so many cannot be counted against minProperties or maxProperties"}
 		}

@@ -1,6 +1,7 @@
 package constraint
 
 import (
+	"regexp"
 	"regexp/syntax"
 
 	"github.com/inferno-serve/inferno/internal/model/strictjson"
@@ -75,8 +76,8 @@ type textPattern struct {
 	pointer string // to the keyword
 	source  string // as it stands there
 	whole   *syntax.Regexp
-	size    int // of its machine
-	matches func(s string) bool
+	size    int                            // of its machine
+	regexp  func() (*regexp.Regexp, error) // whole, compiled when it is first needed
 }
 
 // inPlace are the schemas that apply to the same value as n does, besides it.

@@ -7,6 +7,7 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf16"
 )
 
@@ -33,11 +34,8 @@ func compilePattern(at, source string) (*textPattern, error) {
 	if size > maxPatternSize {
 		return nil, fault(fmt.Errorf("want at most %d characters and classes, counting repetitions", maxPatternSize))
 	}
-	compiled, err := regexp.Compile(`\A(?:` + whole.String() + `)\z`)
-	if err != nil {
-		return nil, fault(fmt.Errorf("want a smaller regular expression: %w", err))
-	}
-	return &textPattern{at, source, whole, size, compiled.MatchString}, nil
+	compiled := sync.OnceValues(func() (*regexp.Regexp, error) { return regexp.Compile(`\A(?:` + whole.String() + `)\z`) })
+	return &textPattern{at, source, whole, size, compiled}, nil
 }
 
 // Limits of one pattern, which is compiled.

@@ -2,6 +2,7 @@ package constraint
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,8 +30,8 @@ func (w *schemaWriter) grammar(root *schemaNode) (*Grammar, error) {
 		if err := next(); err != nil {
 			return nil, err
 		}
-		if len(w.rules) > maxSchemaRules {
-			return nil, &SchemaError{Pointer: root.pointer, Want: fmt.Sprintf("needs more than %d rules", maxSchemaRules)}
+		if len(w.rules) > maxRules {
+			return nil, &SchemaError{Pointer: root.pointer, Want: fmt.Sprintf("needs more than %d rules", maxRules)}
 		}
 	}
 	return prune(&Grammar{w.rules, string(start)}), nil
@@ -68,7 +69,22 @@ func (w *schemaWriter) rule(role string, nodes []*schemaNode, write func(name st
 
 // value is any value that satisfies the nodes.
 func (w *schemaWriter) value(nodes []*schemaNode) Rule {
+	nodes = withoutDetours(nodes)
 	return w.rule("value", nodes, func(string) (Expr, error) { return w.writeValue(nodes) })
+}
+
+// withoutDetours has what is referred to in place of what only refers, so that all references to a schema are to one rule.
+func withoutDetours(nodes []*schemaNode) []*schemaNode {
+	var direct []*schemaNode
+	for _, n := range nodes {
+		for n.ref != nil && n.touches == 0 && n.types == allTypes && n.allOf == nil && n.anyOf == nil && n.oneOf == nil {
+			n = n.ref
+		}
+		if !slices.Contains(direct, n) {
+			direct = append(direct, n)
+		}
+	}
+	return direct
 }
 
 func (w *schemaWriter) writeValue(nodes []*schemaNode) (Expr, error) {
