@@ -25,9 +25,9 @@ func (b *Bound) maskOf(s *state) (mask []uint32, cut, known bool) {
 	reach := b.reachOf(top)
 	mask, cut = reach.allowed, reach.cut
 	if below != nil && len(reach.exits) > 0 {
-		mask = slices.Clone(mask)
-		cut = b.follow(reach.exits, below, mask) || cut
-		mask = m.shared(mask)
+		copy(b.scratch, mask)
+		cut = b.follow(reach.exits, below, b.scratch) || cut
+		mask = m.shared(b.scratch)
 	}
 	if m.steps <= 0 {
 		return mask, cut, false
@@ -41,8 +41,9 @@ func (b *Bound) reachOf(s *state) *reach {
 	if s.reach != nil {
 		return s.reach
 	}
-	w := walk{bound: b, allowed: make([]uint32, b.vocabulary.maskWords())}
-	w.subtree(s, 0, int32(len(b.vocabulary.bytes)), 0)
+	clear(b.scratch)
+	w := walk{bound: b, allowed: b.scratch}
+	w.subtree(s, 0, int32(len(b.vocabulary.starts)-1), 0)
 	r := &reach{b.machine.shared(w.allowed), slices.Clip(w.exits), w.cut}
 	if b.machine.steps > 0 {
 		s.reach = r
@@ -51,7 +52,7 @@ func (b *Bound) reachOf(s *state) *reach {
 	return r
 }
 
-// shared is a mask, or one that is the same and was there before: all places of a long repeat have few different ones.
+// shared is a copy of a mask, or one that is the same and was there before: all places of a long repeat have few different ones.
 func (m *machine) shared(mask []uint32) []uint32 {
 	hash := uint64(len(mask))
 	for _, word := range mask {
@@ -61,6 +62,7 @@ func (m *machine) shared(mask []uint32) []uint32 {
 	if same := m.masks[hash]; slices.Equal(same, mask) {
 		return same
 	}
+	mask = slices.Clone(mask)
 	m.masks[hash] = mask
 	m.bytes += 50 + 4*len(mask)
 	return mask
@@ -79,7 +81,8 @@ func (b *Bound) follow(exits []int32, below *frame, allowed []uint32) (cut bool)
 			w.exits = append(w.exits, exits...)
 		}
 		for _, exit := range exits {
-			w.subtree(s, exit+1, b.vocabulary.behind[exit], b.vocabulary.depth[exit])
+			start := &b.vocabulary.starts[exit]
+			w.subtree(s, exit+1, start.behind, int(start.length))
 		}
 		slices.Sort(w.exits)
 		exits = slices.Compact(w.exits)
@@ -87,7 +90,7 @@ func (b *Bound) follow(exits []int32, below *frame, allowed []uint32) (cut bool)
 	return w.cut
 }
 
-const looksInStep = 8 // nodes of the vocabulary that a walk passes in the time of one of the machine's steps
+const looksInStep = 8 // starts of texts that a walk passes in the time of one of the machine's steps
 
 // walk goes over tokens and collects those that a state allows.
 type walk struct {
@@ -97,37 +100,37 @@ type walk struct {
 	cut     bool
 }
 
-// subtree goes over the nodes from one to another, which begin with a start of some length that led to s.
-func (w *walk) subtree(s *state, from, to, length int32) {
+// subtree goes over the starts from one to another, which begin with one of some length that led to s.
+func (w *walk) subtree(s *state, from, to int32, length int) {
 	v, m := w.bound.vocabulary, w.bound.machine
 	path := w.bound.path // [length] the state there
 	path[length] = s
 	looks := 0
-	for node := from; node < to; looks++ {
-		depth := v.depth[node]
-		class := m.program.class[v.bytes[node]]
-		at := path[depth-1].next[class]
+	for i := from; i < to; looks++ {
+		start := &v.starts[i]
+		class := m.program.class[start.last]
+		at := path[start.length-1].next[class]
 		if at == nil {
-			at = m.next(path[depth-1], class)
+			at = m.next(path[start.length-1], class)
 		}
 		if !at.alive {
 			w.cut = w.cut || at == m.limited
-			node = v.behind[node]
+			i = start.behind
 			continue
 		}
-		if i := v.bunch[node]; i >= 0 && m.passes(at, &v.bunches[i]) {
-			w.allow(v.ids[v.first[node]:v.first[v.behind[node]]])
-			node = v.behind[node]
+		if start.bunch >= 0 && m.passes(at, &v.bunches[start.bunch]) {
+			w.allow(v.tokens(i))
+			i = start.behind
 			continue
 		}
-		w.allow(v.ids[v.first[node]:v.first[node+1]])
-		if v.behind[node] > node+1 {
-			path[depth] = at
+		w.allow(v.same(i))
+		if start.behind > i+1 {
+			path[start.length] = at
 			if at.ended {
-				w.exits = append(w.exits, node)
+				w.exits = append(w.exits, i)
 			}
 		}
-		node++
+		i++
 	}
 	m.steps -= 1 + looks/looksInStep
 }

@@ -14,12 +14,13 @@ type Bound struct {
 
 	mu      sync.Mutex
 	machine *machine
-	path    []*state // of a walk
+	path    []*state // of a walk: the state at each length
+	scratch []uint32 // the mask in the making
 }
 
 // Bind returns p over v.
 func (p *Program) Bind(v *Vocabulary) *Bound {
-	return &Bound{vocabulary: v, machine: newMachine(p), path: make([]*state, v.longest+1)}
+	return &Bound{vocabulary: v, machine: newMachine(p), path: make([]*state, v.longest+1), scratch: make([]uint32, v.maskWords())}
 }
 
 // Matcher follows one output. It implements engine.Masker and belongs to one goroutine at a time.

@@ -19,19 +19,24 @@ type Tokens interface {
 // Vocabulary is the tokens of a model that have a text and may be part of one, as a tree by their bytes: one for all programs and requests,
 // read-only.
 //
-// The tree's nodes, the starts of texts, stand in the order of these, so that what begins with a start follows it.
+// The tree is the starts of texts, in order, so that what begins with a start follows it.
 type Vocabulary struct {
 	size  int      // of the id space
 	texts []string // [size] "" for a token that is not in the tree
 
-	ids     []int32 // tokens in the order of their texts
-	bytes   []byte  // [node] the last byte of the start
-	depth   []int32 // [node] its length
-	behind  []int32 // [node] the first node that does not begin with it
-	first   []int32 // [node + 1] in ids: the first token that begins with it, or would stand there
-	bunch   []int32 // [node] in bunches, for a start of many tokens; −1: few
+	ids     []int32      // tokens in the order of their texts
+	starts  []tokenStart // the last is none: it stands behind all others
 	bunches []bunch
 	longest int // bytes of a text
+}
+
+// tokenStart is the start of a text.
+type tokenStart struct {
+	behind int32 // the first start that does not begin with it
+	first  int32 // in ids: the first token that begins with it, or would stand there
+	bunch  int32 // in bunches, for a start of many tokens; −1: few
+	length uint16
+	last   byte
 }
 
 // bunch is what follows a start of many tokens.
@@ -41,14 +46,17 @@ type bunch struct {
 	whole      bool // each is characters, but that the last may be a part of one
 }
 
-const manyTokens = 8 // from there on a bunch pays
+const (
+	manyTokens   = 8       // from there on a bunch pays
+	maxTokenText = 1 << 12 // bytes; a longer token is never allowed
+)
 
 // NewVocabulary takes the tokens of a model whose ids are below size, which may be more than its tokenizer has. It takes some 100 ms at 128k
 // tokens, and is made once a model.
 func NewVocabulary(tokens Tokens, size int) *Vocabulary {
 	v := &Vocabulary{size: size, texts: make([]string, size)}
 	for id := range int32(min(size, tokens.NumTokens())) {
-		if text, ok := tokens.TokenBytes(id); ok && text != "" && !tokens.IsSpecial(id) {
+		if text, ok := tokens.TokenBytes(id); ok && text != "" && len(text) <= maxTokenText && !tokens.IsSpecial(id) {
 			v.texts[id] = text
 			v.ids = append(v.ids, id)
 		}
@@ -59,53 +67,63 @@ func NewVocabulary(tokens Tokens, size int) *Vocabulary {
 	return v
 }
 
-// plant makes the nodes.
+// plant makes the starts.
 func (v *Vocabulary) plant() {
-	var path []int32 // the nodes of the last text
+	var path []int32 // the starts of the last text
 	last := ""
+	leave := func(shared int) {
+		for _, start := range path[shared:] {
+			v.starts[start].behind = int32(len(v.starts))
+		}
+		path = path[:shared]
+	}
 	for i, id := range v.ids {
 		text := v.texts[id]
 		shared := 0
 		for shared < len(last) && shared < len(text) && last[shared] == text[shared] {
 			shared++
 		}
-		for _, node := range path[shared:] {
-			v.behind[node] = int32(len(v.bytes))
-		}
-		path = path[:shared]
+		leave(shared)
 		for at := shared; at < len(text); at++ {
-			path = append(path, int32(len(v.bytes)))
-			v.bytes, v.depth = append(v.bytes, text[at]), append(v.depth, int32(at+1))
-			v.first, v.behind = append(v.first, int32(i)), append(v.behind, 0)
+			path = append(path, int32(len(v.starts)))
+			v.starts = append(v.starts, tokenStart{first: int32(i), bunch: -1, length: uint16(at + 1), last: text[at]})
 		}
 		last, v.longest = text, max(v.longest, len(text))
 	}
-	for _, node := range path {
-		v.behind[node] = int32(len(v.bytes))
-	}
-	v.first = append(v.first, int32(len(v.ids)))
+	leave(0)
+	v.starts = append(v.starts, tokenStart{first: int32(len(v.ids))})
+}
+
+// tokens are those that begin with a start.
+func (v *Vocabulary) tokens(start int32) []int32 {
+	s := &v.starts[start]
+	return v.ids[s.first:v.starts[s.behind].first]
+}
+
+// same are the tokens whose text is a start.
+func (v *Vocabulary) same(start int32) []int32 {
+	return v.ids[v.starts[start].first:v.starts[start+1].first]
 }
 
 // describe makes the bunches.
 func (v *Vocabulary) describe() {
-	v.bunch = make([]int32, len(v.bytes))
-	var open []int32 // those that the node begins with
-	for node := range int32(len(v.bytes)) {
-		for len(open) > 0 && v.behind[open[len(open)-1]] <= node {
+	var open []int32 // those that a start begins with
+	for start := range int32(len(v.starts) - 1) {
+		s := &v.starts[start]
+		for len(open) > 0 && v.starts[open[len(open)-1]].behind <= start {
 			open = open[:len(open)-1]
 		}
-		for _, start := range open {
-			v.bunches[v.bunch[start]].bytes.add(v.bytes[node])
+		for _, o := range open {
+			v.bunches[v.starts[o].bunch].bytes.add(s.last)
 		}
-		v.bunch[node] = -1
-		if v.first[v.behind[node]]-v.first[node] >= manyTokens {
-			v.bunch[node] = int32(len(v.bunches))
+		if len(v.tokens(start)) >= manyTokens {
+			s.bunch = int32(len(v.bunches))
 			v.bunches = append(v.bunches, bunch{whole: true})
-			open = append(open, node)
+			open = append(open, start)
 		}
-		if v.first[node] < v.first[node+1] {
-			for _, start := range open {
-				v.bunches[v.bunch[start]].take(v.texts[v.ids[v.first[node]]][v.depth[start]:])
+		if same := v.same(start); len(same) > 0 {
+			for _, o := range open {
+				v.bunches[v.starts[o].bunch].take(v.texts[same[0]][v.starts[o].length:])
 			}
 		}
 	}
