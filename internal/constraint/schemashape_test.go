@@ -254,6 +254,18 @@ var shapeCases = []schemaCase{
 		invalid: []string{`{"b":10}`, `{"b":0}`},
 	},
 	{
+		name: "references to references", schema: `{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/c"},"c":{"const":1}}}`,
+		valid: []string{`1`}, invalid: []string{`2`},
+	},
+	{
+		name: "oneOf of a syntax tree",
+		schema: `{"$ref":"#/$defs/e","$defs":{"e":{"oneOf":[{"type":"object","properties":{"op":{"enum":["+","-"]},"l":{"$ref":"#/$defs/e"},` +
+			`"r":{"$ref":"#/$defs/e"}},"required":["l","r","op"]},{"type":"object","properties":{"op":{"const":"!"},"l":{"$ref":"#/$defs/e"}},` +
+			`"required":["l","op"]},{"type":"object","properties":{"op":{"const":"n"},"v":{"type":"integer"}},"required":["op","v"]}]}}}`,
+		valid:   []string{`{"op":"n","v":1}`, `{"op":"!","l":{"op":"+","l":{"op":"n","v":1},"r":{"op":"n","v":2}}}`},
+		invalid: []string{`{"op":"n"}`, `{"op":"!","l":1}`, `{"op":"+","l":{"op":"n","v":1}}`},
+	},
+	{
 		name:    "reference with escapes",
 		schema:  `{"$ref":"#/$defs/a~1b~0c%25d","$defs":{"a/b~c%d":{"type":"null"}}}`,
 		valid:   []string{`null`},
