@@ -23,7 +23,7 @@ func randomTokens(rng *rand.Rand, characters string) tokens {
 	for _, b := range []byte(characters) {
 		t = append(t, string([]byte{b}))
 	}
-	for range 30 {
+	for range 60 {
 		var text []byte
 		for range 1 + rng.IntN(6) {
 			all := []rune(characters)

@@ -187,3 +187,18 @@ func TestMatchersOfOneProgramOnManyGoroutines(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+// Many tokens that begin alike are looked at as one, unless some of them are no characters.
+func TestTokensThatBeginAlike(t *testing.T) {
+	for _, more := range []string{"", "x\x80", "x\xe6a", "x\xe6\x97", "xé\xc3", "x\xff", "xz", "x\n", "x日本"} {
+		texts := tokens{"x", more}
+		for b := 'a'; b < 'k'; b++ {
+			texts = append(texts, "x"+string(b), "xé"+string(b))
+		}
+		v := NewVocabulary(texts, len(texts))
+		for _, pattern := range []string{`.*`, `.{0,2}`, `[^z]{0,3}`, `[a-x]*`, `[^é]*`, `[^é]*é?`, `\pL+`, `(x[a-jé]+)+`} {
+			p := regexProgram(t, pattern)
+			wantSingly(t, newMachine(p), v, "", p.Bind(v).NewMatcher(nil).Mask())
+		}
+	}
+}
