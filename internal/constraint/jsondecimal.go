@@ -46,6 +46,23 @@ func (d decimal) zero() bool { return d.digits == "" }
 // integral is whether d has no fraction.
 func (d decimal) integral() bool { return len(d.digits) <= d.exp || d.zero() }
 
+// places are how many digits d has behind the point.
+func (d decimal) places() int { return max(0, len(d.digits)-d.exp) }
+
+// rational is d.
+func (d decimal) rational() *big.Rat {
+	whole, _ := new(big.Int).SetString("0"+d.digits, 10)
+	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(len(d.digits)-d.exp, d.exp-len(d.digits)))), nil)
+	r := new(big.Rat).SetFrac(whole, power)
+	if d.exp > len(d.digits) {
+		r.SetInt(whole.Mul(whole, power))
+	}
+	if d.negative {
+		r.Neg(r)
+	}
+	return r
+}
+
 // shift is d · 10^n.
 func (d decimal) shift(n int) decimal {
 	if !d.zero() {

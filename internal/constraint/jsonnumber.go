@@ -19,6 +19,7 @@ type numbers struct {
 	lowOpen, highOpen bool     // the bound itself is outside
 	integer           bool
 	step              *int // multiples of 10^step; nil: any
+	multiples         []multiple
 }
 
 // above narrows n to what is at least d, or greater.
@@ -43,6 +44,11 @@ func (n *numbers) holds(d decimal) bool {
 	if n.high != nil && (d.compare(*n.high) > 0 || n.highOpen && d.compare(*n.high) == 0) {
 		return false
 	}
+	for _, m := range n.multiples {
+		if !new(big.Rat).Quo(d.rational(), m.of.rational()).IsInt() {
+			return false
+		}
+	}
 	return (!n.integer || d.integral()) && (n.step == nil || d.shift(-*n.step).integral())
 }
 
@@ -59,7 +65,15 @@ func (n *numbers) apart(m *numbers) bool {
 }
 
 // expr is the numbers as JSON: without an exponent, except where there is no bound, and without −0.
-func (n *numbers) expr() Expr {
+// Work is told how much of it there is.
+func (n *numbers) expr(work func(steps int) error) (Expr, error) {
+	if n.multiples != nil {
+		return n.listed(work)
+	}
+	return n.byDigits(), nil
+}
+
+func (n *numbers) byDigits() Expr {
 	if n.low == nil && n.high == nil && n.step == nil && !n.integer {
 		return Sequence{
 			optional(Text("-")), wholeNumbers(new(big.Int), nines(maxWholeDigits)),

@@ -28,10 +28,14 @@ type SchemaError struct {
 }
 
 func (e *SchemaError) Error() string {
-	if e.Value == "" {
-		return fmt.Sprintf("schema at %q: %s", e.Pointer, e.Want)
+	where := "schema"
+	if e.Pointer != "" {
+		where = fmt.Sprintf("schema at %q", e.Pointer)
 	}
-	return fmt.Sprintf("schema at %q: %s: %s", e.Pointer, e.Value, e.Want)
+	if e.Value == "" {
+		return where + ": " + e.Want
+	}
+	return where + ": " + e.Value + ": " + e.Want
 }
 
 // FromSchema makes a grammar of a JSON schema (draft 2020-12, and of earlier drafts what reads the same). Every text of the grammar is JSON

@@ -124,6 +124,14 @@ var schemaCases = []schemaCase{
 		valid:   []string{`0`, `20`, `-10`},
 		invalid: []string{`0.1`, `15`},
 	},
+	{
+		name: "fives", schema: `{"type":"integer","multipleOf":5,"minimum":-12,"exclusiveMaximum":20}`,
+		valid: []string{`-10`, `0`, `15`}, invalid: []string{`-15`, `20`, `1`}, unwritten: []string{`5.0`},
+	},
+	{
+		name: "halves", schema: `{"type":"number","multipleOf":0.5,"exclusiveMinimum":0,"maximum":2.2,"allOf":[{"multipleOf":0.25}]}`,
+		valid: []string{`0.5`, `1`, `2`}, invalid: []string{`0`, `0.25`, `2.5`}, unwritten: []string{`1.0`},
+	},
 	{name: "integers by multipleOf", schema: `{"type":"number","multipleOf":1}`, valid: []string{`0`, `-12`}, invalid: []string{`1.5`}},
 	{
 		name:      "formats of integers",

@@ -37,10 +37,12 @@ func TestWhatASchemaCannotHoldIsNamed(t *testing.T) {
 		{`{"exclusiveMinimum":true}`, "/exclusiveMinimum", "drafts from 6"},
 		{`{"maximum":1e401}`, "/maximum", "want an exponent from −400 to 400"},
 		{`{"maximum":0.12345678901234567890123456789012345678901}`, "/maximum", "at most 40 digits"},
-		{`{"multipleOf":0}`, "/multipleOf", "want a power of ten"},
-		{`{"multipleOf":-10}`, "/multipleOf", "want a power of ten"},
-		{`{"multipleOf":3}`, "/multipleOf", "3: want a power of ten"},
-		{`{"multipleOf":1e-30}`, "/multipleOf", "want a power of ten"},
+		{`{"multipleOf":0}`, "/multipleOf", "0: want a number above 0"},
+		{`{"multipleOf":-10}`, "/multipleOf", "-10: want a number above 0"},
+		{`{"multipleOf":1e-30}`, "/multipleOf", "1e-30: want a number above 0"},
+		{`{"multipleOf":3}`, "/multipleOf", "3: is held if it is a power of ten"},
+		{`{"multipleOf":3,"minimum":0}`, "/multipleOf", "one of them is missing"},
+		{`{"multipleOf":0.3,"minimum":0,"maximum":1e300}`, "/multipleOf", "further apart"},
 		{`{"minLength":-1}`, "/minLength", "-1: want an integer of 0 or more"},
 		{`{"minLength":1.5}`, "/minLength", "want an integer of 0 or more"},
 		{`{"minLength":"1"}`, "/minLength", "want an integer of 0 or more"},
@@ -170,6 +172,9 @@ func TestSchemasThatAskForMuchEnd(t *testing.T) {
 		{"anyOf", `{"anyOf":[` + list(MaxSubschemas+1, func(int) string { return `{}` }) + `]}`, "1001 schemas: want at most 1000"},
 		{"counted properties", `{"type":"object","maxProperties":900,"properties":{` +
 			list(1000, func(i int) string { return fmt.Sprintf(`"p%d":{}`, i) }) + `}}`, "1000 properties: so many cannot be counted"},
+		{"listed multiples", `{"type":"object","properties":{` + list(900, func(i int) string {
+			return fmt.Sprintf(`"p%d":{"type":"integer","multipleOf":3,"minimum":%d,"maximum":%d}`, i, i, 2900+i)
+		}) + `}}`, "too many to work out"},
 		{"oneOf of a recursion", `{"$ref":"#/$defs/a","$defs":{"a":{"oneOf":[` +
 			`{"type":"object","properties":{"x":{"$ref":"#/$defs/a"}},"required":["x"]},` +
 			`{"type":"object","properties":{"x":{"$ref":"#/$defs/a"}},"required":["x"]}]}}}`, "may both accept"},

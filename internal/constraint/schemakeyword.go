@@ -202,11 +202,14 @@ func (k keyword) readNumeric() (known bool, err error) {
 	case "exclusiveMaximum":
 		n.below(d, true)
 	default:
-		step := d.exp - 1
-		if d.negative || d.digits != "1" || step > maxWholeDigits || step < -maxFractionDigits {
-			return true, k.fault(fmt.Sprintf("want a power of ten from 1e-%d to 1e%d: no other can be held", maxFractionDigits, maxWholeDigits))
+		if d.negative || d.zero() || d.exp > maxWholeDigits || d.places() > maxFractionDigits {
+			return true, k.fault(fmt.Sprintf("want a number above 0 of up to %d digits before the point and %d behind it", maxWholeDigits, maxFractionDigits))
 		}
-		n.step = &step
+		if step := d.exp - 1; d.digits == "1" {
+			n.step = &step
+		} else {
+			n.multiples = []multiple{{d, k.at, k.value.Text}}
+		}
 	}
 	return true, nil
 }

@@ -127,7 +127,7 @@ func shorter(re *syntax.Regexp, most int) *syntax.Regexp {
 	case syntax.OpAlternate:
 		return eachAlternative(re, func(sub *syntax.Regexp) *syntax.Regexp { return shorter(sub, most) })
 	case syntax.OpStar, syntax.OpPlus, syntax.OpQuest, syntax.OpRepeat:
-		from, _ := repeatBounds(re)
+		from, to := repeatBounds(re)
 		sub := re.Sub[0]
 		_, each := lengths(sub)
 		if share := max(from, 1); each > most/share { // one alone may be too long
@@ -142,17 +142,17 @@ func shorter(re *syntax.Regexp, most int) *syntax.Regexp {
 		if each == 0 {
 			return repetition(sub, from, max(from, 1))
 		}
-		return repetition(sub, from, most/each)
+		return repetition(sub, from, min(to, most/each))
 	case syntax.OpConcat:
 		return shorterParts(re, most-least)
 	}
 	return nil
 }
 
-// shorterParts shares out the characters that the parts may have beyond their least: to bounded parts what they can take, if all of them
-// can have it, and the rest to the others alike.
+// shorterParts shares out the characters that the parts may have beyond their least: up to half of them to parts that are bounded, each by what
+// it can take, and the rest to the others alike.
 func shorterParts(re *syntax.Regexp, spare int) *syntax.Regexp {
-	bounded, endless := 0, 0
+	bounded, endless := 0, 0 // characters that the former can take; how many of the latter
 	for _, sub := range re.Sub {
 		if l, m := lengths(sub); m >= unbounded {
 			endless++
@@ -160,28 +160,19 @@ func shorterParts(re *syntax.Regexp, spare int) *syntax.Regexp {
 			bounded += m - l
 		}
 	}
-	for endless > 0 && bounded > spare/2 {
-		bounded /= 2
+	given := spare // to the bounded ones in all
+	if endless > 0 {
+		given = min(bounded, spare/2)
 	}
 	concat := &syntax.Regexp{Op: syntax.OpConcat}
-	left := spare
-	if endless > 0 {
-		left = bounded
-	}
-	total := 0
-	for _, sub := range re.Sub {
-		if l, m := lengths(sub); m < unbounded {
-			total += m - l
-		}
-	}
 	for _, sub := range re.Sub {
 		l, m := lengths(sub)
 		share := 0
 		switch {
 		case m >= unbounded:
-			share = (spare - bounded) / endless
-		case total > 0:
-			share = min(m-l, left*(m-l)/total)
+			share = (spare - given) / endless
+		case m > l:
+			share = min(m-l, given*(m-l)/bounded)
 		}
 		part := shorter(sub, l+share)
 		if part == nil {

@@ -99,7 +99,7 @@ func drawSchema(t *rapid.T, depth int) string {
 	number := func() string {
 		return rapid.SampledFrom([]string{"0", "-1", "5", "7.25", "-3.5", "99", "1e2", "0.001", "-120", "1000"}).Draw(t, "number")
 	}
-	patterns := []string{`^a+$`, `b`, `^x-`, `^(?:ab|c)*d?$`, `[0-9]{2,3}$`, `^\\S.$`, `^[^\"]{3}$`, `^\\w+@`}
+	patterns := []string{`^a+$`, `b`, `^x-`, `^(?:ab|c)*d?$`, `[0-9]{2,3}$`, `^\\S.$`, `^[^\"]{3}$`, `^\\w+@`, `^(?:aaaa|b){1,2}c?$`, `^[a-c]{1,9}(?:-[a-c]{1,9}){0,2}$`}
 	if rapid.IntRange(0, 3).Draw(t, "typed") > 0 {
 		set("type", rapid.SampledFrom([]string{
 			`"string"`, `"integer"`, `"number"`, `"object"`, `"array"`, `"object"`, `["string","null"]`, `["integer","array"]`, `"boolean"`,
@@ -114,7 +114,7 @@ func drawSchema(t *rapid.T, depth int) string {
 		case 2:
 			set("maximum", number())
 		case 3:
-			set("multipleOf", rapid.SampledFrom([]string{"0.1", "1", "10", "0.001"}).Draw(t, "step"))
+			set("multipleOf", rapid.SampledFrom([]string{"0.1", "1", "10", "0.001", "2.5", "7"}).Draw(t, "step"))
 		case 4:
 			set("minLength", small())
 		case 5:

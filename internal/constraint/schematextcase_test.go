@@ -104,6 +104,10 @@ var textCases = []schemaCase{
 		invalid: []string{`"abcdefghijklm@nopqrstu"`, `"@a"`},
 	},
 	{
+		name: "pattern of which an alternative is too long", schema: `{"type":"string","pattern":"^(?:aaaaaaaaaa|b){1,2}$","maxLength":5}`,
+		valid: []string{`"b"`, `"bb"`}, invalid: []string{`"bbb"`, `""`, `"aaaaaaaaaa"`},
+	},
+	{
 		name:    "pattern of shorter alternatives",
 		schema:  `{"type":"string","pattern":"^(?:abcdef|a|bc)+$","maxLength":4}`,
 		valid:   []string{`"a"`, `"abc"`, `"bc"`},

@@ -127,7 +127,9 @@ func (w *schemaWriter) writeValue(nodes []*schemaNode) (Expr, error) {
 func (w *schemaWriter) typed(k strictjson.Kind, nodes []*schemaNode) Rule {
 	switch k {
 	case strictjson.Number:
-		return w.rule("number", nodes, func(string) (Expr, error) { return joinedNumbers(nodes).expr(), nil })
+		return w.rule("number", nodes, func(string) (Expr, error) {
+			return joinedNumbers(nodes).expr(func(steps int) error { return w.work(nodes[0], steps) })
+		})
 	case strictjson.String:
 		if len(nodes) == 0 {
 			return Rule(ruleString)
@@ -153,6 +155,7 @@ func joinedNumbers(nodes []*schemaNode) *numbers {
 		if n.numbers.high != nil {
 			all.below(*n.numbers.high, n.numbers.highOpen)
 		}
+		all.multiples = append(all.multiples, n.numbers.multiples...)
 		all.integer = all.integer || n.numbers.integer
 		if s := n.numbers.step; s != nil && (all.step == nil || *s > *all.step) {
 			all.step = s // of powers of ten, the greater is a multiple of the other
