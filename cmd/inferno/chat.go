@@ -24,6 +24,8 @@ type chatCommand struct {
 	TopP        *float32 `help:"Keep the most likely tokens up to this probability."`
 	MinP        *float32 `help:"Keep tokens of at least this share of the most likely one's probability."`
 	Seed        *uint64  `help:"Fix the randomness."`
+
+	formFlags `embed:""`
 }
 
 const chatHelp = `A line is a message; one that ends with \ goes on with the next line.
@@ -37,6 +39,10 @@ Ctrl-C stops an answer; at the prompt it leaves.
 
 // Run talks until the end of input.
 func (cmd *chatCommand) Run(ctx context.Context, c *console) error {
+	form, err := cmd.constraint()
+	if err != nil {
+		return err
+	}
 	server, err := cmd.dial()
 	if err != nil {
 		return err
@@ -45,7 +51,7 @@ func (cmd *chatCommand) Run(ctx context.Context, c *console) error {
 	if cmd.Model, err = onlyModel(ctx, server, cmd.Model); err != nil {
 		return err
 	}
-	talk := &talk{chatCommand: cmd, console: c, server: server, system: cmd.System}
+	talk := &talk{chatCommand: cmd, console: c, server: server, system: cmd.System, form: form}
 	if c.inTerm {
 		fmt.Fprintf(c.err, "%s. /help shows what else there is.\n", cmd.Model)
 	}
@@ -78,6 +84,7 @@ type talk struct {
 	*console
 	server   *client.Client
 	system   string
+	form     *infernov1.Constraint    // of every answer; nil: none
 	messages []*infernov1.ChatMessage // without the system message
 	failed   error                    // what the program ends with, once something went wrong that nobody saw at a prompt
 }
@@ -196,8 +203,13 @@ func (t *talk) answer(ctx context.Context) (string, error) {
 		<-watched
 	}()
 	var text strings.Builder
-	line := answerLine{Role: "assistant"}
-	for event, err := range t.server.Stream(ctx, t.request()) {
+	line, req := answerLine{Role: "assistant"}, t.request()
+	prompt := promptProgress{c: t.console}
+	if !t.JSON {
+		prompt.ask(req.GetOutput())
+	}
+	defer prompt.end()
+	for event, err := range t.server.Stream(ctx, req) {
 		if err != nil {
 			if errors.Is(context.Cause(ctx), errInterrupted) {
 				err = errInterrupted
@@ -211,6 +223,10 @@ func (t *talk) answer(ctx context.Context) (string, error) {
 			return text.String(), err
 		}
 		switch e := event.(type) {
+		case client.Progress:
+			prompt.draw(e)
+		case client.Start:
+			prompt.end()
 		case client.Tokens:
 			text.WriteString(e.Text)
 			if t.JSON {
@@ -251,5 +267,7 @@ func (t *talk) request() *infernov1.GenerateRequest {
 		Sampling: &infernov1.SamplingParameters{Temperature: t.Temperature, TopK: t.TopK, TopP: t.TopP, MinP: t.MinP, Seed: t.Seed},
 		Stopping: &infernov1.StoppingParameters{MaxTokens: t.MaxTokens},
 		Output:   &infernov1.OutputOptions{TokenIds: new(bool)},
+
+		Constraint: t.form,
 	}
 }

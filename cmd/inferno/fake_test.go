@@ -172,6 +172,9 @@ func startFake(t testing.TB, only bool, edit ...func(*server.Options)) *fake {
 		i.Name, i.HasTokenizer = name, t != nil
 		m := &server.Model{Info: i, Engine: g, Tokenizer: t, EndTokens: []int32{eosID}}
 		if t != nil {
+			m.Constraints = server.NewConstraints(t, i.VocabularySize)
+		}
+		if t != nil {
 			m.Chat = chat.LoadDir(filepath.Join(dir, "hf"), t)
 		}
 		return append(all, m)
@@ -296,6 +299,7 @@ func (echo) Outlook(r *engine.Request) (engine.Outlook, error) {
 
 type echoStream struct {
 	request *engine.Request
+	halfway bool // through the prompt, which was told
 	made    int
 	reason  engine.FinishReason // that the reader has found
 }
@@ -309,6 +313,10 @@ func (e *echoStream) Poll() ([]int32, *engine.Finish, error) {
 		return nil, &engine.Finish{
 			Reason: engine.PromptDone, Usage: engine.Usage{PromptTokens: len(e.request.Prompt)}, Vector: []float32{3, float32(len(e.request.Prompt))},
 		}, nil
+	}
+	if e.request.Progress && !e.halfway {
+		e.halfway = true
+		return nil, nil, nil
 	}
 	id := e.request.Prompt[e.made%len(e.request.Prompt)]
 	e.made++
@@ -333,6 +341,9 @@ func (e *echoStream) Poll() ([]int32, *engine.Finish, error) {
 	}
 	return []int32{id}, f, nil
 }
+
+// Computed is half of the prompt, until there are tokens.
+func (e *echoStream) Computed() int { return len(e.request.Prompt) / 2 }
 
 func (e *echoStream) Started() engine.Start { return engine.Start{PromptTokens: len(e.request.Prompt)} }
 
@@ -384,6 +395,8 @@ func (w *waiting) Wait(ctx context.Context) error {
 }
 
 func (w *waiting) Finish(engine.FinishReason) {}
+
+func (w *waiting) Computed() int { return 0 }
 
 func (w *waiting) Started() engine.Start { return engine.Start{} }
 

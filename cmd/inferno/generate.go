@@ -31,6 +31,7 @@ type generateCommand struct {
 	stoppingFlags `embed:""`
 	logprobFlags  `embed:""`
 	queueFlags    `embed:""`
+	formFlags     `embed:""`
 
 	Speculate *uint32 `placeholder:"N" help:"Have up to so many tokens at a time, 1 to 15, guessed from what the prompt and the output say twice: faster where they do, and the same output."`
 }
@@ -76,6 +77,10 @@ func (g *generateCommand) request(c *console) (*infernov1.GenerateRequest, error
 		Sampling: g.samplingFlags.parameters(),
 		Stopping: g.stoppingFlags.parameters(),
 		Output:   &infernov1.OutputOptions{SkipSpecialTokens: &g.SkipSpecial},
+	}
+	var err error
+	if req.Constraint, err = g.constraint(); err != nil {
+		return nil, err
 	}
 	if g.Speculate != nil {
 		req.Speculation = &infernov1.SpeculationOptions{Ngram: &infernov1.NgramSpeculation{MaxDraftTokens: g.Speculate}}
@@ -216,6 +221,9 @@ func printText(ctx context.Context, c *console, server *client.Client, req *infe
 	var reason string
 	printed, several := false, newContinuations()
 	many := req.GetSampling().GetN() > 1
+	prompt := promptProgress{c: c}
+	prompt.ask(req.GetOutput())
+	defer prompt.end()
 	for event, err := range server.Stream(ctx, req) {
 		if err != nil {
 			if printed {
@@ -224,6 +232,10 @@ func printText(ctx context.Context, c *console, server *client.Client, req *infe
 			return err
 		}
 		switch e := event.(type) {
+		case client.Progress:
+			prompt.draw(e)
+		case client.Start:
+			prompt.end()
 		case client.Tokens:
 			if many {
 				several.add(e)

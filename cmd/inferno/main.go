@@ -131,18 +131,22 @@ var errQuiet = errors.New("bad news")
 
 // report tells why a command failed: "NOT_FOUND: model "x": unknown model" where a server says so.
 func (c *console) report(err error) int {
-	var failed interface{ GRPCStatus() *status.Status }
-	switch {
-	case errors.Is(err, errQuiet):
+	if errors.Is(err, errQuiet) {
 		return exitFailed
-	case errors.As(err, &failed):
-		s := failed.GRPCStatus()
-		fmt.Fprintf(c.err, "inferno: %s: %s\n", code.Code(s.Code()), s.Message())
-	default:
-		fmt.Fprintln(c.err, "inferno:", err)
 	}
+	fmt.Fprintln(c.err, "inferno:", told(err))
 	if errors.Is(err, errUsage) {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// told is an error in words.
+func told(err error) string {
+	var failed interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &failed) {
+		s := failed.GRPCStatus()
+		return fmt.Sprintf("%s: %s", code.Code(s.Code()), s.Message())
+	}
+	return err.Error()
 }

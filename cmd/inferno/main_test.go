@@ -142,6 +142,63 @@ func TestBadLinesAreNamed(t *testing.T) {
 	}
 }
 
+// A line that is wrong costs no other its answer, whichever command reads it and whoever finds the fault; but the exit code tells.
+func TestLinesBehindABadOneAreAnswered(t *testing.T) {
+	f := startFake(t, true)
+	dir := tokenizerDir(t)
+	for _, c := range []struct {
+		args   string
+		lines  string
+		out    string
+		stderr []string // a line each
+	}{
+		{
+			"score --addr=" + f.addr, `{"text":"he"}` + "\n\noops\n" + `{"text":""}` + "\n" + `{"context":"he","text":"llo"}` + "\n",
+			`{"logprob":-11.75,"tokens":1,"greedy":false}
+{"error":"offset 0: 'o' where a value should be"}
+{"error":"INVALID_FIELD: inputs[0].text: is empty, want at least 1 character"}
+{"logprob":-11.875,"tokens":1,"greedy":false}
+`, []string{"inferno: line 3: offset 0", "inferno: line 4: INVALID_FIELD: inputs[0].text: is empty"},
+		},
+		{
+			"embed --no-normalize --addr=" + f.addr, `{"text":""}` + "\n" + `{"text":"he"}`,
+			`{"error":"INVALID_FIELD: inputs[0].text: is empty, want at least 1 character"}
+{"embedding":[3,2]}
+`, []string{"inferno: line 1: INVALID_FIELD"},
+		},
+		{
+			"tokenize --tokenizer=" + dir, `{"txt":"he"}` + "\n" + `{"text":"hello"}`,
+			`{"error":"txt: unknown key, want \"text\""}
+{"token_ids":[96,94,95]}
+`, []string{"inferno: line 1: txt: unknown key"},
+		},
+		{
+			"detokenize --addr=" + f.addr, `{"token_ids":[70000]}` + "\n" + `{"token_ids":[94]}`,
+			`{"error":"INVALID_ARGUMENT: token_ids[0]: is 70000, want 0 to 98"}
+{"text":"he"}
+`, []string{"inferno: line 1: INVALID_ARGUMENT: token_ids[0]: is 70000"},
+		},
+		{
+			"score --addr=127.0.0.1:1 --model=m", `{"text":"he"}` + "\n" + `{"text":"he"}`, "", []string{"inferno: line 1: UNAVAILABLE"},
+		},
+		{
+			"score --model=x --addr=" + f.addr, `{"text":"he"}` + "\n" + `{"text":"he"}`, "", []string{"inferno: line 1: NOT_FOUND"},
+		},
+	} {
+		code, stdout, stderr := tool(t.Context(), c.lines, strings.Fields(c.args)...)
+		told := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
+		if code != exitFailed || stdout != c.out || len(told) != len(c.stderr) {
+			t.Errorf("%s: exit code %d, %q, %q; want %d, %q", c.args, code, stdout, stderr, exitFailed, c.out)
+			continue
+		}
+		for i, want := range c.stderr {
+			if !strings.HasPrefix(told[i], want) {
+				t.Errorf("%s: told %q, want %q", c.args, told[i], want)
+			}
+		}
+	}
+}
+
 // TestBrokenPipeIsAnError: a reader that left must not leave the tool generating.
 func TestBrokenPipeIsAnError(t *testing.T) {
 	f := startFake(t, true)
@@ -177,6 +234,23 @@ func TestTextCannotSteerTheTerminal(t *testing.T) {
 	}
 	if got := (&console{}).safe(text); got != text {
 		t.Errorf("elsewhere %q, want it as it is", got)
+	}
+}
+
+// A person sees how far the prompt is, until the answer begins; where output goes elsewhere, nobody asks.
+func TestPromptProgressIsForTerminals(t *testing.T) {
+	f := startFake(t, true)
+	for _, args := range [][]string{{"generate", "--prompt=hello"}, {"chat"}} {
+		for _, terminal := range []bool{true, false} {
+			var out, stderr bytes.Buffer
+			code := run(t.Context(), append(args, "--max-tokens=2", "--addr="+f.addr), &console{
+				in: strings.NewReader("hello\n"), out: &out, err: &stderr, outTerm: terminal, errTerm: true,
+			})
+			progress, rest, _ := strings.Cut(stderr.String(), "\r\x1b[K")
+			if code != 0 || out.String() == "" || strings.Contains(progress, "\rprompt  ") != terminal || strings.Contains(rest, "prompt ") {
+				t.Errorf("%q on a terminal, %t: exit code %d, %q, %q", args, terminal, code, out.String(), stderr.String())
+			}
+		}
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/inferno-serve/inferno/client"
+	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
 // progress tells a person how far long work has come: a bar on a terminal, a line at each end elsewhere.
@@ -59,5 +62,34 @@ func (p *progress) end(took time.Duration) {
 		fmt.Fprintf(p.c.err, "%s: %d of %d done in %.1f s\n", p.what, p.done, p.want, took.Seconds())
 	default:
 		fmt.Fprintf(p.c.err, "%s: %d done in %.1f s\n", p.what, p.done, took.Seconds())
+	}
+}
+
+// promptProgress is what a person sees of a prompt until the answer begins; nobody else asks for it, since a request that tells its progress is not
+// sent again by itself where an instance fails.
+type promptProgress struct {
+	c     *console
+	drawn bool
+}
+
+// ask has the server tell it.
+func (p *promptProgress) ask(o *infernov1.OutputOptions) {
+	if p.c.errTerm && p.c.outTerm {
+		o.PromptProgress = new(true)
+	}
+}
+
+func (p *promptProgress) draw(e client.Progress) {
+	if p.c.errTerm {
+		p.drawn = true
+		fmt.Fprintf(p.c.err, "\rprompt  %d/%d tokens\x1b[K", e.ComputedTokens, e.PromptTokens)
+	}
+}
+
+// end takes it away.
+func (p *promptProgress) end() {
+	if p.drawn {
+		p.drawn = false
+		fmt.Fprint(p.c.err, "\r\x1b[K")
 	}
 }

@@ -57,7 +57,7 @@ func (s *scoreCommand) Run(ctx context.Context, c *console) error {
 	if len(s.Text) > 0 {
 		return nil
 	}
-	return eachLine(c, readScored, score)
+	return eachLine(ctx, c, readScored, score)
 }
 
 func (s *scoreCommand) score(ctx context.Context, api infernov1.InferenceServiceClient, model string, in scored) (any, error) {
@@ -164,7 +164,7 @@ func (e *embedCommand) Run(ctx context.Context, c *console) error {
 	if len(e.Text) > 0 {
 		return nil
 	}
-	return eachLine(c, member("text", (*strictjson.Reader).String), embed)
+	return eachLine(ctx, c, member("text", (*strictjson.Reader).String), embed)
 }
 
 func (e *embedCommand) pooling() infernov1.Pooling {

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 
@@ -43,7 +40,7 @@ func (t *tokenizeCommand) Run(ctx context.Context, c *console) error {
 			Text     string   `json:"text"`
 			TokenIDs []uint32 `json:"token_ids"`
 		}
-		return eachLine(c, readChat, func(m *infernov1.ChatMessages) (any, error) {
+		return eachLine(ctx, c, readChat, func(m *infernov1.ChatMessages) (any, error) {
 			text, ids, err := codec.chat(ctx, m, t.AddSpecial)
 			return line{text, append([]uint32{}, ids...)}, err
 		})
@@ -66,7 +63,7 @@ func (t *tokenizeCommand) Run(ctx context.Context, c *console) error {
 	if len(t.Text) > 0 {
 		return nil
 	}
-	return eachLine(c, member("text", (*strictjson.Reader).String), func(text string) (any, error) {
+	return eachLine(ctx, c, member("text", (*strictjson.Reader).String), func(text string) (any, error) {
 		ids, err := encode(text)
 		return line{append([]uint32{}, ids...)}, err
 	})
@@ -101,72 +98,10 @@ func (d *detokenizeCommand) Run(ctx context.Context, c *console) error {
 		_, err = fmt.Fprintln(c.out, c.safe(text))
 		return err
 	}
-	return eachLine(c, member("token_ids", readIDs), func(ids []uint32) (any, error) {
+	return eachLine(ctx, c, member("token_ids", readIDs), func(ids []uint32) (any, error) {
 		text, err := codec.decode(ctx, ids, d.SkipSpecial)
 		return line{text}, err
 	})
-}
-
-// maxLineBytes bounds a line of standard input: the longest text of a tokenizer, with every byte escaped.
-const maxLineBytes = 6 * 16 << 20
-
-// eachLine answers each JSON object of standard input, a line each.
-func eachLine[T any](c *console, read func(*strictjson.Reader) (T, error), answer func(T) (any, error)) error {
-	lines := bufio.NewScanner(c.in)
-	lines.Buffer(make([]byte, 0, 64<<10), maxLineBytes)
-	out := bufio.NewWriter(c.out)
-	buffered := &console{out: out}
-	for n := 1; lines.Scan(); n++ {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
-		}
-		in, err := readLine(lines.Bytes(), read)
-		var reply any
-		if err == nil {
-			reply, err = answer(in)
-		}
-		if err == nil {
-			err = buffered.writeJSON(reply)
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", n, errors.Join(err, out.Flush()))
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read standard input: %w", errors.Join(err, out.Flush()))
-	}
-	return out.Flush()
-}
-
-// readLine reads all of a line. Nothing of it is mended: half a surrogate pair would be another text.
-func readLine[T any](data []byte, read func(*strictjson.Reader) (T, error)) (value T, err error) {
-	r, err := strictjson.NewReader(data)
-	if err != nil {
-		return value, err
-	}
-	if value, err = read(r); err == nil {
-		err = r.End()
-	}
-	return value, err
-}
-
-// member makes a reader of an object that has one member.
-func member[T any](key string, read func(*strictjson.Reader) (T, error)) func(*strictjson.Reader) (T, error) {
-	return func(r *strictjson.Reader) (value T, err error) {
-		found := false
-		err = r.Object(func(name string) (err error) {
-			if name != key {
-				return fmt.Errorf("unknown key, want %q", key)
-			}
-			found = true
-			value, err = read(r)
-			return err
-		})
-		if err == nil && !found {
-			err = fmt.Errorf("%q is missing", key)
-		}
-		return value, err
-	}
 }
 
 func readIDs(r *strictjson.Reader) ([]uint32, error) {

@@ -279,6 +279,9 @@ func (r *replica) ready(b *backend, c *model.Checkpoint, p plan, tokens *tokeniz
 	r.config, r.probed = c.Config, time.Now() // of the first token
 	r.model.Engine = server.FromEngine(r.engine)
 	r.model.Tokenizer, r.model.Chat = tokens, template
+	if tokens != nil {
+		r.model.Constraints = server.NewConstraints(tokens, c.Config.Vocab)
+	}
 	r.model.EndTokens = endTokens(c, tokens)
 	r.model.Defaults = generationDefaults(c.Generation)
 	info := &r.model.Info

@@ -86,11 +86,12 @@ type Engine struct {
 	maxBatch  int  // sequences that it always has room for, and a block's worth of tokens beside them
 	turn      turn
 	waker     *waker
+	crew      crew
 	code      []code // of the loop
 
 	born     time.Time // zero of the counters' times
 	counters counters
-	wake     chan struct{} // one slot: there is something in the mailbox
+	wake     chan struct{} // one slot: there is something in the mailbox, or a mask has come
 	stopped  chan struct{} // closed when the state became stopped
 
 	mailbox mailbox
@@ -246,7 +247,7 @@ func (e *Engine) Submit(ctx context.Context, r *Request) ([]*Stream, error) {
 // answerable returns a *LimitError where a request, the first of whose sequences is s, can have no output, or not what it asks for beside it.
 func (e *Engine) answerable(r *Request, s *sequence) error {
 	if s.masked() && s.deadEnd() {
-		return &LimitError{"allowed_token_ids", "empty, once all that is banned is left out", "at least 1 token", ErrInvalid}
+		return &LimitError{"allowed_token_ids", "empty, once all is left out that is banned or does not fit the constraint", "at least 1 token", ErrInvalid}
 	}
 	if e.promptRows == 0 && (r.Logprobs.Prompt || r.Logprobs.Output && s.adjusted) {
 		return &LimitError{"logprobs", "set", "none: the model was loaded without rows of logits for them", ErrInvalid}

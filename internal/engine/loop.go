@@ -88,6 +88,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 func (e *Engine) turnOnce(ctx context.Context) bool {
 	for {
 		e.takeMail()
+		e.settleMasks()
 		e.dropExpired()
 		if len(e.turn.probes) > 0 && e.scheduler.live() == 0 {
 			e.addProbe()
@@ -198,9 +199,13 @@ func (e *Engine) addProbe() {
 }
 
 // stepOnce launches the next step, and hands out the tokens of the oldest one under way unless another may be launched beside it. The
-// error is the device's.
+// error is the device's. Where all that runs waits for its masks, it does so too.
 func (e *Engine) stepOnce() error {
 	if e.launch() && e.scheduler.underWay() < e.runner.depth {
+		return nil
+	}
+	if e.scheduler.underWay() == 0 {
+		e.awaitMasks()
 		return nil
 	}
 	return e.collect()
@@ -234,6 +239,7 @@ func (e *Engine) collect() error {
 		return fmt.Errorf("step of %d sequences, %d tokens: %w", len(b.items), b.tokens, err)
 	}
 	now := time.Now()
+	e.advanceMasks(b, ids)
 	e.scheduler.Commit(b, ids)
 	if e.check {
 		if err := e.scheduler.checkIntegrity(); err != nil {
@@ -258,6 +264,9 @@ func (e *Engine) markStarts(b *batch, flight *launched) {
 		}
 		seq.started = now
 		seq.stream.start = Start{PromptTokens: seq.prompt, CachedTokens: seq.prefix.hit, Queued: now.Sub(seq.arrived)}
+		if seq.request.Progress {
+			seq.stream.compute(seq.prefix.hit) // told with the first chunk
+		}
 		if seq.asked.whole {
 			seq.stream.prompt = append(make([]TokenLogprob, 0, seq.prompt), TokenLogprob{ID: seq.tokens[0]})
 		}
@@ -289,9 +298,8 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.turn.probing = false // its one step
 			continue
 		}
-		if seq.masker != nil && seq.masker.fault != nil && seq.state != ended {
-			e.log.Error("a request was ended", "request_id", seq.request.ID, "error", seq.masker.fault)
-			e.cancel(seq, errMask, now)
+		if seq.masker != nil && !seq.masker.late && seq.masker.fault != nil && seq.state != ended {
+			e.dropFaulty(seq, now)
 			continue
 		}
 		if !b.asksNothing() {
@@ -316,9 +324,18 @@ func (e *Engine) deliver(b *batch, now time.Time) {
 			e.turn.ended = append(e.turn.ended, seq)
 		case item.row >= 0:
 			e.waker.add(seq.stream)
+		case seq.request.Progress && seq.generated() == 0:
+			seq.stream.compute(item.start + item.count)
+			e.waker.add(seq.stream)
 		}
 	}
 	e.waker.flush()
+}
+
+// dropFaulty ends a request whose own code panicked.
+func (e *Engine) dropFaulty(seq *sequence, now time.Time) {
+	e.log.Error("a request was ended", "request_id", seq.request.ID, "error", seq.masker.fault)
+	e.cancel(seq, errMask, now)
 }
 
 // putAll puts the tokens that item got on its stream. Those behind the first come at no time after it.
@@ -470,6 +487,7 @@ func (e *Engine) stop(cause error) {
 		e.failRest(cause)
 	}
 	e.answer(refusal)
+	e.crew.working.Wait()
 	close(e.stopped)
 }
 

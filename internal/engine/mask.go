@@ -8,7 +8,7 @@ import (
 )
 
 // Masker says which tokens may come next in one continuation. It belongs to the engine's loop, which asks it between steps: such a sequence
-// is never planned ahead of its tokens, and its calls must be quick.
+// is never planned ahead of its tokens, and its calls must be quick, unless it is a Former.
 type Masker interface {
 	// Mask holds a bit for each token that may come next, in words of 32, up to the vocabulary; nil: all. Valid until the next Accept.
 	Mask() []uint32
@@ -16,10 +16,25 @@ type Masker interface {
 	Accept(id int32)
 }
 
+// Former is a Masker that keeps an output to a form: where it leaves no token the output may end only if it is complete, and is an error otherwise.
+// It is asked on any goroutine, one at a time, and may take its time (latemask.go).
+type Former interface {
+	Masker
+	// Complete says whether the output so far has the form.
+	Complete() bool
+	// Err says why the form can be followed no further; nil: by what it leaves, it can.
+	Err() error
+}
+
 // guarded is a Masker whose panic stays with its own sequence, which the loop then ends: the others' tokens do not depend on that code.
 type guarded struct {
 	masker Masker
-	fault  error // nil until it panicked; from then on it is not asked any more
+	former Former // the same; nil: it is none
+	fault  error  // nil until it panicked; from then on it is not asked any more
+
+	late  bool          // somebody makes its mask beside the loop, which must not ask for anything else here meanwhile
+	taken bool          // who does has the latest token already
+	ready chan struct{} // one slot: the mask is there
 }
 
 func (g *guarded) Mask() (mask []uint32) {
@@ -31,6 +46,14 @@ func (g *guarded) Mask() (mask []uint32) {
 }
 
 func (g *guarded) Accept(id int32) {
+	if g.taken {
+		g.taken = false
+		return
+	}
+	g.take(id)
+}
+
+func (g *guarded) take(id int32) {
 	if g.fault != nil {
 		return
 	}
@@ -42,6 +65,21 @@ func (g *guarded) caught() {
 	if r := recover(); r != nil {
 		g.fault = fmt.Errorf("panic in the mask of a request: %v\n%s", r, debug.Stack())
 	}
+}
+
+// incomplete says why an output that has no token to go on with may not end like this; nil: it may.
+func (g *guarded) incomplete() (err error) {
+	if g.former == nil || g.fault != nil {
+		return nil
+	}
+	defer g.caught()
+	switch {
+	case g.former.Complete():
+		return nil
+	case g.former.Err() != nil:
+		return fmt.Errorf("%w: %w", ErrForm, g.former.Err())
+	}
+	return fmt.Errorf("%w: no token is left that goes on with it", ErrForm)
 }
 
 // maskWords is the length of a mask.
@@ -79,6 +117,7 @@ func (s *sequence) setMask(mask []uint32, newMasker func() Masker) {
 	s.mask = mask
 	if newMasker != nil {
 		s.masker = &guarded{masker: newMasker()}
+		s.masker.former, _ = s.masker.masker.(Former)
 	}
 	s.hostBound = s.masker != nil
 	s.watched = s.watched || s.masker != nil

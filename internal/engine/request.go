@@ -8,14 +8,15 @@ import (
 
 // Errors of Submit and of streams. A stream may also end with the cause of its context: context.Canceled, context.DeadlineExceeded.
 var (
-	ErrInvalid     = errors.New("invalid request")            // wrapped by *LimitError
-	ErrTooLong     = errors.New("request too long")           // wrapped by *LimitError: it could not run even alone
-	ErrQueueFull   = errors.New("queue full")                 // wrapped by *QueueFullError
-	ErrDuplicateID = errors.New("request id is already live") // until the request that has it ended
-	ErrDraining    = errors.New("engine is draining")         // no new work is taken
-	ErrAborted     = errors.New("request aborted")            // by Abort, or by Close before it was done
-	ErrNotFinite   = errors.New("logits not finite")          // the model made a NaN or an infinity in this request's row
-	ErrDeviceLost  = errors.New("engine lost its device")     // for good: the replica has to be replaced; the cause is wrapped too
+	ErrInvalid     = errors.New("invalid request")                // wrapped by *LimitError
+	ErrTooLong     = errors.New("request too long")               // wrapped by *LimitError: it could not run even alone
+	ErrQueueFull   = errors.New("queue full")                     // wrapped by *QueueFullError
+	ErrDuplicateID = errors.New("request id is already live")     // until the request that has it ended
+	ErrDraining    = errors.New("engine is draining")             // no new work is taken
+	ErrAborted     = errors.New("request aborted")                // by Abort, or by Close before it was done
+	ErrNotFinite   = errors.New("logits not finite")              // the model made a NaN or an infinity in this request's row
+	ErrForm        = errors.New("the output cannot get its form") // what a Former and the request's other masks leave led to no complete output
+	ErrDeviceLost  = errors.New("engine lost its device")         // for good: the replica has to be replaced; the cause is wrapped too
 )
 
 // errMask ends a request whose own code in the loop panicked.
@@ -36,6 +37,7 @@ type Request struct {
 	Speculation Speculation // never changes the output
 	Priority    int         // of the tenant's requests: each level counts as PriorityStep of waiting
 
+	Progress   bool      // the streams tell how far the prompt is
 	PromptOnly bool      // generates nothing, and ends once the prompt has been computed
 	Arrived    time.Time // where Queued and Total are counted from; zero: the time of Submit
 }

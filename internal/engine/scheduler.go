@@ -38,6 +38,7 @@ type scheduler struct {
 	batches             [maxUnderWay]batch // used in turn
 	launched, committed uint64             // batches
 	retired             int                // sequences that have left, whose blocks a batch under way names
+	late                int                // sequences whose masks are being made; the engine's
 }
 
 // maxUnderWay is how many batches may be launched and not committed.
@@ -159,7 +160,7 @@ func (s *scheduler) Next() *batch {
 		}
 		return b
 	}
-	if s.live() > 0 && s.underWay() == 0 {
+	if s.live() > 0 && s.underWay() == 0 && s.late == 0 {
 		panic(fmt.Sprintf("engine: empty batch with %d running, %d waiting, %d of %d blocks free",
 			len(s.running), s.waiting.len, s.blocks.numFree(), s.blocks.total()))
 	}
@@ -181,7 +182,7 @@ func (s *scheduler) hold() {
 		return
 	}
 	for _, seq := range s.running {
-		seq.held = ahead && seq.hostBound && seq.expected() > 0
+		seq.held = ahead && seq.hostBound && seq.expected() > 0 || seq.late()
 	}
 }
 
@@ -284,7 +285,7 @@ func (s *scheduler) preemptLast() {
 	seq := s.running[len(s.running)-1]
 	s.running = s.running[:len(s.running)-1]
 	s.release(seq)
-	seq.computed, seq.state = 0, waiting
+	seq.computed, seq.state, seq.held = 0, waiting, false
 	seq.preemptions++
 	s.preemptions++
 	s.waiting.charge(seq)
@@ -326,7 +327,7 @@ func (s *scheduler) admit(left int) {
 	}
 	for left > 0 && len(s.running) < s.maxSeqs && len(s.tables) > 0 {
 		seq := s.waiting.next(s.now)
-		if seq == nil {
+		if seq == nil || seq.late() {
 			return
 		}
 		from, wait := s.donor(seq)

@@ -161,6 +161,9 @@ func (s *sequence) phase() Phase {
 	return Decoding
 }
 
+// late says whether the mask of the next token is still being made.
+func (s *sequence) late() bool { return s.masker != nil && s.masker.late }
+
 // take appends what was sampled from the rows of item, up to the first wrong guess, or to the end of the output.
 func (s *sequence) take(item *batchItem, ids []int32) {
 	for i := range int(item.drafts) + 1 {
@@ -171,7 +174,7 @@ func (s *sequence) take(item *batchItem, ids []int32) {
 		}
 		s.finish = s.accept(id)
 		item.accepted++
-		if s.finish != 0 || i < int(item.drafts) && id != s.drafter.tokens[i] {
+		if s.finish != 0 || s.err != nil || i < int(item.drafts) && id != s.drafter.tokens[i] {
 			return
 		}
 	}
@@ -190,7 +193,10 @@ func (s *sequence) accept(id int32) FinishReason {
 		return StopToken
 	case s.watched && len(s.loop.run) > 0 && s.loop.accept(s.tokens[s.prompt:]):
 		return Loop
-	case s.watched && s.generated() < s.maxNew && s.masker != nil && s.masked() && s.deadEnd():
+	case s.watched && s.generated() < s.maxNew && s.masker != nil && !s.masker.late && s.masked() && s.deadEnd():
+		if s.err = s.masker.incomplete(); s.err != nil {
+			return 0
+		}
 		return MaskDone
 	case s.generated() < s.maxNew:
 		return 0

@@ -96,6 +96,7 @@ type Stream struct {
 	buffer    atomic.Pointer[[]int32]        // replaced by a larger copy when full; what was published never changes
 	logprobs  atomic.Pointer[[]TokenLogprob] // of the same tokens, where they are asked for
 	published atomic.Int64                   // tokens of buffer that the reader may see
+	computed  atomic.Int64                   // tokens of the prompt; kept where Request.Progress asks for it
 	end       atomic.Pointer[streamEnd]
 	wake      chan struct{} // one slot, the same for all continuations of a request
 	announce  atomic.Pointer[func()]
@@ -245,6 +246,17 @@ func (s *Stream) Logprobs(n int) []TokenLogprob {
 
 // PromptLogprobs are those of the prompt's tokens from Logprobs.Start on, where they were asked for. Valid when Started is.
 func (s *Stream) PromptLogprobs() []TokenLogprob { return s.prompt }
+
+// Computed is how many tokens of the prompt have been computed, or were found in the prefix cache, as far as Request.Progress asked for it: valid
+// at any time, and never less than before, though a request that is preempted starts its prompt again. Wait returns when there is news.
+func (s *Stream) Computed() int { return int(s.computed.Load()) }
+
+// compute notes that so many tokens of the prompt are there; the loop's.
+func (s *Stream) compute(tokens int) {
+	if int64(tokens) > s.computed.Load() {
+		s.computed.Store(int64(tokens))
+	}
+}
 
 // Started is valid once Poll has returned tokens or a finish.
 func (s *Stream) Started() Start { return s.start }

@@ -109,8 +109,8 @@ var table = []row{
 	{
 		folder: "internal/server",
 		may: []string{
-			"internal/auth", "internal/discovery", "internal/discovery/record", "internal/engine", "internal/health", "internal/tokenizer",
-			"internal/tokenizer/chat", "internal/tokenizer/chat/jinja", "proto/inferno/v1",
+			"internal/auth", "internal/constraint", "internal/discovery", "internal/discovery/record", "internal/engine", "internal/health",
+			"internal/tokenizer", "internal/tokenizer/chat", "internal/tokenizer/chat/jinja", "proto/inferno/v1",
 		},
 		tests: []string{"internal/auth/authtest", "internal/discovery/static", "internal/telemetry"},
 	},

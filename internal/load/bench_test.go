@@ -95,6 +95,8 @@ func (*tickingStream) Finish(engine.FinishReason) {}
 
 func (*tickingStream) Started() engine.Start { return engine.Start{} }
 
+func (*tickingStream) Computed() int { return 0 }
+
 func (*tickingStream) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (*tickingStream) Logprobs(int) []engine.TokenLogprob { return nil }

@@ -32,11 +32,8 @@ func newBannedText(g *generation, texts []string) func() engine.Masker {
 	for id := range g.model.Info.VocabularySize {
 		always[id/32] |= 1 << (id % 32)
 	}
-	texts = slices.Compact(slices.Sorted(slices.Values(texts)))
-	for _, text := range texts {
-		leaveOut(always, t.Containing(text), silent)
-	}
-	trie := newBannedTrie(texts)
+	trie := newBannedTrie(slices.Compact(slices.Sorted(slices.Values(texts))))
+	leaveOut(always, trie.contained(t), silent)
 	return func() engine.Masker {
 		return &bannedText{tokenizer: t, silent: silent, always: always, trie: trie, mask: make([]uint32, len(always))}
 	}

@@ -31,6 +31,8 @@ func (e *endless) Finish(engine.FinishReason) {}
 
 func (e *endless) Started() engine.Start { return engine.Start{} }
 
+func (e *endless) Computed() int { return 0 }
+
 func (e *endless) PromptLogprobs() []engine.TokenLogprob { return nil }
 
 func (e *endless) Logprobs(int) []engine.TokenLogprob { return nil }
@@ -80,6 +82,24 @@ func BenchmarkBannedStrings(b *testing.B) {
 	for b.Loop() {
 		masker.Accept(ids[0])
 		masker.Mask()
+	}
+}
+
+// BenchmarkBannedStringsSetUp is what a request with as many banned strings as there may be costs before it is queued.
+func BenchmarkBannedStringsSetUp(b *testing.B) {
+	path := filepath.Join(os.Getenv("INFERNO_FIXTURES"), "tokenizers", "llama3_1", "tokenizer.json")
+	tok, err := tokenizer.LoadFile(path)
+	if err != nil {
+		b.Skipf("no reference tokenizer (INFERNO_FIXTURES): %v", err)
+	}
+	var texts []string
+	for i := range maxBannedStrings {
+		texts = append(texts, fmt.Sprintf("%c%x, and then", ' '+i%96, i))
+	}
+	g := &generation{model: &Model{Tokenizer: tok, Info: ModelInfo{VocabularySize: tok.NumTokens()}}, request: &engine.Request{}}
+	newBannedText(g, texts[:1])() // which makes the order of the vocabulary
+	for b.Loop() {
+		newBannedText(g, texts)()
 	}
 }
 

@@ -84,6 +84,7 @@ func effectiveOf(req *infernov1.GenerateRequest, r *engine.Request, context int)
 		Sampling:    effectiveSampling(req.GetSampling(), r),
 		Stopping:    effectiveStopping(req.GetStopping(), r, context),
 		EndTokenIds: toUint32(r.Stop.EndTokens),
+		Constraint:  req.GetConstraint(),
 	}
 }
 

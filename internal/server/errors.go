@@ -133,6 +133,9 @@ func failureOf(err error) failure {
 	case errors.Is(err, discovery.ErrAway):
 		text := discovery.ErrAway.Error() + "; requests are served without it"
 		return newFailure(codes.Unavailable, "REGISTRY_AWAY", text, retryIn(retryRestarted))
+	case errors.Is(err, engine.ErrForm):
+		invalid = &invalidError{violations: []violation{{"constraint", err.Error()}}}
+		return newFailure(codes.InvalidArgument, "INVALID_FIELD", invalid.Error(), invalid.badRequest())
 	case errors.Is(err, engine.ErrNotFinite):
 		return newFailure(codes.DataLoss, "LOGITS_NOT_FINITE", "the model computed a value that is no number for this request")
 	case errors.Is(err, engine.ErrAborted):

@@ -23,6 +23,9 @@ func (s inferenceService) Generate(ctx context.Context, req *infernov1.GenerateR
 		start, dry, err := s.dryRun(ctx, req)
 		return &infernov1.GenerateResponse{Start: start, DryRun: dry}, err
 	}
+	if err := onlyWhole(req.GetOutput()); err != nil {
+		return nil, err
+	}
 	g, err := s.check(ctx, req)
 	if err != nil {
 		return nil, err
@@ -83,7 +86,7 @@ func (s inferenceService) GenerateStream(
 	defer out.close()
 	flow := newOutflow(out, stream)
 	defer flow.close()
-	for first := true; ; first = false {
+	for begun := false; ; {
 		if err := flow.outbox.wait(out.ctx, s.sendTimeout); err != nil {
 			return out.why(err)
 		}
@@ -92,8 +95,12 @@ func (s inferenceService) GenerateStream(
 			return err
 		}
 		var start *infernov1.GenerationStart
-		if first {
-			start = out.start()
+		flow.m.Progress = nil
+		switch {
+		case !out.started:
+			flow.m.Progress = out.progress()
+		case !begun:
+			start, begun = out.start(), true
 		}
 		var finish *infernov1.GenerationFinish
 		if done {
@@ -101,6 +108,9 @@ func (s inferenceService) GenerateStream(
 		}
 		if err := flow.send(deltas, start, finish); err != nil || done {
 			return err
+		}
+		if !begun {
+			continue
 		}
 		if err := flow.lend(); err != nil {
 			return err
@@ -127,7 +137,7 @@ func (s *Server) check(ctx context.Context, req *infernov1.GenerateRequest) (*ge
 
 // open gives a request to the engine. The caller closes the output.
 func (s *Server) open(ctx context.Context, g *generation) (out *output, err error) {
-	out = &output{generation: g, live: &s.live}
+	out = &output{generation: g, live: &s.live, computed: -1}
 	out.caller, _ = callerOf(ctx)
 	if out.ctx, err = s.live.begin(ctx, g.request.ID); err != nil {
 		return nil, err

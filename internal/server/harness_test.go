@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,11 +200,13 @@ type scripted struct {
 	taken    [][]part                 // by continuation: what the server has not asked for yet
 	sent     []int                    // tokens by continuation
 	last     [][]int32                // the latest ones, by continuation
+	computed atomic.Int64             // tokens of the prompt
 }
 
 type part struct {
 	index  int // of the continuation
 	ids    []int32
+	done   int // tokens of the prompt that are computed, where there are no ids
 	finish *engine.Finish
 	err    error
 	panics string
@@ -234,6 +237,7 @@ func (s scriptedStream) Poll() ([]int32, *engine.Finish, error) {
 	if p.panics != "" {
 		panic(p.panics)
 	}
+	s.computed.Store(max(s.computed.Load(), int64(p.done)))
 	s.sent[s.index] += len(p.ids)
 	s.last[s.index] = p.ids
 	if p.finish != nil {
@@ -265,6 +269,8 @@ func (s scriptedStream) Wait(ctx context.Context) error {
 }
 
 func (s scriptedStream) Finish(reason engine.FinishReason) { s.finished <- reason }
+
+func (s scriptedStream) Computed() int { return int(s.computed.Load()) }
 
 func (s scriptedStream) PromptLogprobs() []engine.TokenLogprob { return scriptedPrompt(s.Request) }
 
@@ -394,11 +400,12 @@ func start(t testing.TB, g Generator, edit ...func(*Options)) *fixture {
 	plain.Name, plain.HasTokenizer = "ids", false
 	loading := info
 	loading.Name, loading.State, loading.Reason = "loading", ModelLoading, "weights are read"
+	tokens := byteTokenizer(t)
 	options := Options{
 		Models: models{
 			{Info: plain, Engine: g, EndTokens: []int32{eosID}},
 			{Info: loading},
-			{Info: info, Engine: g, Tokenizer: byteTokenizer(t), Chat: templateOf(t, testTemplate), EndTokens: []int32{eosID}},
+			{Info: info, Engine: g, Tokenizer: tokens, Constraints: NewConstraints(tokens, vocabularySize), Chat: templateOf(t, testTemplate), EndTokens: []int32{eosID}},
 		},
 		Health: f.checker, Instances: f.fleet, Registerer: f.registry, Reflection: true, Loader: loadsPaths, LocalOnly: true,
 		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

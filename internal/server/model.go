@@ -28,13 +28,14 @@ type Models interface {
 
 // Model is what the server needs to answer requests for one model. It does not change.
 type Model struct {
-	Info      ModelInfo
-	Engine    Generator
-	Tokenizer *tokenizer.Tokenizer // nil: the model takes and gives token ids only
-	Chat      *chat.Template       // nil: it takes no conversations
-	EndTokens []int32              // each ends an output, unless the request ignores them
-	Defaults  GenerationDefaults
-	Leaving   context.Context // ends when the model is being unloaded: its engine then takes no requests, and may abort some. nil: it stays
+	Info        ModelInfo
+	Engine      Generator
+	Tokenizer   *tokenizer.Tokenizer // nil: the model takes and gives token ids only
+	Chat        *chat.Template       // nil: it takes no conversations
+	Constraints *Constraints         // of the same tokenizer; nil where there is none
+	EndTokens   []int32              // each ends an output, unless the request ignores them
+	Defaults    GenerationDefaults
+	Leaving     context.Context // ends when the model is being unloaded: its engine then takes no requests, and may abort some. nil: it stays
 }
 
 // isLeaving says whether the model is being unloaded, or has been.
@@ -59,6 +60,8 @@ type Stream interface {
 	Wait(ctx context.Context) error
 	// Finish ends the continuation normally, for a reason that the caller found. What was made until then, and the finish, still come.
 	Finish(reason engine.FinishReason)
+	// Computed is how many tokens of the prompt have been computed so far, as far as the request asks for progress.
+	Computed() int
 	// Started says how the request began. It may be called once Poll has returned tokens or a finish.
 	Started() engine.Start
 	// PromptLogprobs are those of the prompt, where they were asked for; it may be called when Started may.

@@ -21,7 +21,8 @@ type output struct {
 	caller        auth.Caller
 	continuations []*continuation // by index
 	limit         *time.Timer     // of time_limit; nil: none
-	started       bool            // next has returned
+	started       bool            // next has returned tokens, or the end
+	computed      int             // tokens of the prompt that the client was told of; −1: it was told nothing
 	charged       int             // tokens of the output that the caller's minute has been charged
 	deltas        []*infernov1.Delta
 }
@@ -78,12 +79,16 @@ func (o *output) charge() {
 
 // next waits until there is something to send, and returns it: a delta for each continuation that has one, by index. `done` says that all
 // have ended, after these. They are valid until it is called again. Half a character for a client that wants no ids is nothing to send, but for the first token of all.
+// Until the first it returns none where there is progress to tell of.
 func (o *output) next() (deltas []*infernov1.Delta, done bool, err error) {
 	for {
 		now := time.Now()
 		deltas, ready, done, err := o.look(now)
 		if ready || err != nil {
 			return deltas, done, err
+		}
+		if o.progressed() {
+			return nil, false, nil
 		}
 		if err := o.wait(now); err != nil {
 			return nil, false, o.why(err)
@@ -113,6 +118,25 @@ func (o *output) look(now time.Time) (deltas []*infernov1.Delta, ready, done boo
 	ready = len(deltas) > 0 || done || flushed && !o.started
 	o.started = o.started || ready
 	return deltas, ready, done, nil
+}
+
+// progressed says whether the prompt is further than the client, who asked for it, was told; a prompt that waits is at its first token. What it does
+// not get to before the next message is told with that, so that there is never more than one to send.
+func (o *output) progressed() bool {
+	if !o.request.Progress || o.started || o.tokens() > 0 {
+		return false
+	}
+	before := o.computed
+	o.computed = max(o.computed, 0)
+	for _, c := range o.continuations { // any of them may be the one that computes it
+		o.computed = max(o.computed, c.stream.Computed())
+	}
+	return o.computed > before
+}
+
+// progress is what progressed found.
+func (o *output) progress() *infernov1.PromptProgress {
+	return &infernov1.PromptProgress{ComputedTokens: uint32(o.computed), PromptTokens: uint32(len(o.request.Prompt))}
 }
 
 // knowsPrompt says whether all is known of the prompt that the first message tells: the first continuation hears of it before its own tokens.

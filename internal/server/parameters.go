@@ -59,6 +59,10 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 			return nil, err
 		}
 	}
+	form, err := s.bound(ctx, &f, req.GetConstraint(), model)
+	if err != nil {
+		return nil, err
+	}
 	prompt, err := s.prompt(ctx, &f, req, model)
 	if err != nil {
 		return nil, err
@@ -69,6 +73,7 @@ func (s *Server) prepare(ctx context.Context, req *infernov1.GenerateRequest, ar
 	}
 	g := newGeneration(req, model, prompt, arrived)
 	g.request.Tenant = tenant
+	g.request.Mask = g.masks(form, req.GetSampling().GetBannedStrings())
 	return g, nil
 }
 
@@ -89,7 +94,7 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 			Sampling: samplingOf(req.GetSampling(), model.Defaults),
 			Stop:     stoppingOf(req.GetStopping(), model.EndTokens),
 			Cache:    cacheOf(req.GetCache()), Priority: int(req.GetPriority()),
-			Speculation: speculationOf(req.GetSpeculation().GetNgram()),
+			Speculation: speculationOf(req.GetSpeculation().GetNgram()), Progress: output.GetPromptProgress(),
 		},
 		stopStrings:   req.GetStopping().GetStopStrings(),
 		includeStop:   req.GetStopping().GetIncludeStop(),
@@ -98,9 +103,6 @@ func newGeneration(req *infernov1.GenerateRequest, model *Model, prompt []int32,
 		flushInterval: output.GetFlushInterval().AsDuration(),
 	}
 	g.askFor(output)
-	if banned := req.GetSampling().GetBannedStrings(); len(banned) > 0 {
-		g.request.Mask = newBannedText(g, banned)
-	}
 	g.effective = effectiveOf(req, g.request, model.Info.MaxContext)
 	return g
 }

@@ -137,15 +137,6 @@ func promptCases() []requestCase {
 			taken("speculation with penalties", withText+`speculation{ngram{}} sampling{repetition_penalty:1.2}`),
 		},
 		fieldValues{request: withText, field: "dry_run", good: []string{"false", "true"}}.cases(),
-		fieldValues{request: withText, field: "constraint", good: []string{"{json_object:true}"}, bad: []string{"{}"}}.cases(),
-		fieldValues{request: withText, field: "constraint.regex", good: []string{`"a+"`},
-			bad: []string{`"(a"`, `"(?=a)"`, `"(a{1000}){1000}"`}}.cases(),
-		fieldValues{
-			request: withText, field: "constraint.json_schema", good: []string{`"{}"`}, bad: []string{`""`, `"{"`, `"` + strings.Repeat("[", 30_000) + `"`},
-		}.cases(),
-		fieldValues{
-			request: withText, field: "constraint.choice.texts", good: []string{`["a","b"]`}, bad: []string{`[""]`, times(1025, `"a"`)},
-		}.cases(),
 	)
 }
 

@@ -9,10 +9,14 @@ func outputGroups() []requestGroup {
 			faulty("text out of a model without a tokenizer", `model:"ids" token_ids{ids:1} output{text:true}`, "output.text", "has no tokenizer"),
 			taken("no text out of a model without a tokenizer", `model:"ids" token_ids{ids:1} output{text:false}`),
 			taken("nothing at all", withIDs+`output{text:false token_ids:false}`),
+			faulty("progress of an answer in one piece", withIDs+`output{prompt_progress:true}`, "output.prompt_progress", "want false, or GenerateStream"),
+			taken("progress of a dry run", withIDs+`output{prompt_progress:true} dry_run:true`),
+			taken("no progress", withIDs+`output{prompt_progress:false}`),
 			faulty("text in and out of a model without a tokenizer", `model:"ids" text:"hi" output{text:true}`, "output.text text?",
 				"has no tokenizer"),
 		})},
-		{"GenerateStream", outputCases(withText)},
+		{"GenerateStream", slices.Concat(outputCases(withText),
+			fieldValues{request: withText, field: "output.prompt_progress", good: []string{"false", "true"}}.cases())},
 	}
 }
 

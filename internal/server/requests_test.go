@@ -44,7 +44,7 @@ type requestGroup struct {
 
 // requestGroups are all of them, by file.
 func requestGroups() []requestGroup {
-	return slices.Concat(inputGroups(), samplingGroups(), stoppingGroups(), outputGroups(), smallGroups(), wireGroups())
+	return slices.Concat(inputGroups(), samplingGroups(), stoppingGroups(), outputGroups(), constraintGroups(), smallGroups(), wireGroups())
 }
 
 // TestRequestsAreAnsweredAsDocumented sends every case for real, and after each group a good request.

@@ -42,6 +42,13 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.GenerateRequest.cache":                 true,
 	"inferno.v1.GenerateRequest.priority":              true,
 	"inferno.v1.GenerateRequest.speculation":           true,
+	"inferno.v1.GenerateRequest.constraint":            true,
+	"inferno.v1.Constraint.json_schema":                true,
+	"inferno.v1.Constraint.json_object":                true,
+	"inferno.v1.Constraint.regex":                      true,
+	"inferno.v1.Constraint.choice":                     true,
+	"inferno.v1.Constraint.grammar":                    true,
+	"inferno.v1.Choices.texts":                         true,
 	"inferno.v1.SpeculationOptions.ngram":              true,
 	"inferno.v1.NgramSpeculation.max_draft_tokens":     true,
 	"inferno.v1.NgramSpeculation.min_match":            true,
@@ -117,6 +124,7 @@ var supported = map[protoreflect.FullName]bool{
 	"inferno.v1.LoopDetection.min_repeats":             true,
 	"inferno.v1.OutputOptions.flush_tokens":            true,
 	"inferno.v1.OutputOptions.flush_interval":          true,
+	"inferno.v1.OutputOptions.prompt_progress":         true,
 	"inferno.v1.TokenizeRequest.model":                 true,
 	"inferno.v1.TokenizeRequest.text":                  true,
 	"inferno.v1.TokenizeRequest.chat":                  true,
@@ -208,6 +216,15 @@ func onlySupported(req proto.Message) error {
 	return f.err()
 }
 
+// onlyWhole refuses what an answer in one message cannot do.
+func onlyWhole(o *infernov1.OutputOptions) error {
+	var f faults
+	if o.GetPromptProgress() {
+		f.add("output.prompt_progress", "is true, want false, or GenerateStream: Generate answers once")
+	}
+	return f.err()
+}
+
 // checkComponents checks the names that a report is asked for.
 func checkComponents(req interface {
 	proto.Message
@@ -242,6 +259,10 @@ func (f *faults) generate(req *infernov1.GenerateRequest) {
 	f.input(req)
 	f.queueing(req)
 	f.speculation(req.GetSpeculation().GetNgram())
+	f.constraint(req.GetConstraint())
+	if req.GetConstraint() != nil && req.GetStopping().GetIncludeStop() {
+		f.add("stopping.include_stop", "is true, want false beside a constraint: the text would be another")
+	}
 	f.promptOptions(req.GetPromptOptions())
 	if s := req.GetSampling(); s != nil {
 		f.sampling("sampling.", samplingFields(s))

@@ -178,6 +178,7 @@ func (f *faults) ofModel(req *infernov1.GenerateRequest, model *Model) {
 		{"output.text", "is true", "false, or unset", req.GetOutput().GetText()},
 		{"stopping.stop_strings", "is set", "none", len(req.GetStopping().GetStopStrings()) > 0},
 		{"sampling.banned_strings", "is set", "none", len(s.GetBannedStrings()) > 0},
+		{"constraint", "is set", "none", req.GetConstraint() != nil},
 	} {
 		if needs.set {
 			f.add(needs.field, "%s, but model %s has no tokenizer: want %s", needs.is, quote(model.Info.Name), needs.want)

@@ -201,7 +201,6 @@ func TestRequestsAreChecked(t *testing.T) {
 		{"dry run with a fault", ids + `dry_run:true sampling{top_p:2}`, "sampling.top_p", "is 2"},
 		{"truncation to nothing", text + `prompt_options{truncate_to:0}`, "prompt_options.truncate_to", "is 0, want at least 1"},
 		{"truncation on no side", text + `prompt_options{truncation_side:3}`, "prompt_options.truncation_side", "is 3, want TRUNCATION_SIDE_LEFT"},
-		{"a thousand schemas deep", text + `constraint{json_schema:"{}"}`, "constraint", "not supported"},
 		{"priority 101", text + `priority:101`, "priority", "is 101, want -100 to 100"},
 		{"a salt of 129 bytes", text + `cache{salt:"` + strings.Repeat("x", 129) + `"}`, "cache.salt", "has 129 bytes, want at most 128"},
 	}
@@ -262,10 +261,7 @@ func TestUnknownModelsAreNotFound(t *testing.T) {
 }
 
 // refused are the fields that requests have and this server does not: a decision for each. A field of neither list fails the test.
-var refused = []protoreflect.FullName{
-	"inferno.v1.GenerateRequest.constraint",
-	"inferno.v1.OutputOptions.prompt_progress",
-}
+var refused = []protoreflect.FullName{}
 
 func TestEveryFieldIsSupportedOrRefused(t *testing.T) {
 	decided := map[protoreflect.FullName]bool{}
@@ -408,6 +404,9 @@ func FuzzPrepare(f *testing.F) {
 		`model:"m" text:"hi"`, `model:"ids" token_ids{ids:[1,2]} stopping{max_tokens:3 min_tokens:3 stop_token_ids:[4]}`,
 		`model:"m" text:"</s>" sampling{temperature:nan top_k:4 seed:1} output{text:true}`, `model:"m" chat{}`,
 		`model:"m" chat{messages{role:"user" content:"</s>" extra{fields{key:"x" value{list_value{values{number_value:1}}}}}} continue_final_message:true}`,
+		`model:"m" text:"x" constraint{regex:"(a|b)*[0-9]{2,4}"}`, `model:"m" text:"x" constraint{choice{texts:["a","bc"]}} sampling{banned_strings:"b"}`,
+		`model:"m" text:"x" constraint{grammar:"root ::= \"a\" root? [x-z]"}`, `model:"m" text:"x" constraint{json_object:true}`,
+		`model:"m" text:"x" constraint{json_schema:"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"required\":[\"a\"]}"} dry_run:true`,
 		`model:"m" chat{messages{role:"tool" extra_json:"{\"content\":[{\"text\":\"a\"}]}"} tools_json:"[{}]" parse_special_in_content:true}`,
 	} {
 		req := &infernov1.GenerateRequest{}
@@ -423,8 +422,12 @@ func FuzzPrepare(f *testing.F) {
 	info := ModelInfo{Name: "m", State: ModelReady, VocabularySize: vocabularySize, MaxContext: maxContext}
 	plain := info
 	plain.Name = "ids"
-	s := &Server{models: models{
-		{Info: info, Engine: newScript(), Tokenizer: byteTokenizer(f), Chat: templateOf(f, testTemplate), EndTokens: []int32{eosID}},
+	tokens := byteTokenizer(f)
+	s := &Server{encoders: make(chan struct{}, 1), models: models{
+		{
+			Info: info, Engine: newScript(), Tokenizer: tokens, Constraints: NewConstraints(tokens, vocabularySize), Chat: templateOf(f, testTemplate),
+			EndTokens: []int32{eosID},
+		},
 		{Info: plain, Engine: newScript(), EndTokens: []int32{eosID}},
 	}}
 	f.Fuzz(func(t *testing.T, data []byte) {

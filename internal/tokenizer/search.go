@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"sort"
 	"strings"
@@ -62,27 +63,16 @@ func (p ByText) Next(b byte) ByText {
 	return ByText{index: p.index, lo: from, hi: to, length: p.length + 1}
 }
 
-// IDs are the tokens. The caller must not change them.
-func (p ByText) IDs() []int32 { return p.index.sorted[p.lo:p.hi:p.hi] }
-
-// Containing returns the tokens whose texts contain these bytes, not empty, ordered by text.
-func (t *Tokenizer) Containing(text string) (ids []int32) {
-	x := t.textIndex()
-	for at := 0; ; {
-		i := strings.Index(x.joined[at:], text)
-		if i < 0 {
-			return ids
+// Texts are the tokens with their texts, in their order.
+func (p ByText) Texts() iter.Seq2[int32, string] {
+	return func(yield func(int32, string) bool) {
+		for i := p.lo; i < p.hi; i++ {
+			if x := p.index; !yield(x.sorted[i], x.joined[x.starts[i]:x.starts[i+1]]) {
+				return
+			}
 		}
-		at += i
-		token, exact := slices.BinarySearch(x.starts, at)
-		if !exact {
-			token--
-		}
-		if at+len(text) > x.starts[token+1] { // in two texts
-			at++
-			continue
-		}
-		ids = append(ids, x.sorted[token])
-		at = x.starts[token+1]
 	}
 }
+
+// IDs are the tokens. The caller must not change them.
+func (p ByText) IDs() []int32 { return p.index.sorted[p.lo:p.hi:p.hi] }

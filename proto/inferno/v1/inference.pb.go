@@ -103,7 +103,7 @@ const (
 	FinishReason_FINISH_REASON_TIME_LIMIT FinishReason = 6
 	// Loop detection.
 	FinishReason_FINISH_REASON_LOOP FinishReason = 7
-	// The constraint allows nothing more.
+	// The constraint allows nothing more and the text is complete, or banned strings leave no token.
 	FinishReason_FINISH_REASON_CONSTRAINT_DONE FinishReason = 8
 )
 
@@ -237,7 +237,7 @@ type GenerateRequest struct {
 	Stopping *StoppingParameters `protobuf:"bytes,8,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	// What to return.
 	Output *OutputOptions `protobuf:"bytes,9,opt,name=output,proto3" json:"output,omitempty"`
-	// What the output must look like.
+	// What the output must look like. Unset means anything.
 	Constraint *Constraint `protobuf:"bytes,10,opt,name=constraint,proto3" json:"constraint,omitempty"`
 	// What the prefix cache may do for this request.
 	Cache *CacheOptions `protobuf:"bytes,11,opt,name=cache,proto3" json:"cache,omitempty"`
@@ -710,8 +710,8 @@ func (x *PromptOptions) GetTruncationSide() TruncationSide {
 
 // How tokens are chosen. Unset means the model's own generation defaults, then the default named here. Steps apply in this order: penalties
 // and biases (repetition, presence, frequency, logit_bias), temperature, top_k, typical_p, top_p, min_p. Each cut sees what the one before it
-// left, with probabilities that sum to 1 again. Tokens that may not be chosen (allowed and banned ids, banned strings, end tokens before
-// min_tokens) are out before the first cut. Temperature 0 takes the likeliest of the rest, after penalties and biases.
+// left, with probabilities that sum to 1 again. Tokens that may not be chosen (allowed and banned ids, banned strings, a constraint, end tokens
+// before min_tokens) are out before the first cut. Temperature 0 takes the likeliest of the rest, after penalties and biases.
 type SamplingParameters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0, or 0.000001 to 100; 0 means greedy: the most likely token. Unset means 1.
@@ -1080,7 +1080,9 @@ type OutputOptions struct {
 	FlushTokens *uint32 `protobuf:"varint,9,opt,name=flush_tokens,json=flushTokens,proto3,oneof" json:"flush_tokens,omitempty"`
 	// Sends what is held back after this long; above 0. Unset means no limit.
 	FlushInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=flush_interval,json=flushInterval,proto3" json:"flush_interval,omitempty"`
-	// Sends prompt progress before the first token; gives up transparent retries. Unset means false.
+	// Sends prompt progress before the first token: once the request is taken, so that one that waits has told its length, and then after each
+	// step that computes a part of the prompt, merged for a client that reads slowly; never less than before. Gives up transparent retries. For
+	// GenerateStream only. Unset means false.
 	PromptProgress *bool `protobuf:"varint,11,opt,name=prompt_progress,json=promptProgress,proto3,oneof" json:"prompt_progress,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1193,7 +1195,12 @@ func (x *OutputOptions) GetPromptProgress() bool {
 	return false
 }
 
-// What the output must look like.
+// What the output must look like: the text of each continuation, without the prompt, whatever came before it. Tokens that would lead away from
+// the form are out before the first cut. End and stop tokens may come where the text is complete, and only there; where it is and nothing may
+// follow, the output ends with CONSTRAINT_DONE, before min_tokens too. What else ends an output (max_tokens, time_limit, stop strings, loop
+// detection) leaves a beginning of such a text, and says so by its reason. Banned and allowed tokens and banned strings hold as well: where they
+// leave nothing that goes on with the form, the call ends with INVALID_ARGUMENT. Not with include_stop. Needs a tokenizer. A text of a form has
+// at most 256 KiB.
 type Constraint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The form; exactly one must be set.
@@ -1297,12 +1304,12 @@ type isConstraint_Form interface {
 }
 
 type Constraint_JsonSchema struct {
-	// JSON that a schema accepts.
+	// JSON that a schema accepts. Its keywords, and what is refused, are in docs/schema.md.
 	JsonSchema string `protobuf:"bytes,1,opt,name=json_schema,json=jsonSchema,proto3,oneof"`
 }
 
 type Constraint_JsonObject struct {
-	// Any JSON object.
+	// Any JSON object; true.
 	JsonObject bool `protobuf:"varint,2,opt,name=json_object,json=jsonObject,proto3,oneof"`
 }
 
@@ -1317,7 +1324,7 @@ type Constraint_Choice struct {
 }
 
 type Constraint_Grammar struct {
-	// Text of a grammar in EBNF.
+	// Text of a grammar in EBNF, from its rule `root` on. Its notation is in docs/api.md.
 	Grammar string `protobuf:"bytes,5,opt,name=grammar,proto3,oneof"`
 }
 
@@ -1334,7 +1341,7 @@ func (*Constraint_Grammar) isConstraint_Form() {}
 // A list of texts to choose from.
 type Choices struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1 to 1,024 texts, none empty.
+	// 1 to 1,024 texts, each 1 to 4,096 bytes, 256 KiB in all.
 	Texts         []string `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1479,8 +1486,8 @@ func (x *SpeculationOptions) GetNgram() *NgramSpeculation {
 }
 
 // Drafting by n-gram lookup: what followed the last tokens where they were before, in the prompt or the output. The server drafts while few
-// requests run and drafts are right often enough. Requests with penalties, logit_bias, allowed or banned tokens or strings, or log-probabilities
-// get one token a step as ever.
+// requests run and drafts are right often enough. Requests with penalties, logit_bias, allowed or banned tokens or strings, a constraint, or
+// log-probabilities get one token a step as ever.
 type NgramSpeculation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Longest draft, 1 to 15 tokens. Unset means 7.
@@ -1898,7 +1905,9 @@ type EffectiveParameters struct {
 	// All scalars of features that this server has are set.
 	Stopping *StoppingParameters `protobuf:"bytes,2,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	// The model's end tokens: any of them ends the output unless ignore_eos.
-	EndTokenIds   []uint32 `protobuf:"varint,3,rep,packed,name=end_token_ids,json=endTokenIds,proto3" json:"end_token_ids,omitempty"`
+	EndTokenIds []uint32 `protobuf:"varint,3,rep,packed,name=end_token_ids,json=endTokenIds,proto3" json:"end_token_ids,omitempty"`
+	// The request's own.
+	Constraint    *Constraint `protobuf:"bytes,4,opt,name=constraint,proto3" json:"constraint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1950,6 +1959,13 @@ func (x *EffectiveParameters) GetStopping() *StoppingParameters {
 func (x *EffectiveParameters) GetEndTokenIds() []uint32 {
 	if x != nil {
 		return x.EndTokenIds
+	}
+	return nil
+}
+
+func (x *EffectiveParameters) GetConstraint() *Constraint {
+	if x != nil {
+		return x.Constraint
 	}
 	return nil
 }
@@ -2512,7 +2528,7 @@ func (x *AlternativeLogprob) GetLogprob() float32 {
 // How far the prompt has been computed.
 type PromptProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Prompt tokens computed.
+	// Prompt tokens computed, those from the prefix cache included. The last step's come with the first token.
 	ComputedTokens uint32 `protobuf:"varint,1,opt,name=computed_tokens,json=computedTokens,proto3" json:"computed_tokens,omitempty"`
 	// Tokens of the prompt.
 	PromptTokens  uint32 `protobuf:"varint,2,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
@@ -4063,11 +4079,14 @@ const file_inferno_v1_inference_proto_rawDesc = "" +
 	"\x14cached_prompt_tokens\x18\x05 \x01(\rR\x12cachedPromptTokens\x121\n" +
 	"\x06queued\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06queued\x12=\n" +
 	"\teffective\x18\a \x01(\v2\x1f.inferno.v1.EffectiveParametersR\teffective\x12A\n" +
-	"\x0fprompt_logprobs\x18\b \x03(\v2\x18.inferno.v1.TokenLogprobR\x0epromptLogprobs\"\xb1\x01\n" +
+	"\x0fprompt_logprobs\x18\b \x03(\v2\x18.inferno.v1.TokenLogprobR\x0epromptLogprobs\"\xe9\x01\n" +
 	"\x13EffectiveParameters\x12:\n" +
 	"\bsampling\x18\x01 \x01(\v2\x1e.inferno.v1.SamplingParametersR\bsampling\x12:\n" +
 	"\bstopping\x18\x02 \x01(\v2\x1e.inferno.v1.StoppingParametersR\bstopping\x12\"\n" +
-	"\rend_token_ids\x18\x03 \x03(\rR\vendTokenIds\"\x9c\x01\n" +
+	"\rend_token_ids\x18\x03 \x03(\rR\vendTokenIds\x126\n" +
+	"\n" +
+	"constraint\x18\x04 \x01(\v2\x16.inferno.v1.ConstraintR\n" +
+	"constraint\"\x9c\x01\n" +
 	"\x05Delta\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x1b\n" +
@@ -4340,54 +4359,55 @@ var file_inferno_v1_inference_proto_depIdxs = []int32{
 	27, // 33: inferno.v1.GenerationStart.prompt_logprobs:type_name -> inferno.v1.TokenLogprob
 	8,  // 34: inferno.v1.EffectiveParameters.sampling:type_name -> inferno.v1.SamplingParameters
 	9,  // 35: inferno.v1.EffectiveParameters.stopping:type_name -> inferno.v1.StoppingParameters
-	27, // 36: inferno.v1.Delta.logprobs:type_name -> inferno.v1.TokenLogprob
-	24, // 37: inferno.v1.GenerationFinish.finishes:type_name -> inferno.v1.Finish
-	25, // 38: inferno.v1.GenerationFinish.usage:type_name -> inferno.v1.Usage
-	26, // 39: inferno.v1.GenerationFinish.timings:type_name -> inferno.v1.Timings
-	1,  // 40: inferno.v1.Finish.reason:type_name -> inferno.v1.FinishReason
-	48, // 41: inferno.v1.Timings.queued:type_name -> google.protobuf.Duration
-	48, // 42: inferno.v1.Timings.prefill:type_name -> google.protobuf.Duration
-	48, // 43: inferno.v1.Timings.decode:type_name -> google.protobuf.Duration
-	48, // 44: inferno.v1.Timings.time_to_first_token:type_name -> google.protobuf.Duration
-	48, // 45: inferno.v1.Timings.total:type_name -> google.protobuf.Duration
-	28, // 46: inferno.v1.TokenLogprob.alternatives:type_name -> inferno.v1.AlternativeLogprob
-	48, // 47: inferno.v1.DryRun.estimated_queue_time:type_name -> google.protobuf.Duration
-	32, // 48: inferno.v1.ScoreRequest.inputs:type_name -> inferno.v1.ScoreInput
-	7,  // 49: inferno.v1.ScoreRequest.prompt_options:type_name -> inferno.v1.PromptOptions
-	4,  // 50: inferno.v1.ScoreInput.context_ids:type_name -> inferno.v1.TokenIds
-	4,  // 51: inferno.v1.ScoreInput.token_ids:type_name -> inferno.v1.TokenIds
-	34, // 52: inferno.v1.ScoreResponse.results:type_name -> inferno.v1.ScoreResult
-	25, // 53: inferno.v1.ScoreResponse.usage:type_name -> inferno.v1.Usage
-	35, // 54: inferno.v1.ScoreResult.error:type_name -> inferno.v1.ItemError
-	27, // 55: inferno.v1.ScoreResult.tokens:type_name -> inferno.v1.TokenLogprob
-	37, // 56: inferno.v1.EmbedRequest.inputs:type_name -> inferno.v1.EmbedInput
-	7,  // 57: inferno.v1.EmbedRequest.prompt_options:type_name -> inferno.v1.PromptOptions
-	2,  // 58: inferno.v1.EmbedRequest.pooling:type_name -> inferno.v1.Pooling
-	4,  // 59: inferno.v1.EmbedInput.token_ids:type_name -> inferno.v1.TokenIds
-	39, // 60: inferno.v1.EmbedResponse.results:type_name -> inferno.v1.EmbedResult
-	25, // 61: inferno.v1.EmbedResponse.usage:type_name -> inferno.v1.Usage
-	35, // 62: inferno.v1.EmbedResult.error:type_name -> inferno.v1.ItemError
-	5,  // 63: inferno.v1.TokenizeRequest.chat:type_name -> inferno.v1.ChatMessages
-	7,  // 64: inferno.v1.TokenizeRequest.prompt_options:type_name -> inferno.v1.PromptOptions
-	3,  // 65: inferno.v1.InferenceService.Generate:input_type -> inferno.v1.GenerateRequest
-	3,  // 66: inferno.v1.InferenceService.GenerateStream:input_type -> inferno.v1.GenerateRequest
-	31, // 67: inferno.v1.InferenceService.Score:input_type -> inferno.v1.ScoreRequest
-	36, // 68: inferno.v1.InferenceService.Embed:input_type -> inferno.v1.EmbedRequest
-	40, // 69: inferno.v1.InferenceService.Tokenize:input_type -> inferno.v1.TokenizeRequest
-	42, // 70: inferno.v1.InferenceService.Detokenize:input_type -> inferno.v1.DetokenizeRequest
-	44, // 71: inferno.v1.InferenceService.Abort:input_type -> inferno.v1.AbortRequest
-	17, // 72: inferno.v1.InferenceService.Generate:output_type -> inferno.v1.GenerateResponse
-	19, // 73: inferno.v1.InferenceService.GenerateStream:output_type -> inferno.v1.GenerateStreamResponse
-	33, // 74: inferno.v1.InferenceService.Score:output_type -> inferno.v1.ScoreResponse
-	38, // 75: inferno.v1.InferenceService.Embed:output_type -> inferno.v1.EmbedResponse
-	41, // 76: inferno.v1.InferenceService.Tokenize:output_type -> inferno.v1.TokenizeResponse
-	43, // 77: inferno.v1.InferenceService.Detokenize:output_type -> inferno.v1.DetokenizeResponse
-	45, // 78: inferno.v1.InferenceService.Abort:output_type -> inferno.v1.AbortResponse
-	72, // [72:79] is the sub-list for method output_type
-	65, // [65:72] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	12, // 36: inferno.v1.EffectiveParameters.constraint:type_name -> inferno.v1.Constraint
+	27, // 37: inferno.v1.Delta.logprobs:type_name -> inferno.v1.TokenLogprob
+	24, // 38: inferno.v1.GenerationFinish.finishes:type_name -> inferno.v1.Finish
+	25, // 39: inferno.v1.GenerationFinish.usage:type_name -> inferno.v1.Usage
+	26, // 40: inferno.v1.GenerationFinish.timings:type_name -> inferno.v1.Timings
+	1,  // 41: inferno.v1.Finish.reason:type_name -> inferno.v1.FinishReason
+	48, // 42: inferno.v1.Timings.queued:type_name -> google.protobuf.Duration
+	48, // 43: inferno.v1.Timings.prefill:type_name -> google.protobuf.Duration
+	48, // 44: inferno.v1.Timings.decode:type_name -> google.protobuf.Duration
+	48, // 45: inferno.v1.Timings.time_to_first_token:type_name -> google.protobuf.Duration
+	48, // 46: inferno.v1.Timings.total:type_name -> google.protobuf.Duration
+	28, // 47: inferno.v1.TokenLogprob.alternatives:type_name -> inferno.v1.AlternativeLogprob
+	48, // 48: inferno.v1.DryRun.estimated_queue_time:type_name -> google.protobuf.Duration
+	32, // 49: inferno.v1.ScoreRequest.inputs:type_name -> inferno.v1.ScoreInput
+	7,  // 50: inferno.v1.ScoreRequest.prompt_options:type_name -> inferno.v1.PromptOptions
+	4,  // 51: inferno.v1.ScoreInput.context_ids:type_name -> inferno.v1.TokenIds
+	4,  // 52: inferno.v1.ScoreInput.token_ids:type_name -> inferno.v1.TokenIds
+	34, // 53: inferno.v1.ScoreResponse.results:type_name -> inferno.v1.ScoreResult
+	25, // 54: inferno.v1.ScoreResponse.usage:type_name -> inferno.v1.Usage
+	35, // 55: inferno.v1.ScoreResult.error:type_name -> inferno.v1.ItemError
+	27, // 56: inferno.v1.ScoreResult.tokens:type_name -> inferno.v1.TokenLogprob
+	37, // 57: inferno.v1.EmbedRequest.inputs:type_name -> inferno.v1.EmbedInput
+	7,  // 58: inferno.v1.EmbedRequest.prompt_options:type_name -> inferno.v1.PromptOptions
+	2,  // 59: inferno.v1.EmbedRequest.pooling:type_name -> inferno.v1.Pooling
+	4,  // 60: inferno.v1.EmbedInput.token_ids:type_name -> inferno.v1.TokenIds
+	39, // 61: inferno.v1.EmbedResponse.results:type_name -> inferno.v1.EmbedResult
+	25, // 62: inferno.v1.EmbedResponse.usage:type_name -> inferno.v1.Usage
+	35, // 63: inferno.v1.EmbedResult.error:type_name -> inferno.v1.ItemError
+	5,  // 64: inferno.v1.TokenizeRequest.chat:type_name -> inferno.v1.ChatMessages
+	7,  // 65: inferno.v1.TokenizeRequest.prompt_options:type_name -> inferno.v1.PromptOptions
+	3,  // 66: inferno.v1.InferenceService.Generate:input_type -> inferno.v1.GenerateRequest
+	3,  // 67: inferno.v1.InferenceService.GenerateStream:input_type -> inferno.v1.GenerateRequest
+	31, // 68: inferno.v1.InferenceService.Score:input_type -> inferno.v1.ScoreRequest
+	36, // 69: inferno.v1.InferenceService.Embed:input_type -> inferno.v1.EmbedRequest
+	40, // 70: inferno.v1.InferenceService.Tokenize:input_type -> inferno.v1.TokenizeRequest
+	42, // 71: inferno.v1.InferenceService.Detokenize:input_type -> inferno.v1.DetokenizeRequest
+	44, // 72: inferno.v1.InferenceService.Abort:input_type -> inferno.v1.AbortRequest
+	17, // 73: inferno.v1.InferenceService.Generate:output_type -> inferno.v1.GenerateResponse
+	19, // 74: inferno.v1.InferenceService.GenerateStream:output_type -> inferno.v1.GenerateStreamResponse
+	33, // 75: inferno.v1.InferenceService.Score:output_type -> inferno.v1.ScoreResponse
+	38, // 76: inferno.v1.InferenceService.Embed:output_type -> inferno.v1.EmbedResponse
+	41, // 77: inferno.v1.InferenceService.Tokenize:output_type -> inferno.v1.TokenizeResponse
+	43, // 78: inferno.v1.InferenceService.Detokenize:output_type -> inferno.v1.DetokenizeResponse
+	45, // 79: inferno.v1.InferenceService.Abort:output_type -> inferno.v1.AbortResponse
+	73, // [73:80] is the sub-list for method output_type
+	66, // [66:73] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_inferno_v1_inference_proto_init() }
