@@ -19,8 +19,13 @@ import (
 // compose reads deploy/compose as Docker Compose does: interpolated, merged and held to its schema.
 func compose(t *testing.T, environment ...string) (*types.Project, error) {
 	t.Helper()
+	return composeOf(t, []string{"compose/compose.yaml"}, environment...)
+}
+
+func composeOf(t *testing.T, files []string, environment ...string) (*types.Project, error) {
+	t.Helper()
 	options, err := cli.NewProjectOptions(
-		[]string{"compose/compose.yaml"}, cli.WithEnv(environment), cli.WithProfiles([]string{"*"}), cli.WithResolvedPaths(true))
+		files, cli.WithEnv(environment), cli.WithProfiles([]string{"*"}), cli.WithResolvedPaths(true))
 	if err != nil {
 		t.Fatal(err)
 	}

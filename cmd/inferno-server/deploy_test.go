@@ -80,9 +80,7 @@ func (s scraped) counts(name string) bool {
 
 // TestDashboardAndAlertsReadMetricsThatAreThere holds deploy/ to what a running server tells.
 func TestDashboardAndAlertsReadMetricsThatAreThere(t *testing.T) {
-	p := startServer(t, "--model", "tiny="+tiny)
-	p.waitServing()
-	s := readScrape(p.metrics())
+	s := everything(t)
 	t.Run("alerts", func(t *testing.T) { checkAlerts(t, s) })
 	t.Run("dashboard", func(t *testing.T) { checkDashboard(t, s) })
 	t.Run("a metric that is not there", func(t *testing.T) {
@@ -260,9 +258,7 @@ func TestGatewaysFindVLLMsNames(t *testing.T) {
 
 // TestEveryMetricIsDocumented holds docs/metrics.md to what a running server tells, both ways.
 func TestEveryMetricIsDocumented(t *testing.T) {
-	p := startServer(t, "--model", "tiny="+tiny, "--etcd-endpoints", "127.0.0.1:1") // nobody's
-	p.waitServing()
-	s := readScrape(p.metrics())
+	s := everything(t)
 	text, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,9 @@ const (
 // lastPatience is how long a server has to end after a second signal.
 const lastPatience = 5 * time.Second
 
+// lastLines is how long the end waits for whoever reads the log.
+const lastLines = time.Second
+
 // architectures are the models that can be served.
 var architectures = map[string]model.Builder{"llama": llama.New}
 
@@ -67,19 +70,21 @@ func serve(args []string) int {
 	if err != nil {
 		return report(exitUsage, err)
 	}
-	log, level, err := telemetry.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
+	sink := telemetry.NewSink(os.Stderr)
+	defer sink.Close(lastLines)
+	log, level, err := telemetry.NewLogger(sink, c.LogFormat, c.LogLevel)
 	if err != nil {
-		return report(exitUsage, err)
+		return reportTo(sink, exitUsage, err)
 	}
 
 	crashBySignal()
 	supervise, err := superviseBySystemd(log)
 	if err != nil {
-		return report(exitUsage, err)
+		return reportTo(sink, exitUsage, err)
 	}
 	registry, closeRegistry, err := openRegistry(c, log)
 	if err != nil {
-		return report(exitUsage, err)
+		return reportTo(sink, exitUsage, err)
 	}
 
 	// The first signal drains, the second one cuts the drain short.
@@ -96,6 +101,7 @@ func serve(args []string) int {
 		close(cut)
 		time.Sleep(lastPatience)
 		log.Error("something does not end, a device that hangs as it starts perhaps: leaving it behind")
+		sink.Close(lastLines)
 		os.Exit(exitFailed)
 	}()
 
@@ -104,6 +110,7 @@ func serve(args []string) int {
 		Version:       version,
 		Log:           log,
 		LogLevel:      level,
+		LogSink:       sink,
 		OpenDevice:    func() (device.Device, error) { return openDevice(c, log) },
 		Architectures: architectures,
 		Registry:      registry,
@@ -119,11 +126,11 @@ func serve(args []string) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, device.ErrLost): // while it started too: another start may go well
-		return report(exitDevice, err)
+		return reportTo(sink, exitDevice, err)
 	case errors.Is(err, backend.ErrStart):
-		return report(exitUsage, err)
+		return reportTo(sink, exitUsage, err)
 	}
-	return report(exitFailed, err)
+	return reportTo(sink, exitFailed, err)
 }
 
 // terminal is stderr where a person watches it.
@@ -134,7 +141,9 @@ func terminal() io.Writer {
 	return nil
 }
 
-func report(code int, err error) int {
-	fmt.Fprintln(os.Stderr, "inferno-server:", err)
+func report(code int, err error) int { return reportTo(os.Stderr, code, err) }
+
+func reportTo(w io.Writer, code int, err error) int {
+	fmt.Fprintln(w, "inferno-server:", err)
 	return code
 }

@@ -44,6 +44,7 @@ var (
 	promAggregations = []string{"sum", "max", "min", "avg", "count"}
 	promFunctions    = map[string][]promType{
 		"rate": {matrix}, "increase": {matrix}, "changes": {matrix}, "histogram_quantile": {scalar, vector}, "absent": {vector},
+		"time": {},
 	}
 	// From loose to tight; those of a row read from the left.
 	promOperators = [][]string{{"or"}, {"and", "unless"}, {"==", "!=", ">", "<", ">=", "<="}, {"+", "-"}, {"*", "/", "%"}}
@@ -158,6 +159,9 @@ func (r *promReader) function() (promType, error) {
 	what, _ := r.take()
 	first := len(r.selectors)
 	kind, err := r.arguments(what, promFunctions[what])
+	if what == "time" {
+		kind = scalar
+	}
 	for i := range r.selectors[first:] {
 		s := &r.selectors[first+i]
 		s.inRate = s.inRate || what == "rate" || what == "increase"
@@ -249,8 +253,10 @@ func (r *promReader) selector() (promType, error) {
 func TestPromQLReader(t *testing.T) {
 	for text, want := range map[string]string{
 		`a`: "",
-		`sum by (x, y) (rate(a{b="c",d=~"e.*"}[5m])) / 2 > 0.5`:       "",
-		`a == 0 and on (instance) b > 1`:                              "",
+		`sum by (x, y) (rate(a{b="c",d=~"e.*"}[5m])) / 2 > 0.5`: "",
+		`a - time() < 3600`:              "",
+		`time() and a`:                   "want two vectors",
+		`a == 0 and on (instance) b > 1`: "",
 		`histogram_quantile(0.99, sum by (le) (rate(a_bucket[10m])))`: "",
 		``:           `"", want a value`,
 		`a b`:        `"b" behind the end`,

@@ -48,6 +48,7 @@ type Options struct {
 	Version       string
 	Log           *slog.Logger
 	LogLevel      *slog.LevelVar                // of Log, for the admin listener to change; nil: it cannot
+	LogSink       prometheus.Collector          // counts what of Log was lost; nil: nothing is
 	OpenDevice    func() (device.Device, error) // called once a model: each engine drives a handle of its own
 	Architectures map[string]model.Builder
 	Registry      discovery.Provider
@@ -154,6 +155,9 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 	b.engines = telemetry.NewEngines(b.metrics, b.replicas.stats)
 	b.requests = telemetry.NewRequests(b.metrics, b.replicas.stats)
 	telemetry.NewBuild(b.metrics, o.Version)
+	if o.LogSink != nil {
+		b.metrics.MustRegister(o.LogSink)
+	}
 	telemetry.NewHealth(b.metrics, b.serving)
 	tracer, err := b.openTraces(address)
 	if err != nil {

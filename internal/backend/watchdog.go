@@ -69,7 +69,7 @@ func (w *watchdog) ObserveRequest(r *engine.RequestInfo) {
 // watch looks at the loop until ctx ends or the loop hangs, and returns for how long it has been silent. A time in which the whole process
 // stood still, watchdog included, says nothing about the loop and is not counted.
 func (w *watchdog) watch(ctx context.Context, silence func() time.Duration) (silent time.Duration, stuck bool) {
-	every := max(w.least/20, time.Millisecond)
+	every := min(max(w.least/20, time.Millisecond), time.Second) // far more often than lookAgain, whatever a step may take
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	held := time.Duration(0)

@@ -219,6 +219,27 @@ func TestWatchdogCountsOnlyTheTimeOfOneStep(t *testing.T) {
 	}
 }
 
+// TestPatientWatchdogLooksAsOften: however long a step may take, that somebody looks is known.
+func TestPatientWatchdogLooksAsOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatchdog(time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.watch(ctx, func() time.Duration { return 0 })
+		}()
+		for range 50 {
+			time.Sleep(time.Second)
+			if doubt := w.doubt(); doubt != "" {
+				t.Fatal(doubt)
+			}
+		}
+		<-done
+	})
+}
+
 // TestWatchdogForgivesAStoppedProcess: its own looks come as late as the step's end.
 func TestWatchdogForgivesAStoppedProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,10 @@
 // Package constraint makes sure that an output has a form: JSON of a schema, a match of a regular expression, a text of a grammar. A form is
 // first a Grammar, whichever language it came in; Compile turns that into a Program, which is immutable and serves any number of requests; a
 // Matcher follows one output through it and says which tokens may come next.
+//
+// A server compiles on the goroutine of the request, and binds the Program to the Vocabulary of the model; the Bound keeps the masks that requests
+// had so far, for all that come with the same form. Matchers are asked on the engine's loop, between steps: what they do there is bounded
+// (maxSteps, savedSteps), and a form that would take longer ends its own request with an error.
 package constraint
 
 // Grammar is a context-free grammar over characters: rules by name, of which one is where texts start. Left recursion is refused.

@@ -78,20 +78,22 @@ const (
 	fatal                       // the card, or its link, does not work: end, and let a supervisor start anew or elsewhere
 )
 
-// severity is fatal for what is not known to be less: NVIDIA adds numbers. It follows the table of XID errors of NVIDIA's documentation.
+// survivable are the XIDs that are not fatal, by NVIDIA's table of them. What is not known to be less is: NVIDIA adds numbers.
+var survivable = map[int]severity{
+	13:  application, // graphics engine exception
+	31:  application, // a kernel's page fault
+	43:  application, // a process's channel was reset
+	45:  application, // a process's channels were torn down
+	63:  notice,      // a row of memory was remapped
+	68:  application, // video processor exception
+	92:  notice,      // many corrected errors
+	109: application, // a process's context timed out
+	154: notice,      // the recovery action changed, which readings tell
+}
+
 func (e CardEvent) severity() severity {
-	switch e.XID {
-	case 13, // graphics engine exception
-		31,  // a kernel's page fault
-		43,  // a process's channel was reset
-		45,  // a process's channels were torn down
-		68,  // video processor exception
-		109: // a process's context timed out
-		return application
-	case 63, // a row of memory was remapped
-		92,  // many corrected errors
-		154: // the recovery action changed, which readings tell
-		return notice
+	if known, ok := survivable[e.XID]; ok {
+		return known
 	}
 	return fatal
 }

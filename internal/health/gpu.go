@@ -45,8 +45,15 @@ type GPU struct {
 	xids        map[int]uint64
 }
 
-// NewGPU makes a Provider that Run keeps up to date.
-func NewGPU(o GPUOptions) *GPU { return &GPU{o: o, xids: map[int]uint64{}} }
+// NewGPU makes a Provider that Run keeps up to date. What may happen more than once is counted from 0, so that whoever watches the counts sees
+// the first rise too.
+func NewGPU(o GPUOptions) *GPU {
+	g := &GPU{o: o, xids: map[int]uint64{}}
+	for xid := range survivable {
+		g.xids[xid] = 0
+	}
+	return g
+}
 
 // Run reads the card and listens to its driver until ctx ends, and closes the card. A driver that does not answer is left behind.
 func (g *GPU) Run(ctx context.Context) error {

@@ -55,6 +55,9 @@ var table = []row{
 		may:    []string{"internal/model/modeldir", "internal/model/strictjson", "internal/tokenizer", "internal/tokenizer/chat/jinja"},
 		tests:  []string{"internal/model/gguf"},
 	},
+	// What an output must look like, as masks over a vocabulary: the engine sees it as a Masker of its own. Properties come in the order of the
+	// schema's keys, which only strictjson keeps.
+	{folder: "internal/constraint", may: []string{"internal/model/strictjson"}, tests: []string{"internal/model/gguf", "internal/tokenizer"}},
 	{folder: "internal/model/safetensors", may: []string{"internal/device", "internal/model/modeldir", "internal/model/strictjson"}},
 	{folder: "internal/model/gguf/gguftest", may: []string{"internal/device"}},
 	{folder: "internal/model/gguf", may: []string{"internal/device"}, tests: []string{"internal/model/gguf/gguftest"}},

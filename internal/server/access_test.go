@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +79,31 @@ func TestEveryMethodHasARule(t *testing.T) {
 		if !slices.Contains(all, method) {
 			t.Errorf("%s has a rule, and no server has it", method)
 		}
+	}
+}
+
+// TestSecurityPageTellsTheRoles: the table of docs/security.md and that of the code say the same.
+func TestSecurityPageTellsTheRoles(t *testing.T) {
+	text, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(health|infer|read|admin)` \\| (.*) \\|$").FindAllStringSubmatch(string(text), -1) {
+		rows[m[1]] = m[2]
+	}
+	names := regexp.MustCompile(`/(?:.*\.)?(\w+)/(\w+)$`)
+	for method, role := range methodRoles {
+		m := names.FindStringSubmatch(method)
+		for name, row := range rows {
+			told := strings.Contains(row, m[1]+"/*`") || strings.Contains(row, "`"+m[1]+"/") && strings.Contains(row, m[2]+"`")
+			if told != (name == fmt.Sprint(role)) {
+				t.Errorf("%s takes %v; the page has it in the row of %s: %v", method, role, name, told)
+			}
+		}
+	}
+	if len(rows) != 4 {
+		t.Errorf("%d rows, want 4", len(rows))
 	}
 }
 

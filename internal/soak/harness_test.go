@@ -173,16 +173,21 @@ func (l *logLines) value(key string) string {
 func (r *rig) dial(n int, options ...grpc.DialOption) []infernov1.InferenceServiceClient {
 	r.t.Helper()
 	clients := make([]infernov1.InferenceServiceClient, n)
-	options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry()}, options...)
 	for i := range clients {
-		conn, err := grpc.NewClient(r.address, options...)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		r.t.Cleanup(func() { _ = conn.Close() })
-		clients[i] = infernov1.NewInferenceServiceClient(conn)
+		clients[i] = infernov1.NewInferenceServiceClient(r.connect(options...))
 	}
 	return clients
+}
+
+func (r *rig) connect(options ...grpc.DialOption) *grpc.ClientConn {
+	r.t.Helper()
+	options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry()}, options...)
+	conn, err := grpc.NewClient(r.address, options...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 // metric sums the values of a metric of /metrics over its labels, or those that have all of these.

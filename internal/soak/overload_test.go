@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/inferno-serve/inferno/internal/device/devicescript"
@@ -66,7 +67,7 @@ func TestFullQueueRefusesWhatIsBeyondIt(t *testing.T) {
 	}
 }
 
-// Five times what can be served: as much is served as before, and the rest is told at once.
+// Five times what can be served: as much is served as before, and the rest is told at once. So is whoever asks for health meanwhile.
 func TestOverload(t *testing.T) {
 	const places, tokens, step = 32, 20, 20 * time.Millisecond
 	duration := time.Duration(count(1, 30)) * time.Second
@@ -74,13 +75,13 @@ func TestOverload(t *testing.T) {
 		Device: devicescript.Options{Bytes: 64 << 20, Step: step}, Context: 1024,
 		Flags: []string{"--max-batch=32", "--max-queue=64", "--kv-memory=8MiB"},
 	})
-	clients := r.dial(16)
+	clients, pulse := r.dial(16), startPulse(t)
 	var failed failures
-	call := func(i int) (took time.Duration, served bool) {
+	call := func(i int) (took time.Duration, served bool) { // as long as this process ran
 		p := prompt(i, 16)
 		began := time.Now()
 		got, err := generate(t.Context(), clients[i%len(clients)], request(p, tokens))
-		took = time.Since(began)
+		took = pulse.ran(began, time.Now())
 		if err == nil {
 			failed.add(checkTokens(got, p, tokens))
 			return took, true
@@ -107,9 +108,11 @@ func TestOverload(t *testing.T) {
 		})
 	}
 	all.Wait()
-	peak := float64(served.Load()) / time.Since(began).Seconds()
+	peak := float64(served.Load()) / pulse.ran(began, time.Now()).Seconds()
 
 	// Five times that, whether or not anybody is served.
+	asking, enough := context.WithCancel(t.Context())
+	health := r.askForHealth(asking, pulse, &failed)
 	offered := 5 * peak
 	chance := rand.New(rand.NewPCG(1, 2))
 	var mu sync.Mutex
@@ -133,16 +136,49 @@ func TestOverload(t *testing.T) {
 			failed.add(fmt.Errorf("%v requests wait, want at most 64", queued))
 		}
 	}
+	enough()
+	answers := <-health
 	all.Wait()
-	goodput := float64(good) / (duration - warm).Seconds()
-	failed.report(t, int(calls.Load()))
+	goodput := float64(good) / pulse.ran(began.Add(warm), began.Add(duration)).Seconds()
+	failed.report(t, int(calls.Load())+len(answers))
 	if len(refusals) == 0 {
 		t.Error("nothing was refused: this was no overload")
 	}
+	t.Logf("the machine stood still for %v of %v", pulse.lost(began, began.Add(duration)), duration)
 	figure(t, goodput >= 0.95*peak, "peak %.1f requests a second, %.1f at 5 × the load (%.1f %%)", peak, goodput, 100*goodput/peak)
 	figure(t, quantile(refusals, 0.99) <= 5*time.Millisecond, "%d refused: p50 %v, p99 %v, at most %v", len(refusals),
 		quantile(refusals, 0.5), quantile(refusals, 0.99), quantile(refusals, 1))
+	figure(t, quantile(answers, 0.99) <= 100*time.Millisecond, "health asked for %d times: p50 %v, p99 %v, at most %v", len(answers),
+		quantile(answers, 0.5), quantile(answers, 0.99), quantile(answers, 1))
 	r.waitMetric("inferno_kv_blocks_used", is(0))
+}
+
+// askForHealth asks a hundred times a second until ctx ends, by a connection of its own as an orchestrator does, and tells how long answers took.
+func (r *rig) askForHealth(ctx context.Context, pulse *pulse, failed *failures) <-chan []time.Duration {
+	client := healthgrpc.NewHealthClient(r.connect())
+	done := make(chan []time.Duration, 1)
+	go func() {
+		var took []time.Duration
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			began := time.Now()
+			answer, err := client.Check(context.WithoutCancel(ctx), &healthgrpc.HealthCheckRequest{})
+			took = append(took, pulse.ran(began, time.Now()))
+			if err != nil {
+				failed.add(fmt.Errorf("health: %w", err))
+			} else if s := answer.GetStatus(); s != healthgrpc.HealthCheckResponse_SERVING {
+				failed.add(fmt.Errorf("health: %v", s))
+			}
+			select {
+			case <-ctx.Done():
+				done <- took
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return done
 }
 
 // metricNow is the queue's length, looked at now and then.

@@ -61,6 +61,7 @@ func TestCardMetricsHoldWhatTheDriverSays(t *testing.T) {
 		`inferno_gpu_ecc_errors_total{gpu="2",kind="uncorrected"} 3`,
 		`inferno_gpu_recovery_action{gpu="2"} 2`,
 		`inferno_gpu_xid_total{gpu="2",xid="31"} 1`,
+		`inferno_gpu_xid_total{gpu="2",xid="13"} 0`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no line %s in\n%s", line, text)

@@ -205,7 +205,7 @@ func TestCardOfThisHost(t *testing.T) {
 	}
 	t.Logf("%+v", r)
 	out, err := exec.Command("nvidia-smi", "--id="+r.UUID, "--format=csv,noheader,nounits",
-		"--query-gpu=name,uuid,memory.total,temperature.gpu,ecc.errors.uncorrected.volatile.total").Output()
+		"--query-gpu=name,uuid,memory.total,temperature.gpu,ecc.errors.uncorrected.volatile.total,memory.used,memory.reserved").Output()
 	if err != nil {
 		t.Skipf("nvidia-smi: %v", err)
 	}
@@ -216,6 +216,11 @@ func TestCardOfThisHost(t *testing.T) {
 	}
 	if fields[0] != r.Name || fields[1] != r.UUID || r.TotalBytes>>20 < total-1024 || r.TotalBytes>>20 > total+1024 {
 		t.Errorf("nvidia-smi says %q, the reading %+v", fields, r)
+	}
+	used, err := strconv.ParseInt(fields[5], 10, 64)
+	reserved, notTold := strconv.ParseInt(fields[6], 10, 64) // by the driver, which a reading may count as used
+	if got := r.UsedBytes >> 20; err != nil || notTold == nil && (got < used-1024 || got > used+reserved+1024) {
+		t.Errorf("nvidia-smi says %d MiB used and %d reserved, the reading %d", used, reserved, got)
 	}
 	if temperature, err := strconv.Atoi(fields[3]); err == nil && (temperature < r.Temperature-15 || temperature > r.Temperature+15) {
 		t.Errorf("nvidia-smi says %d °C, the reading %d", temperature, r.Temperature)
