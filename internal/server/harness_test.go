@@ -171,7 +171,15 @@ func (s *script) Submit(ctx context.Context, r *engine.Request) ([]Stream, error
 	if s.begin != nil {
 		s.begin(one)
 	}
-	s.requests <- one
+	select {
+	case s.requests <- one:
+	default: // a test that does not read them, or no longer: Submit waits for nobody whose caller has left
+		select {
+		case s.requests <- one:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	streams := make([]Stream, r.N)
 	for i := range streams {
 		streams[i] = scriptedStream{one, i}

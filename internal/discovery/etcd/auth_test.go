@@ -47,6 +47,9 @@ func TestExpiredTokensAreFetchedAnew(t *testing.T) {
 	events, err := r.Watch(t.Context())
 	check(t, err)
 	<-events
+	if list, err := r.ListWithLeases(t.Context()); err != nil || len(list) != 1 || list[0].LeaseLeft == 0 {
+		t.Errorf("%+v, %v, want what is left of the lease: who may read the instances may ask for it", list, err)
+	}
 	came := created(t, root)
 	for n := range rounds(3, 60) {
 		time.Sleep(2500 * time.Millisecond) // the token is gone by now
