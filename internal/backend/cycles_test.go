@@ -34,9 +34,8 @@ const (
 	longAnswer  = 60 // of streams, which an unloading cuts now and then
 )
 
-// mostGrowth is how much resident memory may grow by over all cycles, in bytes: 8 MiB, and as much for glibc's arenas, of which each thread that
-// allocates in C may get one; with MALLOC_ARENA_MAX=1 it grows by 0.5 MiB.
-const mostGrowth = 16 << 20
+// mostGrowth is how much resident memory may grow by over all cycles, in bytes.
+const mostGrowth = 8 << 20
 
 // race is requests for one name while its model changes.
 type race struct {

@@ -194,6 +194,8 @@ func (s *Stream) Poll() ([]int32, *Finish, error) {
 	if to > from+maxPoll {
 		to, end = from+maxPoll, nil
 		s.notify() // there is more to come, so that Wait would return at once
+	} else if end != nil && end.finish == nil && to > from {
+		s.notify() // the error comes alone, next
 	}
 	s.read = to
 	var tokens []int32

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -29,6 +30,29 @@ func TestPollIsBounded(t *testing.T) {
 		}
 		if want, _ := reference(q, r.Context()); !slices.Equal(all, want) {
 			t.Error("the tokens are not those of the request")
+		}
+	})
+}
+
+// An error comes alone, after the tokens: whoever waits for an announcement before each Poll is told of it too, not of the tokens alone.
+func TestErrorIsAnnouncedAfterTheTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{NumBlocks: 64, Limits: model.Limits{MaxTokens: 64, MaxSeqs: 1, MaxRows: 1, Context: 256}})
+		s := newStream(r.Engine, newSequence(&Request{ID: "cut", Prompt: prompt(4, 1)}, 256), make(chan struct{}, 1))
+		announced := 0
+		s.Announce(func() { announced++ })
+		s.put(7)
+		s.put(8)
+		s.close(nil, ErrAborted) // as of a request that is cut off between a step and its publishing
+		tokens, _, err := s.Poll()
+		if len(tokens) != 2 || err != nil || announced != 2 {
+			t.Errorf("tokens %v, error %v and %d announcements, want both tokens, and a second announcement for the error", tokens, err, announced)
+		}
+		if err := s.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if tokens, _, err = s.Poll(); len(tokens) != 0 || !errors.Is(err, ErrAborted) || announced != 2 {
+			t.Errorf("then tokens %v, error %v and %d announcements, want the error", tokens, err, announced)
 		}
 	})
 }

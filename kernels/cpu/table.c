@@ -59,6 +59,9 @@ static int32_t device_open(const inferno_open_args *args, inferno_device **dev, 
   if (args->threads < 0 || args->threads > CPU_MAX_THREADS) {
     return refuse(INFERNO_BAD_ARGUMENT, reason, reason_bytes, "threads must be 0 to 256");
   }
+#if defined(__GLIBC__)
+  mallopt(M_ARENA_MAX, 1); // else threads that come and go with models each leave an arena behind; nothing here allocates while it is fast
+#endif
   inferno_device *d = calloc(1, sizeof *d);
   if (!d) return refuse(INFERNO_OUT_OF_MEMORY, reason, reason_bytes, "no memory for the device");
   d->isa = best_isa(args->flags);
