@@ -7,10 +7,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -128,15 +130,25 @@ func find(t testing.TB) string {
 	return ""
 }
 
+// Ports below those that the system hands out (from 32768 on Linux). A member starts, and comes back after a kill, some time after its port was
+// chosen: one of the system's own would by then be another process's now and then, whose connections take hundreds a second.
+const (
+	firstPort = 12000
+	numPorts  = 20000
+)
+
 // freeAddress is one on which nobody listens. A member that is killed comes back to it.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(numPorts)))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close() // nobody has connected
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatalf("no free port from %d to %d", firstPort, firstPort+numPorts-1)
+	return ""
 }
 
 // Endpoints are the members' proxies.
