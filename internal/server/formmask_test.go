@@ -132,7 +132,9 @@ func TestCompiledFormsAreKept(t *testing.T) {
 		t.Errorf("%d forms of two", cache.recent.Len())
 	}
 	for i := range maxForms {
-		ask(fmt.Sprintf(`constraint{regex:"b{%d}"}`, i%900+1))
+		if i < 200 {
+			ask(fmt.Sprintf(`constraint{regex:"b{%d}"}`, i+1))
+		}
 		ask(fmt.Sprintf(`constraint{choice{texts:["%d"]}}`, i))
 		if i%100 == 0 {
 			ask(`constraint{regex:"a+"}`)
@@ -141,7 +143,7 @@ func TestCompiledFormsAreKept(t *testing.T) {
 	if cache.recent.Len() > maxForms || len(cache.byForm) != cache.recent.Len() {
 		t.Errorf("%d forms, %d by name, want at most %d", cache.recent.Len(), len(cache.byForm), maxForms)
 	}
-	if cache.find(form{"constraint.regex", "a+"}) != first || cache.find(form{"constraint.regex", "b{200}"}) != nil {
+	if cache.find(form{"constraint.regex", "a+"}) != first || cache.find(form{"constraint.regex", "b{20}"}) != nil {
 		t.Error("what was asked for often is gone, or what was not is there")
 	}
 }
