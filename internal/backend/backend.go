@@ -123,6 +123,9 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 		o: o, security: security, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, 1),
 		replicas: newReplicas(), turn: make(chan struct{}, 1),
 	}
+	if len(o.Config.EtcdEndpoints) > 0 {
+		b.replicas.lingers = heardWithin
+	}
 	b.metrics.MustRegister(
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(runtimeWaits)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
