@@ -424,8 +424,8 @@ func (b *backend) describe() discovery.Instance {
 	for _, r := range b.replicas.all() {
 		info, stats := r.info(), r.stats()
 		i.Models = append(i.Models, discovery.Model{
-			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, MaxContext: info.MaxContext,
-			MaxBatch: info.MaxBatch, MaxQueue: info.MaxQueue,
+			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, Leaving: info.State == server.ModelDraining,
+			MaxContext: info.MaxContext, MaxBatch: info.MaxBatch, MaxQueue: info.MaxQueue,
 		})
 		i.Load.Running += stats.Running
 		i.Load.Queued += stats.Queued + stats.Suspended
