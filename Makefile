@@ -84,7 +84,7 @@ soak: build bin/tools/grpc-health-probe bin/tools/etcd ## the scheduler, a serve
 	SOAK=full go test -count=1 -v ./internal/backend -run Race
 	@scripts/serve scripts/soak
 	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 2h ./internal/discovery/etcd -args -soak
-	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 30m ./client ./cmd/inferno-server -run 'Weight|Hostile|Rolling|KilledInstance|StandsStill|Drain' -args -soak
+	@PATH="$$PWD/bin/tools:$$PATH" go test -count=1 -v -timeout 1h ./client ./cmd/inferno-server -run 'Weight|Hostile|StopServing|Rolling|KilledInstance|StandsStill|Drain|EtcdThatGoes|ModelUnloaded' -args -soak
 
 fuzz: | prerequisites ## run every fuzz target for FUZZTIME
 	@scripts/fuzz

@@ -27,7 +27,7 @@ import (
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
-var soak = flag.Bool("soak", false, "as many instances as docs/reliability.md says")
+var soak = flag.Bool("soak", false, "as many instances as docs/reliability.md says, and limits on times")
 
 // instances are servers that answer dry runs and count them by the address that they came to. One listener has all of 127.0.0.0/8, so
 // that it is as many instances as a test likes.
@@ -123,6 +123,11 @@ func startRegistry(t *testing.T) registry {
 	known := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, known) })
 	c := etcdtest.Start(t, 1)
+	t.Cleanup(func() { // what was opened since has been closed by now
+		if !t.Failed() {
+			until(t, "no connection to etcd left", func() bool { return c.Connections() == 0 })
+		}
+	})
 	return registry{c, t, c.Client(t)}
 }
 
@@ -316,6 +321,9 @@ func TestInstancesThatStopServingLoseNoCall(t *testing.T) {
 			return after == before
 		})
 		t.Logf("%s: 50 calls in a row go elsewhere after %v", what, took.Round(time.Millisecond))
+		if limit := time.Second; *soak && took > limit {
+			t.Errorf("%s: it has calls after %v, want none after %v", what, took, limit)
+		}
 	}
 	used()
 	goes.health.SetServingStatus("", healthgrpc.HealthCheckResponse_NOT_SERVING)

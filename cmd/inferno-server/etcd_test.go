@@ -227,7 +227,11 @@ func TestEtcdThatGoesAndComesCostsNoRequest(t *testing.T) {
 	p.waitServing()
 	p.waitInstances(1)
 	requests := p.underLoad(t)
-	for _, outage := range []time.Duration{time.Second, 5 * time.Second} { // less than the lease, and more
+	outages := []time.Duration{time.Second, 5 * time.Second} // less than the lease, and more
+	if *soak {
+		outages = append(outages, 20*time.Second, 10*time.Minute)
+	}
+	for _, outage := range outages {
 		c.Members[0].Kill()
 		if outage > 2*time.Second {
 			reason := p.waitRegistration(infernov1.HealthState_HEALTH_STATE_DEGRADED)

@@ -58,7 +58,11 @@ func (l *fleetLoad) HandleConn(context.Context, stats.ConnStats) {}
 func (l *fleetLoad) after(address string, moment time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.sent[address].Sub(moment)
+	last, known := l.sent[address]
+	if !known {
+		panic("no request ever went to " + address)
+	}
+	return last.Sub(moment)
 }
 
 // underFleetLoad calls whatever instances of model tiny are in c.

@@ -123,6 +123,9 @@ func newBackend(o Options, security security, address string) (*backend, error) 
 		o: o, security: security, log: o.Log, bus: event.New(), metrics: prometheus.NewRegistry(), broken: make(chan error, 1),
 		replicas: newReplicas(), turn: make(chan struct{}, 1),
 	}
+	if len(o.Config.EtcdEndpoints) > 0 {
+		b.replicas.lingers = heardWithin
+	}
 	b.metrics.MustRegister(
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(runtimeWaits)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -421,8 +424,8 @@ func (b *backend) describe() discovery.Instance {
 	for _, r := range b.replicas.all() {
 		info, stats := r.info(), r.stats()
 		i.Models = append(i.Models, discovery.Model{
-			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, MaxContext: info.MaxContext,
-			MaxBatch: info.MaxBatch, MaxQueue: info.MaxQueue,
+			Name: info.Name, Revision: info.Revision, Ready: info.State == server.ModelReady, Leaving: info.State == server.ModelDraining,
+			MaxContext: info.MaxContext, MaxBatch: info.MaxBatch, MaxQueue: info.MaxQueue,
 		})
 		i.Load.Running += stats.Running
 		i.Load.Queued += stats.Queued + stats.Suspended

@@ -122,6 +122,9 @@ func raceOn(t *testing.T, open func() (device.Device, error), cycles, mostGrowth
 		r.whole.Load(), r.cut.Load(), r.refused.Load(), r.unknown.Load())
 	t.Logf("resident after cycle %d: %.1f MiB, at the end %.1f MiB; goroutines %d, %d", warmCycles, mib(resident[warmCycles]),
 		mib(resident[cycles-1]), goroutines[warmCycles], goroutines[cycles-1])
+	if cycles == soakCycles && r.cut.Load() == 0 {
+		t.Error("no stream was cut by an unloading")
+	}
 	if r.whole.Load() == 0 || r.refused.Load() == 0 || r.unknown.Load() == 0 {
 		t.Error("a kind of answer never came: the requests did not race")
 	}
@@ -179,6 +182,7 @@ func (r *race) generate() {
 		return
 	}
 	r.answered(answer.GetStart().GetModelRevision(), answer.GetCompletions()[0].GetTokenIds(), shortAnswer)
+	r.whole.Add(1)
 }
 
 func (r *race) stream() {
@@ -199,6 +203,7 @@ func (r *race) stream() {
 	switch {
 	case errors.Is(err, io.EOF):
 		r.answered(revision, tokens, longAnswer)
+		r.whole.Add(1)
 		return
 	case len(tokens) > 0:
 		r.answered(revision, tokens, len(tokens))
@@ -211,7 +216,6 @@ func (r *race) answered(revision string, tokens []uint32, n int) {
 	if !known || !slices.Equal(tokens, want[:n]) {
 		r.t.Errorf("revision %q answers %v, want %v", revision, tokens, want)
 	}
-	r.whole.Add(1)
 }
 
 // refusal counts a request that may be tried again, here or elsewhere.

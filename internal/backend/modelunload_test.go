@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/inferno-serve/inferno/internal/config"
 	"github.com/inferno-serve/inferno/internal/device"
+	"github.com/inferno-serve/inferno/internal/discovery"
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -99,6 +101,10 @@ func TestAStopEndsALoadAtOnce(t *testing.T) {
 // TestAnUnloadingLetsRequestsFinish: for as long as it was asked to wait; the rest are told to try again.
 func TestAnUnloadingLetsRequestsFinish(t *testing.T) {
 	m := startModels(t, nil)
+	fleet, err := m.running.registry.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, patient := range []bool{true, false} {
 		until := m.watch("x")
 		m.mustLoad("x", "a", false)
@@ -119,6 +125,10 @@ func TestAnUnloadingLetsRequestsFinish(t *testing.T) {
 		go func() { unloaded <- m.unload("x", patience) }()
 		until(healthgrpc.HealthCheckResponse_NOT_SERVING)
 		m.wantStates("tiny READY", "x DRAINING")
+		for leaving := !patient; !leaving; { // the registry hears of it too; of the second time only if not at once after the first
+			e := <-fleet
+			leaving = e.Put != nil && slices.ContainsFunc(e.Put.Models, func(of discovery.Model) bool { return of.Name == "x" && of.Leaving && !of.Ready })
+		}
 		_, err = m.inference.Generate(t.Context(), asked("x", 1))
 		m.wantCode(err, codes.Unavailable, "x is being unloaded")
 		_, err = m.load(t.Context(), "x", "a", false)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/inferno-serve/inferno/internal/engine"
 	"github.com/inferno-serve/inferno/internal/server"
@@ -19,12 +20,16 @@ const maxPast = 64
 //
 // A name is that of one replica, or of one past model, or of none. A past model holds nothing but its description.
 type replicas struct {
-	mu     sync.Mutex
-	byName map[string]*replica
-	past   map[string]server.ModelInfo // FAILED or UNLOADED, the latest of each name
-	open   bool                        // the models of the start are up: others may come, and any may go
-	closed bool                        // the server stops: none may any more
+	mu      sync.Mutex
+	byName  map[string]*replica
+	past    map[string]server.ModelInfo // FAILED or UNLOADED, the latest of each name
+	open    bool                        // the models of the start are up: others may come, and any may go
+	closed  bool                        // the server stops: none may any more
+	lingers time.Duration               // for how long one that was unloaded is said to be away, not unknown
 }
+
+// heardWithin is when all who follow a registry have heard of a change: the announcer's look, its write and their watches.
+const heardWithin = 5 * time.Second
 
 func newReplicas() *replicas {
 	return &replicas{byName: map[string]*replica{}, past: map[string]server.ModelInfo{}}
@@ -40,6 +45,8 @@ func (rs *replicas) Get(name string) (*server.Model, error) {
 		return r.get()
 	case past.State == server.ModelFailed:
 		return nil, fmt.Errorf("%w: %s could not be loaded", server.ErrModelNotReady, name)
+	case past.State == server.ModelUnloaded && time.Since(past.Since) < rs.lingers: // whoever still comes may find it elsewhere
+		return nil, fmt.Errorf("%w: %s has been unloaded", server.ErrModelNotReady, name)
 	}
 	return nil, fmt.Errorf("%w: %q", server.ErrUnknownModel, name)
 }

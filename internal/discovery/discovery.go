@@ -77,9 +77,10 @@ type Model struct {
 	Name       string
 	Revision   string
 	Ready      bool
-	MaxContext int // tokens of one request
-	MaxBatch   int // requests that run at once
-	MaxQueue   int // requests that wait
+	Leaving    bool // it is being unloaded; neither this nor Ready: it is coming
+	MaxContext int  // tokens of one request
+	MaxBatch   int  // requests that run at once
+	MaxQueue   int  // requests that wait
 }
 
 // Load is how busy an instance is.

@@ -86,33 +86,38 @@ func (r *Registry) Close() error {
 // Vacant returns nil when the id of i may be registered. Where its key is there under a foreign lease, it waits as long as that of a
 // killed predecessor may last; a key that is still there then is another live instance's, and the error wraps discovery.ErrDuplicate.
 func (r *Registry) Vacant(ctx context.Context, i discovery.Instance) error {
-	seen, err := r.look(ctx, i)
-	if err != nil || !seen.foreign {
+	last, err := r.look(ctx, i)
+	if err != nil || !last.foreign {
 		return err
 	}
 	patience := r.o.LeaseTTL
-	if granted, _, err := r.timeToLive(ctx, seen.lease); err == nil {
-		patience = max(patience, granted)
+	if granted, _, err := r.timeToLive(ctx, last.lease); err == nil {
+		patience = max(patience, min(granted, longestLease))
 	}
 	patience += expirySlack
 	r.o.Log.Info("instance id is taken, waiting for the lease of a process that may be gone",
-		"instance", i.ID, "address", seen.owner.Address, "patience", patience)
+		"instance", i.ID, "address", last.owner.Address, "patience", patience)
 	for began := time.Now(); time.Since(began) < patience; {
 		if !sleep(ctx, vacantEvery) {
 			return ctx.Err()
 		}
-		if now, err := r.look(ctx, i); err == nil {
-			if seen = now; !seen.foreign {
+		var now seen
+		if now, err = r.look(ctx, i); err == nil {
+			if last = now; !last.foreign {
 				return nil
 			}
 		}
 	}
-	return fmt.Errorf("%w, which has kept its lease for %v: choose another instance-id, or stop that one", seen.duplicate(i.ID), patience)
+	if err != nil { // who holds it now, or whether anybody does, is not known
+		return err
+	}
+	return fmt.Errorf("%w, which has kept its lease for %v: choose another instance-id, or stop that one", last.duplicate(i.ID), patience)
 }
 
 const (
-	vacantEvery = 250 * time.Millisecond
-	expirySlack = 2 * time.Second // etcd looks for expired leases twice a second, and a leader may change
+	vacantEvery  = 250 * time.Millisecond
+	longestLease = 10 * time.Minute // that a server asks for; a lease of years was made by hand, and is not waited for
+	expirySlack  = 2 * time.Second  // etcd looks for expired leases twice a second, and a leader may change
 )
 
 // timeToLive is what the lease was granted for, 0 where there is none, and what is left of that: to etcd's whole seconds.

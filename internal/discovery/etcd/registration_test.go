@@ -1,9 +1,11 @@
 package etcd_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +15,8 @@ import (
 	"go.etcd.io/etcd/client/v3/naming/endpoints"
 
 	"github.com/inferno-serve/inferno/internal/discovery"
+	"github.com/inferno-serve/inferno/internal/discovery/etcd"
+	"github.com/inferno-serve/inferno/internal/discovery/etcd/etcdtest"
 )
 
 func TestAnInstanceIsOneLeaseAndItsKeysComeTogether(t *testing.T) {
@@ -226,3 +230,40 @@ func TestAnIDThatAnotherProcessHoldsIsLeftToIt(t *testing.T) {
 	withdraw(t, first, eye)
 	check(t, other.Vacant(t.Context(), second))
 }
+
+// A predecessor's lease may end while etcd is away: then nobody can say that the id is taken.
+func TestAnIDIsNotCalledTakenWhileEtcdIsAway(t *testing.T) {
+	c := start(t, 1)
+	eye := c.Client(t)
+	predecessor, err := eye.Grant(t.Context(), 2)
+	check(t, err)
+	_, err = eye.Put(t.Context(), prefix+"/instances/a", "of a process that was killed", clientv3.WithLease(predecessor.ID))
+	check(t, err)
+	waits := make(chan struct{}, 1)
+	r := open(t, c, ttl(2*time.Second), func(o *etcd.Options) { o.Log = slog.New(hears(waits)) })
+	ended := make(chan error, 1)
+	go func() { ended <- r.Vacant(t.Context(), instance("a")) }()
+	<-waits
+	c.Members[0].Proxy.Set(etcdtest.Fault{Cut: true})
+	if err := <-ended; err == nil || errors.Is(err, discovery.ErrDuplicate) || !strings.Contains(err.Error(), "etcd at ") {
+		t.Errorf("%v, want that etcd is away", err)
+	}
+	c.Members[0].Proxy.Set(etcdtest.Fault{})
+	check(t, r.Vacant(t.Context(), instance("a")))
+}
+
+// hears is a log whose lines are signals.
+type hears chan struct{}
+
+func (hears) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+
+func (h hears) Handle(context.Context, slog.Record) error {
+	select {
+	case h <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (h hears) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h hears) WithGroup(string) slog.Handler      { return h }

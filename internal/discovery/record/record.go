@@ -44,8 +44,11 @@ func Of(i discovery.Instance) *infernov1.Instance {
 	}
 	for _, m := range i.Models {
 		state := infernov1.ModelState_MODEL_STATE_LOADING
-		if m.Ready {
+		switch {
+		case m.Ready:
 			state = infernov1.ModelState_MODEL_STATE_READY
+		case m.Leaving:
+			state = infernov1.ModelState_MODEL_STATE_DRAINING
 		}
 		out.Models = append(out.Models, &infernov1.InstanceModel{
 			Name: m.Name, Revision: m.Revision, State: state, MaxContext: uint32(m.MaxContext), MaxBatch: uint32(m.MaxBatch),
@@ -111,6 +114,7 @@ func Decode(value []byte) (discovery.Instance, error) {
 		i.Models = append(i.Models, discovery.Model{
 			Name: m.GetName(), Revision: m.GetRevision(), MaxContext: int(m.GetMaxContext()), MaxBatch: int(m.GetMaxBatch()),
 			MaxQueue: int(m.GetMaxQueue()), Ready: m.GetState() == infernov1.ModelState_MODEL_STATE_READY,
+			Leaving: m.GetState() == infernov1.ModelState_MODEL_STATE_DRAINING,
 		})
 	}
 	return i, check(i)
