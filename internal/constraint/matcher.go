@@ -150,9 +150,8 @@ func (m *Matcher) Accept(id int32) {
 		m.err = fmt.Errorf("the constraint is too ambiguous or too deep after token %d, %.40q", id, text)
 	case !next.alive:
 		m.err = fmt.Errorf("token %d, %.40q, does not fit the constraint", id, text)
-	default:
-		m.state = next
 	}
+	m.state = next // where there is an error, none that has ended: what the text was before says nothing
 }
 
 // Complete says whether the text so far has the form.
