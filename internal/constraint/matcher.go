@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Bound is a Program over a vocabulary, with what it has found out about it so far. It is safe for concurrent use: masks are shared by all
 // matchers, and made by one goroutine at a time. It takes up to some maxCacheBytes.
 type Bound struct {
 	vocabulary *Vocabulary
+	fixed      int          // bytes
+	grown      atomic.Int64 // the machine's bytes when it was used last
 
 	mu      sync.Mutex
 	machine *machine
@@ -20,7 +23,9 @@ type Bound struct {
 
 // Bind returns p over v.
 func (p *Program) Bind(v *Vocabulary) *Bound {
-	return &Bound{vocabulary: v, machine: newMachine(p), path: make([]*state, v.longest+1), scratch: make([]uint32, v.maskWords())}
+	b := &Bound{vocabulary: v, machine: newMachine(p), path: make([]*state, v.longest+1), scratch: make([]uint32, v.maskWords())}
+	b.fixed = b.fixedBytes()
+	return b
 }
 
 // Matcher follows one output. It implements engine.Masker and belongs to one goroutine at a time.
@@ -47,7 +52,7 @@ const (
 // NewMatcher begins an output. ends are the tokens that may end it: they are allowed just where it is complete.
 func (b *Bound) NewMatcher(ends []int32) *Matcher {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer b.unlock()
 	m := &Matcher{bound: b, age: b.machine.age, state: b.machine.begin(), steps: savedSteps}
 	for _, id := range ends {
 		if id >= 0 && int(id) < b.vocabulary.size {
@@ -111,7 +116,7 @@ func (m *Matcher) newMask() []uint32 {
 // look is Bound.maskOf within the steps that are left.
 func (m *Matcher) look() (mask []uint32, cut, known bool) {
 	m.bound.mu.Lock()
-	defer m.bound.mu.Unlock() // also where a panic ends the request: others use the machine too
+	defer m.bound.unlock() // also where a panic ends the request: others use the machine too
 	k := m.use()
 	steps := max(min(maxSteps, m.steps), 0)
 	k.steps = steps
@@ -131,7 +136,7 @@ func (m *Matcher) Accept(id int32) {
 		return
 	}
 	m.bound.mu.Lock()
-	defer m.bound.mu.Unlock() // also where a panic ends the request: others use the machine too
+	defer m.bound.unlock() // also where a panic ends the request: others use the machine too
 	k := m.use()
 	text := ""
 	if id >= 0 && int(id) < m.bound.vocabulary.size {
@@ -150,9 +155,8 @@ func (m *Matcher) Accept(id int32) {
 		m.err = fmt.Errorf("the constraint is too ambiguous or too deep after token %d, %.40q", id, text)
 	case !next.alive:
 		m.err = fmt.Errorf("token %d, %.40q, does not fit the constraint", id, text)
-	default:
-		m.state = next
 	}
+	m.state = next // where there is an error, none that has ended: what the text was before says nothing
 }
 
 // Complete says whether the text so far has the form.

@@ -202,3 +202,17 @@ func TestTokensThatBeginAlike(t *testing.T) {
 		}
 	}
 }
+
+// A text that was complete is not so any more with a token that cannot be followed.
+func TestATokenThatDoesNotFitLeavesNothingComplete(t *testing.T) {
+	texts := everyByte()
+	m := regexProgram(t, `ab*`).Bind(NewVocabulary(texts, len(texts))).NewMatcher(nil)
+	accept(t, m, texts, "ab")
+	if !m.Complete() {
+		t.Fatal("ab is not complete")
+	}
+	m.Accept('x')
+	if m.Err() == nil || m.Complete() || len(allowed(m, texts)) > 0 {
+		t.Errorf("after abx: error %v, complete %v, %q allowed", m.Err(), m.Complete(), allowed(m, texts))
+	}
+}

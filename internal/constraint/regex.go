@@ -29,11 +29,26 @@ func FromRegex(pattern string) (*Grammar, error) {
 		}
 		return nil, fmt.Errorf("regular expression: %w", err)
 	}
+	if sizeOfRegexp(re) > maxCompiled { // a few bytes may stand for hundreds of ranges
+		return nil, fmt.Errorf("regular expression: more than %d characters and ranges of characters", maxCompiled)
+	}
 	e, err := fromRegexp(re, true, true)
 	if err != nil {
 		return nil, fmt.Errorf("regular expression: %w", err)
 	}
 	return &Grammar{Rules: map[string]Expr{regexRule: e}, Start: regexRule}, nil
+}
+
+// sizeOfRegexp counts characters and ranges, each once where a repeat stands for many.
+func sizeOfRegexp(re *syntax.Regexp) int {
+	n := len(re.Rune)
+	if re.Op == syntax.OpCharClass {
+		n /= 2
+	}
+	for _, sub := range re.Sub {
+		n += sizeOfRegexp(sub)
+	}
+	return n
 }
 
 // fromRegexp converts an expression, which may stand at the start of the text or at its end.

@@ -131,3 +131,12 @@ func TestAnchorsAtTheEndsChangeNothing(t *testing.T) {
 		}
 	}
 }
+
+// An expression that the compiler would refuse for its ranges is refused before they are there a second time.
+func TestRegexOfTooManyRangesIsRefusedBeforeItIsConverted(t *testing.T) {
+	for pattern, fits := range map[string]bool{strings.Repeat(`\pL?`, 1000): true, strings.Repeat(`\pL?`, 16000): false} {
+		if _, err := FromRegex(pattern); (err == nil) != fits {
+			t.Errorf("%d bytes: %v", len(pattern), err)
+		}
+	}
+}

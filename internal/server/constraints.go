@@ -12,6 +12,7 @@ import (
 // use.
 type Constraints struct {
 	vocabulary func() *constraint.Vocabulary
+	maxBytes   int // of all
 
 	mu     sync.Mutex
 	recent list.List // of *compiled, the one asked for last in front
@@ -37,6 +38,7 @@ const (
 // request needs it.
 func NewConstraints(t *tokenizer.Tokenizer, size int) *Constraints {
 	return &Constraints{
+		maxBytes:   maxFormsBytes,
 		byForm:     map[form]*list.Element{},
 		vocabulary: sync.OnceValue(func() *constraint.Vocabulary { return constraint.NewVocabulary(t, size) }),
 	}
@@ -51,10 +53,11 @@ func (c *Constraints) find(f form) *constraint.Bound {
 		return nil
 	}
 	c.recent.MoveToFront(element)
+	c.trim()
 	return element.Value.(*compiled).bound
 }
 
-// add keeps a form, and lets go of those that nobody asked for for the longest time where all are too many or take too much; they grow with use.
+// add keeps a form.
 func (c *Constraints) add(f form, b *constraint.Bound) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -62,11 +65,17 @@ func (c *Constraints) add(f form, b *constraint.Bound) {
 		return // by another request, meanwhile
 	}
 	c.byForm[f] = c.recent.PushFront(&compiled{f, b})
+	c.trim()
+}
+
+// trim lets go of the forms that nobody asked for for the longest time where all are too many or take too much. They grow with use, so that it looks
+// at them with every request.
+func (c *Constraints) trim() {
 	bytes, n := 0, 0
 	for element := c.recent.Front(); element != nil; {
 		one, next := element.Value.(*compiled), element.Next()
 		bytes, n = bytes+len(one.form.text)+one.bound.Bytes(), n+1
-		if n > 1 && (n > maxForms || bytes > maxFormsBytes) {
+		if n > 1 && (n > maxForms || bytes > c.maxBytes) {
 			c.recent.Remove(element)
 			delete(c.byForm, one.form)
 		}

@@ -148,6 +148,30 @@ func TestCompiledFormsAreKept(t *testing.T) {
 	}
 }
 
+// Forms take more with use: who asks for one that is there makes room too.
+func TestFormsThatGrowLeaveRoomForNoMore(t *testing.T) {
+	f := start(t, newScript())
+	cache := f.models.(models)[2].Constraints
+	cache.maxBytes = 1 << 20
+	const pattern = "[ab]*a[ab]{14}c"
+	mask := preparedMask(t, f, `constraint{regex:"`+pattern+`"}`)
+	for i := range 10 {
+		preparedMask(t, f, fmt.Sprintf(`constraint{regex:"b{%d}"}`, i+1))
+	}
+	if cache.recent.Len() != 11 {
+		t.Fatalf("%d forms of 11", cache.recent.Len())
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 5000 { // each at a place where no text was before
+		mask.Accept(int32('a' + rng.IntN(2)))
+		mask.Mask()
+	}
+	b := cache.find(form{"constraint.regex", pattern})
+	if b == nil || b.Bytes() < cache.maxBytes || cache.recent.Len() != 1 {
+		t.Errorf("%d forms are left beside one of %d bytes, of which all may take %d", cache.recent.Len()-1, b.Bytes(), cache.maxBytes)
+	}
+}
+
 // A form that the engine could not follow to its end is the request's fault.
 func TestFormsThatLeadNowhereAreTold(t *testing.T) {
 	err := fmt.Errorf("%w: no token is left", engine.ErrForm)

@@ -84,7 +84,10 @@ func (s inferenceService) GenerateStream(
 		return err
 	}
 	defer out.close()
-	flow := newOutflow(out, stream)
+	flow, err := newOutflow(out, stream)
+	if err != nil {
+		return err
+	}
 	defer flow.close()
 	for begun := false; ; {
 		if err := flow.outbox.wait(out.ctx, s.sendTimeout); err != nil {

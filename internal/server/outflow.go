@@ -7,6 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+
 	infernov1 "github.com/inferno-serve/inferno/proto/inferno/v1"
 )
 
@@ -39,22 +42,26 @@ type news struct {
 // announcing is a stream that calls someone when Poll may have more, on any goroutine, who must not wait.
 type announcing interface{ Announce(func()) }
 
-func newOutflow(out *output, stream infernov1.InferenceService_GenerateStreamServer) *outflow {
+func newOutflow(out *output, stream infernov1.InferenceService_GenerateStreamServer) (*outflow, error) {
+	// gRPC answers as it was asked, and gives the buffer of a message that it compressed back at once: an outbox would never be full, and sending would wait.
+	if err := grpc.SetSendCompressor(stream.Context(), encoding.Identity); err != nil {
+		return nil, err
+	}
 	o := &outflow{output: out, stream: stream, outbox: newOutbox()}
 	s := senderOf(stream.Context())
 	if s == nil || out.flushInterval > 0 { // the time when that is over is the call's to wait for
-		return o
+		return o, nil
 	}
 	for _, c := range out.continuations {
 		a, ok := c.stream.(announcing)
 		if !ok {
-			return o
+			return o, nil
 		}
 		a.Announce(o.tell)
 	}
 	o.sender, o.back = s, make(chan struct{}, 1)
 	s.join()
-	return o
+	return o, nil
 }
 
 func (o *outflow) close() {
