@@ -26,26 +26,26 @@ func (f *faults) constraint(c *infernov1.Constraint) {
 	case nil:
 		f.add("constraint", "has no form, want exactly one of json_schema, json_object, regex, choice and grammar")
 	case *infernov1.Constraint_JsonSchema:
-		f.formText("constraint.json_schema", c.JsonSchema, "a JSON schema")
+		f.formText("constraint.json_schema", c.JsonSchema, maxFormBytes, "a JSON schema")
 	case *infernov1.Constraint_JsonObject:
 		if !c.JsonObject {
 			f.add("constraint.json_object", "is false, want true, or another form")
 		}
 	case *infernov1.Constraint_Regex:
-		f.formText("constraint.regex", c.Regex, "a regular expression")
+		f.formText("constraint.regex", c.Regex, constraint.MaxRegex, "a regular expression")
 	case *infernov1.Constraint_Grammar:
-		f.formText("constraint.grammar", c.Grammar, "a grammar")
+		f.formText("constraint.grammar", c.Grammar, maxFormBytes, "a grammar")
 	case *infernov1.Constraint_Choice:
 		f.choices(c.Choice.GetTexts())
 	}
 }
 
-func (f *faults) formText(field, text, want string) {
+func (f *faults) formText(field, text string, most int, want string) {
 	switch {
 	case text == "":
 		f.add(field, "is empty, want %s", want)
-	case len(text) > maxFormBytes:
-		f.add(field, "has %d bytes, want at most %d", len(text), maxFormBytes)
+	case len(text) > most:
+		f.add(field, "has %d bytes, want at most %d", len(text), most)
 	}
 }
 
@@ -99,8 +99,8 @@ func grammarOf(c *infernov1.Constraint) (*constraint.Grammar, error) {
 	return constraint.JSONObject(), nil
 }
 
-// bound compiles the constraint of a request that has one and, so far, no fault; it is nil otherwise. That takes up to some tens of milliseconds, in
-// which only so many calls are at it as may tokenize long texts. The error is that of ctx.
+// bound compiles the constraint of a request that has one and, so far, no fault; it is nil otherwise. That takes milliseconds as a rule, and up to a
+// second where a form comes near the limits: only so many calls are at it at once, and others that tokenize do not wait for them. The error is that of ctx.
 func (s *Server) bound(ctx context.Context, f *faults, c *infernov1.Constraint, model *Model) (*constraint.Bound, error) {
 	if c == nil || len(f.found) > 0 {
 		return nil, nil
@@ -109,7 +109,7 @@ func (s *Server) bound(ctx context.Context, f *faults, c *infernov1.Constraint, 
 	if b := cache.find(form); b != nil {
 		return b, nil
 	}
-	done, err := s.turn(ctx, longText+1)
+	done, err := slot(ctx, s.compilers)
 	if err != nil {
 		return nil, err
 	}

@@ -175,9 +175,14 @@ func (s *Server) turn(ctx context.Context, size int) (done func(), err error) {
 	if size <= longText {
 		return func() {}, nil
 	}
+	return slot(ctx, s.encoders)
+}
+
+// slot waits for a place in slots, which done gives back. The error is that of ctx.
+func slot(ctx context.Context, slots chan struct{}) (done func(), err error) {
 	select {
-	case s.encoders <- struct{}{}:
-		return func() { <-s.encoders }, nil
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

@@ -54,7 +54,7 @@ func constraintForms(request string) []requestCase {
 func constraintLimits() []requestCase {
 	long := letters(maxFormBytes + 1)
 	return []requestCase{
-		faulty("a long expression", withIDs+`constraint{regex:`+long+`}`, "constraint.regex", "has 262145 bytes, want at most 262144"),
+		faulty("a long expression", withIDs+`constraint{regex:`+long+`}`, "constraint.regex", "has 262145 bytes, want at most 65536"),
 		faulty("a long schema", withIDs+`constraint{json_schema:`+long+`}`, "constraint.json_schema", "has 262145 bytes, want at most 262144"),
 		faulty("a long grammar", withIDs+`constraint{grammar:`+long+`}`, "constraint.grammar", "has 262145 bytes, want at most 262144"),
 		faulty("long choices", withIDs+`constraint{choice{texts:`+times(65, letters(4096))+`}}`, "constraint.choice.texts", "has 266240 bytes in all"),

@@ -82,12 +82,13 @@ type Server struct {
 	log         *slog.Logger
 	sendTimeout time.Duration
 
-	grpc     *grpc.Server
-	loads    *loadReporter // nil: none
-	live     liveRequests
-	encoders chan struct{} // a slot for each call that may tokenize a long text at once
-	drain    sync.Once
-	drained  chan struct{} // closed by Drain
+	grpc      *grpc.Server
+	loads     *loadReporter // nil: none
+	live      liveRequests
+	encoders  chan struct{} // a slot for each call that may tokenize a long text at once
+	compilers chan struct{} // the same of calls that compile a constraint
+	drain     sync.Once
+	drained   chan struct{} // closed by Drain
 }
 
 // New makes a server that does not listen yet.
@@ -106,7 +107,7 @@ func New(o Options) (*Server, error) {
 		loader: o.Loader, localOnly: o.LocalOnly,
 		live:     newLiveRequests(),
 		drained:  make(chan struct{}),
-		encoders: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		encoders: make(chan struct{}, runtime.GOMAXPROCS(0)), compilers: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	metrics, gate := newMetrics(), newGate(o.Access, o.Log)
 	if o.Registerer != nil {

@@ -423,7 +423,7 @@ func FuzzPrepare(f *testing.F) {
 	plain := info
 	plain.Name = "ids"
 	tokens := byteTokenizer(f)
-	s := &Server{encoders: make(chan struct{}, 1), models: models{
+	s := &Server{encoders: make(chan struct{}, 1), compilers: make(chan struct{}, 1), models: models{
 		{
 			Info: info, Engine: newScript(), Tokenizer: tokens, Constraints: NewConstraints(tokens, vocabularySize), Chat: templateOf(f, testTemplate),
 			EndTokens: []int32{eosID},

@@ -21,8 +21,8 @@ import (
 // Limits of what a registry may hold. A stranger can write there; a reader must not pay for it.
 const (
 	MaxBytes  = 16 << 10 // of an encoded instance
-	MaxModels = 127 // each is a key, and with the instance itself a transaction of etcd holds no more
-	MaxText   = 256 // bytes of a name, id, revision, version or address
+	MaxModels = 127      // each is a key, and with the instance itself a transaction of etcd holds no more
+	MaxText   = 256      // bytes of a name, id, revision, version or address
 )
 
 // Of is the wire form of i.

@@ -102,8 +102,8 @@ func TestWhatAReaderCouldNotUseIsRefused(t *testing.T) {
 	for n := range record.MaxModels + 1 {
 		many.Models = append(many.Models, discovery.Model{Name: fmt.Sprint("m", n)})
 	}
-	if _, err := record.Encode(many); err == nil || !strings.Contains(err.Error(), "models: 129, want at most 128") {
-		t.Errorf("129 models: %v", err)
+	if _, err := record.Encode(many); err == nil || !strings.Contains(err.Error(), "models: 128, want at most 127") {
+		t.Errorf("128 models: %v", err)
 	}
 	broken := full()
 	broken.Load.KVUse = math.NaN()

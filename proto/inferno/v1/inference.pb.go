@@ -1200,7 +1200,7 @@ func (x *OutputOptions) GetPromptProgress() bool {
 // follow, the output ends with CONSTRAINT_DONE, before min_tokens too. What else ends an output (max_tokens, time_limit, stop strings, loop
 // detection) leaves a beginning of such a text, and says so by its reason. Banned and allowed tokens and banned strings hold as well: where they
 // leave nothing that goes on with the form, the call ends with INVALID_ARGUMENT. Not with include_stop. Needs a tokenizer. A text of a form has
-// at most 256 KiB.
+// at most 256 KiB, a regular expression 64 KiB.
 type Constraint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The form; exactly one must be set.
