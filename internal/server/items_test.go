@@ -479,8 +479,8 @@ func TestFirstMessageWaitsForThePromptsLogprobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := <-g.requests
-	r.parts <- part{index: 1, ids: []int32{'x'}}
 	<-r.waiting
+	r.parts <- part{index: 1, ids: []int32{'x'}}
 	<-r.waiting // it has seen that, and waits again
 	r.parts <- part{index: 0, ids: []int32{'y'}, finish: finished(engine.MaxTokens, 'y')}
 	r.parts <- part{index: 1, ids: []int32{'z'}, finish: finished(engine.MaxTokens, 'z')}
