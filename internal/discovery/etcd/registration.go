@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,9 +45,9 @@ const (
 	causeSilent = "no_answer"  // not renewed for as long as it lasts
 )
 
-var lossReasons = map[string]error{
-	causeGone:   errors.New("the lease was revoked or has expired"),
-	causeSilent: errors.New("etcd has not answered for as long as the lease lasts"),
+var lossReasons = map[string]string{
+	causeGone:   "the lease was revoked or has expired",
+	causeSilent: "no answer for as long as the lease lasts",
 }
 
 // retryCap bounds the time from one try to the next; the second follows the first at once.
@@ -170,7 +171,7 @@ func (g *registration) keep(ctx context.Context, h *held) {
 
 // regain registers the instance again, for as long as it takes; nil once ctx has ended.
 func (g *registration) regain(ctx context.Context, cause string) *held {
-	g.setReason(lossReasons[cause])
+	g.setReason(fmt.Errorf("etcd at %s: %s", strings.Join(g.r.o.Endpoints, ", "), lossReasons[cause]))
 	for try := 1; ; try++ {
 		began := time.Now()
 		h, err := g.r.establish(ctx, g.wanted, g.generation)
